@@ -1,0 +1,87 @@
+# The development commands. A machine with python3 (3.11 or newer) and make is enough:
+# each target first installs the pinned versions it needs into $(VENV).
+#
+#   make test PYTHON=python3.13     another interpreter for a new environment
+#   make test VENV=/path/to/venv    another place for the environment
+#   make test WORKERS=8             more test processes
+#   make test PIP_ARGS="..."        further options for pip. Where the package index
+#                                   serves a CUDA build of torch and you want the
+#                                   smaller CPU build:
+#       PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+VENV ?= .venv
+PYTHON ?= python3
+WORKERS ?= 2
+PIP_ARGS ?=
+
+PY = $(VENV)/bin/python
+PIP = $(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt
+SPEC = pyproject.toml constraints.txt
+STAMP = $(VENV)/.stamp
+
+# Plots are written to files, never shown.
+export MPLBACKEND = Agg
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+# Each test process computes on one thread, so that the processes do not compete.
+ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+# Two pip processes must not write to one environment at the same time.
+.NOTPARALLEL:
+.PHONY: demo test test-gpu lint types bench docs check help
+
+demo: $(STAMP)-run $(STAMP)-tutorials ## Train the discrete VAE of the demo
+	$(PY) tutorials/demo.py
+
+test: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests
+	$(ONE_THREAD) $(PY) -m pytest -n $(WORKERS) -m "not slow" tests
+
+# The tests take a --device option (default cpu). This target expects a CUDA build of
+# torch and of jax in $(VENV); for jax, install the extra for your CUDA version, such as
+# `$(VENV)/bin/pip install -c constraints.txt "jax[cuda13]"`.
+test-gpu: $(STAMP)-run $(STAMP)-test ## Run the tests that need a GPU
+	$(PY) -m pytest -m gpu --device cuda tests
+
+lint: $(STAMP)-dev ## Check style and formatting
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+types: $(STAMP)-run $(STAMP)-dev ## Check the types of both packages
+	$(VENV)/bin/ty check --python $(VENV) pyro_concrete numpyro_concrete
+
+bench: $(STAMP)-run $(STAMP)-tutorials ## Run the benchmarks
+	$(PY) -m benchmarks
+
+# There is no documentation site yet; until then this runs the docstring examples. The
+# packages for the site are already in the `docs` group of pyproject.toml.
+docs: $(STAMP)-run $(STAMP)-test ## Run the docstring examples
+	$(PY) -m pytest tests/test_docs.py
+
+check: lint types test ## Run lint, types and test
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+# A stamp is older than pyproject.toml or constraints.txt only when these have changed,
+# so without a change no target below needs the network. The build backend is installed
+# beside pip and used without build isolation, which keeps it pinned and spares pip a
+# download for every editable install.
+
+$(STAMP)-pip: $(SPEC)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is not Python >= 3.11; set another with PYTHON=..." >&2; exit 1; }
+	@echo "Preparing the environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) pip hatchling editables
+	@touch $@
+
+$(STAMP)-run: $(STAMP)-pip $(SPEC)
+	@echo "Installing the packages with PyTorch, Pyro, JAX and NumPyro (some minutes)"
+	@$(PIP) --no-build-isolation -e '.[all]'
+	@touch $@
+
+$(STAMP)-test $(STAMP)-tutorials $(STAMP)-dev: $(STAMP)-pip $(SPEC)
+	@echo "Installing the packages for: $(@:$(STAMP)-%=%)"
+	@$(PIP) --group $(@:$(STAMP)-%=%)
+	@touch $@

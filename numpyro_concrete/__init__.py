@@ -1,0 +1,26 @@
+"""Concrete relaxations of discrete latent variables, for NumPyro.
+
+Twin: ``pyro_concrete``.
+"""
+
+from numpyro_concrete.distributions import (
+    BinaryConcrete,
+    Concrete,
+    ExpConcrete,
+    LogitBinaryConcrete,
+    OneHotCategorical,
+)
+from numpyro_concrete.relaxation import ConcreteReparam, harden, relax
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BinaryConcrete",
+    "Concrete",
+    "ConcreteReparam",
+    "ExpConcrete",
+    "LogitBinaryConcrete",
+    "OneHotCategorical",
+    "harden",
+    "relax",
+]

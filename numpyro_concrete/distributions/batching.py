@@ -1,0 +1,35 @@
+"""How NumPyro's scan and vmap see the family: entries in its dispatch tables.
+
+Twin: none; torch batches by shapes alone.
+"""
+
+import copy
+
+import jax.numpy as jnp
+from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
+
+from numpyro_concrete.distributions.abstract import AbstractConcrete
+
+
+@vmap_over.register
+def _vmap_over_concrete(
+    dist: AbstractConcrete,
+    temperature: int | None = None,
+    probs: int | None = None,
+    logits: int | None = None,
+) -> AbstractConcrete:
+    axes = copy.copy(dist)
+    axes.temperature = temperature
+    axes.logits = probs if logits is None else logits
+    return axes
+
+
+@promote_batch_shape.register
+def _promote_batch_shape_concrete(d: AbstractConcrete) -> AbstractConcrete:
+    new = copy.copy(d)
+    new._batch_shape, _ = d._split(jnp.shape(d.logits))
+    missing = len(new._batch_shape) - jnp.ndim(d.temperature)
+    # A scalar temperature has become one a step: it goes with the leading axes.
+    if jnp.ndim(d.temperature) and missing:
+        new.temperature = jnp.expand_dims(d.temperature, tuple(range(-missing, 0)))
+    return new

@@ -1,0 +1,94 @@
+"""Checks of the parameters: the temperature, and probabilities or logits.
+
+Twin: ``pyro_concrete.distributions.parameters``.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro.util import not_jax_tracer
+
+from numpyro_concrete import ops
+from numpyro_concrete.distributions.support import Size
+
+
+def check_temperature(temperature: ArrayLike, site: str = "") -> None:
+    """Raise a ValueError if a Python number is no temperature; arrays pass.
+
+    Args:
+        temperature: The temperature to check.
+        site: Name of the sample site, for the message.
+
+    Raises:
+        ValueError: If the number is zero, negative, infinite or NaN.
+
+    Example:
+        >>> check_temperature(0.5)
+    """
+    number = isinstance(temperature, float | int)
+    if number and not (temperature > 0 and math.isfinite(temperature)):
+        at = f" at site {site!r}" if site else ""
+        raise ValueError(
+            f"temperature{at} must be positive and finite, but is {temperature!r}; "
+            "2/3 is a good first choice"
+        )
+
+
+def batch_shape_with(temperature: ArrayLike, batch_shape: Size) -> Size:
+    """Return the batch shape that a temperature and a parameter have together.
+
+    Args:
+        temperature: Scalar, or broadcastable to the batch shape.
+        batch_shape: Batch shape of the probabilities or logits.
+
+    Raises:
+        ValueError: If they do not broadcast.
+    """
+    try:
+        return jnp.broadcast_shapes(jnp.shape(temperature), batch_shape)
+    except ValueError:
+        raise ValueError(
+            f"temperature of shape {jnp.shape(temperature)} does not broadcast with the "
+            f"batch shape {batch_shape}"
+        ) from None
+
+
+def as_logits(
+    name: str,
+    probs: ArrayLike | None,
+    logits: ArrayLike | None,
+    class_dims: int,
+    validate: bool,
+) -> Array:
+    """Return the logits that `probs` or `logits` stand for, with their shape checked.
+
+    Args:
+        name: The distribution, for messages.
+        probs: Class weights >= 0, or probabilities of one in [0, 1].
+        logits: Unnormalised log-probabilities, or log-odds of one.
+        class_dims: 1 if classes lie on the last axis, 0 for a two-valued variable.
+        validate: Whether to look at the values of `probs`.
+
+    Raises:
+        ValueError: If neither or both are given, values are out of range, or there are
+            fewer than two classes.
+    """
+    if (probs is None) == (logits is None):
+        raise ValueError("give exactly one of probs and logits")
+    given = jnp.asarray(logits if probs is None else probs)
+    if not jnp.issubdtype(given.dtype, jnp.floating):
+        given = given.astype(jnp.result_type(float))
+    if class_dims and (not given.ndim or given.shape[-1] < 2):
+        raise ValueError(
+            f"a {name} needs two classes or more along the last axis of its parameter, "
+            f"whose shape is {given.shape}"
+        )
+    if probs is None:
+        return given
+    if validate and not_jax_tracer(given):
+        upper = math.inf if class_dims else 1.0
+        if not ((given >= 0) & (given <= upper)).all():
+            raise ValueError(f"{name} got probs outside [0, {upper:g}]")
+    return ops.categorical_logits(given) if class_dims else ops.bernoulli_logits(given)

@@ -1,0 +1,75 @@
+"""The log-simplex as a support, with its bijection; finite parameters.
+
+Twin: ``pyro_concrete.distributions.support``.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import logsumexp
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import ParameterFreeTransform, biject_to
+
+from numpyro_concrete import ops
+
+Size = tuple[int, ...]
+
+
+class _LogSimplex(constraints.ParameterFreeConstraint):
+    """Finite vectors with logsumexp 0, up to the rounding of their dtype."""
+
+    event_dim = 1
+
+    def __call__(self, x: Array) -> Array:
+        """Tell for each vector whether it lies on the log-simplex."""
+        tolerance = 10 * jnp.finfo(jnp.result_type(x)).eps ** 0.5
+        on_surface = jnp.abs(logsumexp(x, axis=-1)) < tolerance
+        return on_surface & jnp.isfinite(x).all(-1)
+
+    def feasible_like(self, prototype: Array) -> Array:
+        """Return the centre of the log-simplex."""
+        return jnp.full_like(prototype, -jnp.log(prototype.shape[-1]))
+
+
+log_simplex = _LogSimplex()
+
+
+class LogRatioTransform(ParameterFreeTransform):
+    """Bijection from R^(K-1) to the log-simplex by log-ratios to the last class.
+
+    The log-simplex is measured in these very coordinates, so that its log-Jacobian is
+    zero.
+
+    Shapes:
+        input: `batch_shape + (K - 1,)`, output: `batch_shape + (K,)`.
+
+    Example:
+        >>> jnp.exp(LogRatioTransform()(jnp.zeros(1))).tolist()
+        [0.5, 0.5]
+
+    Twin: :class:`pyro_concrete.distributions.LogRatioTransform`.
+    """
+
+    domain = constraints.real_vector
+    codomain = log_simplex
+
+    def __call__(self, x: Array) -> Array:
+        return ops.from_log_ratios(x)
+
+    def _inverse(self, y: Array) -> Array:
+        return ops.log_ratios(y)
+
+    def log_abs_det_jacobian(
+        self, x: Array, y: Array, intermediates: object = None
+    ) -> Array:
+        return jnp.zeros(jnp.shape(x)[:-1], jnp.result_type(x))
+
+    def forward_shape(self, shape: Size) -> Size:
+        return (*shape[:-1], shape[-1] + 1)
+
+    def inverse_shape(self, shape: Size) -> Size:
+        return (*shape[:-1], shape[-1] - 1)
+
+
+@biject_to.register(_LogSimplex)
+def _log_ratio_transform(_: constraints.Constraint) -> LogRatioTransform:
+    return LogRatioTransform()

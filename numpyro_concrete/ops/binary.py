@@ -1,0 +1,198 @@
+"""Two values: LogitBinaryConcrete on the reals, BinaryConcrete on [0, 1].
+
+Twin: ``pyro_concrete.ops.binary``.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import log_sigmoid
+from jaxtyping import Float
+
+from numpyro_concrete.ops.precision import Temperature, log, wide
+
+# d coth(d/2) - 2 = sum_k c_k d^(2k) for |d| < 2 pi; c_k = 2 B_(2k) / (2k)!
+_COTH_SERIES = (
+    1 / 6,
+    -1 / 360,
+    1 / 15120,
+    -1 / 604800,
+    1 / 23950080,
+    -691 / 653837184000,
+    1 / 37362124800,
+    -3617 / 5335311421440000,
+)
+
+
+def logit_binary_concrete(
+    noise: Float[Array, "*#batch"],
+    temperature: Temperature,
+    logits: Float[Array, "*#batch"],
+) -> Float[Array, "*out"]:
+    r"""Map logistic noise to the logit of a binary Concrete sample, (a + L) / t.
+
+    Args:
+        noise: Standard logistic noise.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Log-odds of one.
+
+    Returns:
+        Logits of the relaxed value, in the dtype of the parameter.
+
+    Example:
+        >>> float(logit_binary_concrete(jnp.array(1.0), 0.5, jnp.array(2.0)))
+        6.0
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
+        https://arxiv.org/abs/1611.00712
+    """
+    return ((wide(logits) + wide(noise)) / temperature).astype(logits.dtype)
+
+
+def logit_binary_concrete_log_density(
+    value: Float[Array, "*#batch"],
+    temperature: Temperature,
+    logits: Float[Array, "*#batch"],
+) -> Float[Array, "*out"]:
+    r"""Return the log-density of the logit of a binary Concrete variable.
+
+    .. math:: \log g(y) = \log t + s - 2\log(1 + e^s),\qquad s = a - t y
+
+    Args:
+        value: Real numbers.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Log-odds of one.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> zero = jnp.array(0.0)
+        >>> round(float(logit_binary_concrete_log_density(zero, 1.0, zero)), 4)
+        -1.3863
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
+        https://arxiv.org/abs/1611.00712
+    """
+    scores = wide(logits) - temperature * wide(value)
+    return log(temperature) + log_sigmoid(scores) + log_sigmoid(-scores)
+
+
+def logit_binary_concrete_noise_log_density(
+    noise: Float[Array, "*batch"], temperature: Temperature
+) -> Float[Array, "*out"]:
+    r"""Return the log-density of the logit drawn with this logistic noise.
+
+    .. math:: \log g(y(L)) = \log t - L - 2\log(1 + e^{-L})
+
+    Args:
+        noise: The logistic noise that made the sample.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> density = logit_binary_concrete_noise_log_density(jnp.array(0.0), 1.0)
+        >>> round(float(density), 4)
+        -1.3863
+    """
+    noise = wide(noise)
+    return log(temperature) + log_sigmoid(noise) + log_sigmoid(-noise)
+
+
+def logit_binary_concrete_entropy(temperature: Temperature) -> Array:
+    """Return the entropy of a LogitBinaryConcrete, 2 - log t, whatever its logits.
+
+    Args:
+        temperature: Relaxation temperature > 0.
+
+    Returns:
+        Entropy in nats, of the temperature's shape.
+
+    Example:
+        >>> float(logit_binary_concrete_entropy(jnp.array(1.0)))
+        2.0
+    """
+    return 2 - log(temperature)
+
+
+def logit_binary_concrete_kl(
+    logits_p: Float[Array, "*#batch"], logits_q: Float[Array, "*#batch"]
+) -> Float[Array, "*out"]:
+    r"""Return the KL divergence of two binary Concretes of equal temperature, exactly.
+
+    .. math:: KL = d \coth(d/2) - 2,\qquad d = a_p - a_q
+
+    It is the same at every temperature, and for the logit and the unit interval.
+
+    Args:
+        logits_p: Log-odds of one under the first distribution.
+        logits_q: Log-odds of one under the second.
+
+    Returns:
+        KL divergences in nats, of the batch shape.
+
+    Example:
+        >>> round(float(logit_binary_concrete_kl(jnp.array(2.0), jnp.array(0.0))), 4)
+        0.6261
+    """
+    d = wide(logits_p) - wide(logits_q)
+    small = jnp.abs(d) < 1
+    square = jnp.square(jnp.where(small, d, 0.0))
+    series = jnp.zeros_like(square)
+    for coefficient in reversed(_COTH_SERIES):
+        series = (series + coefficient) * square
+    d = jnp.where(small, 1.0, d)  # keeps the gradient of the other branch finite
+    return jnp.where(small, series, d / jnp.tanh(d / 2) - 2)
+
+
+def binary_concrete_log_density(
+    value: Float[Array, "*#batch"],
+    temperature: Temperature,
+    logits: Float[Array, "*#batch"],
+) -> Float[Array, "*out"]:
+    r"""Return the log-density of a binary Concrete variable on the unit interval.
+
+    .. math:: \log p(x) = \log g(\operatorname{logit} x) - \log x - \log(1 - x)
+
+    Args:
+        value: Points in the unit interval; 0 and 1 are read as the nearest interior
+            numbers of the dtype.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Log-odds of one.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> x, a = jnp.array(0.3), jnp.log(jnp.array(2.0))
+        >>> round(float(binary_concrete_log_density(x, 2 / 3, a)), 4)
+        -0.6031
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 24.
+        https://arxiv.org/abs/1611.00712
+    """
+    value = unit_interior(wide(value))
+    log_one, log_zero = jnp.log(value), jnp.log1p(-value)
+    log_g = logit_binary_concrete_log_density(log_one - log_zero, temperature, logits)
+    return log_g - log_one - log_zero
+
+
+def unit_interior(value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Move 0 and 1 to the nearest numbers of the dtype inside the unit interval.
+
+    Args:
+        value: Numbers in [0, 1].
+
+    Returns:
+        Numbers in (0, 1).
+
+    Example:
+        >>> bool(1 - unit_interior(jnp.array(1.0)) > 0)
+        True
+    """
+    info = jnp.finfo(value.dtype)
+    return jnp.clip(value, info.tiny, 1 - info.eps / 2)

@@ -1,0 +1,252 @@
+"""n classes: ExpConcrete on the log-simplex, Concrete on the simplex.
+
+Twin: ``pyro_concrete.ops.categorical``.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import log_sigmoid, log_softmax
+from jaxtyping import Float
+
+from numpyro_concrete.ops.precision import Temperature, log, per_class, wide
+
+# Quadrature of the KL over u = log s: (step, margin) by precision. The integrand falls
+# off like e^(2u) to the left and e^(-u) to the right and is analytic for |Im u| < pi/2,
+# so that the trapezoid rule converges like exp(-pi^2 / step) and the margin is
+# log(1/eps).
+_QUADRATURE = {"float32": (0.5, 17.0), "float64": (0.25, 37.0)}
+
+
+def exp_concrete(
+    noise: Float[Array, "*#batch k"],
+    temperature: Temperature,
+    logits: Float[Array, "*#batch k"],
+) -> Float[Array, "*out k"]:
+    r"""Map Gumbel noise to the log of a Concrete sample.
+
+    .. math:: y_k = (a_k + G_k)/t - \log\sum_i \exp((a_i + G_i)/t)
+
+    Args:
+        noise: Standard Gumbel noise.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Unnormalised log-probabilities.
+
+    Returns:
+        Points y with logsumexp(y) = 0, in the dtype of the logits.
+
+    Example:
+        >>> jnp.exp(exp_concrete(jnp.zeros(2), 0.5, jnp.zeros(2))).tolist()
+        [0.5, 0.5]
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
+        https://arxiv.org/abs/1611.00712
+    """
+    scores = (wide(logits) + wide(noise)) / per_class(temperature)
+    return log_softmax(scores, -1).astype(logits.dtype)
+
+
+def exp_concrete_log_density(
+    value: Float[Array, "*#batch k"],
+    temperature: Temperature,
+    logits: Float[Array, "*#batch k"],
+) -> Float[Array, "*out"]:
+    r"""Return the log-density of the log of a Concrete variable.
+
+    .. math:: \log\kappa(y) = \log (n-1)! + (n-1)\log t + \sum_k (a_k - t y_k)
+        - n \log\sum_k \exp(a_k - t y_k)
+
+    The density is with respect to the log-ratios y_k - y_n (k < n), over which it
+    integrates to one.
+
+    Args:
+        value: Points with logsumexp(value) = 0.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Unnormalised log-probabilities.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> y = jnp.log(jnp.array([0.6, 0.3, 0.1]))
+        >>> a = jnp.log(jnp.array([2.0, 0.5, 1.0]))
+        >>> round(float(exp_concrete_log_density(y, 1.0, a)), 4)
+        -3.4136
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
+        https://arxiv.org/abs/1611.00712
+    """
+    scores = wide(logits) - per_class(temperature) * wide(value)
+    return _standard_log_density(scores, temperature)
+
+
+def exp_concrete_noise_log_density(
+    noise: Float[Array, "*batch k"], temperature: Temperature
+) -> Float[Array, "*out"]:
+    r"""Return the log-density of the ExpConcrete point drawn with this Gumbel noise.
+
+    .. math:: \log\kappa(y(G)) = \log (n-1)! + (n-1)\log t - \sum_k G_k
+        - n \log\sum_k \exp(-G_k)
+
+    The logits cancel: along its own path the density of a sample does not depend on
+    them.
+
+    Args:
+        noise: The Gumbel noise that made the sample.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> round(float(exp_concrete_noise_log_density(jnp.zeros(2), 1.0)), 4)
+        -1.3863
+    """
+    return _standard_log_density(-wide(noise), temperature)
+
+
+def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array:
+    r"""Return the entropy of an ExpConcrete, which does not depend on its logits.
+
+    .. math:: H = n H_{n-1} - \log (n-1)! - (n-1)\log t,\qquad H_{n-1} = \sum_{j<n} 1/j
+
+    Args:
+        temperature: Relaxation temperature > 0.
+        num_classes: Number of classes n >= 2.
+
+    Returns:
+        Entropy in nats, with respect to the log-ratios, of the temperature's shape.
+
+    Example:
+        >>> float(exp_concrete_entropy(jnp.array(1.0), 2))
+        2.0
+    """
+    # n (Euler's constant + digamma(n)) = n H_(n-1)
+    harmonic = math.fsum(1 / j for j in range(1, num_classes))
+    constant = num_classes * harmonic - math.lgamma(num_classes)
+    return constant - (num_classes - 1) * log(temperature)
+
+
+def exp_concrete_kl(
+    logits_p: Float[Array, "*#batch k"], logits_q: Float[Array, "*#batch k"]
+) -> Float[Array, "*out"]:
+    r"""Return the KL divergence of two Concretes of equal temperature, exactly.
+
+    It is the same at every temperature, and for Concrete and ExpConcrete. With c the
+    softmax of logits_q - logits_p,
+
+    .. math:: KL = -\sum_k \log(n c_k) + n \int_0^\infty \Bigl[\bigl(1 + s/n\bigr)^{-n}
+        - \prod_k (1 + c_k s)^{-1}\Bigr] \frac{ds}{s},
+
+    where the trapezoid rule in log s is exact to rounding. Differentiable.
+
+    Args:
+        logits_p: Unnormalised log-probabilities of the first distribution.
+        logits_q: Unnormalised log-probabilities of the second.
+
+    Returns:
+        KL divergences in nats, of the batch shape.
+
+    Example:
+        >>> p = jnp.log(jnp.array([2.0, 0.5, 1.0]))
+        >>> q = jnp.log(jnp.array([0.3, 1.7, 1.1]))
+        >>> round(float(exp_concrete_kl(p, q)), 4)
+        1.5559
+    """
+    # E log sum_k c_k E_k = int (e^-s - prod_k 1/(1 + c_k s)) ds/s (Frullani), taken
+    # here relative to its value at c = 1/n, so that nothing cancels where p is close to
+    # q.
+    log_c = log_softmax(wide(logits_q) - wide(logits_p), -1)
+    n = log_c.shape[-1]
+    u, step = _quadrature_nodes(n, log_c)
+    log_product = log_sigmoid(-(log_c + u)).sum(-1)
+    gap = (log_sigmoid(math.log(n) - u) - log_sigmoid(-(log_c + u))).sum(-1)
+    integral = step * (jnp.exp(log_product) * jnp.expm1(gap)).sum(0)
+    return n * integral - (log_c + math.log(n)).sum(-1)
+
+
+def concrete_log_density(
+    value: Float[Array, "*#batch k"],
+    temperature: Temperature,
+    logits: Float[Array, "*#batch k"],
+) -> Float[Array, "*out"]:
+    r"""Return the log-density of a Concrete variable on the simplex.
+
+    .. math:: \log p(x) = \log\kappa(\log x) - \sum_k \log x_k
+
+    The density is with respect to x_1, ..., x_(n-1), as in TFP.
+
+    Args:
+        value: Points on the simplex; zeros are read as the smallest normal number.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Unnormalised log-probabilities.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> x = jnp.array([0.6, 0.3, 0.1])
+        >>> a = jnp.log(jnp.array([2.0, 0.5, 1.0]))
+        >>> round(float(concrete_log_density(x, 1.0, a)), 4)
+        0.6038
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 10.
+        https://arxiv.org/abs/1611.00712
+    """
+    value = wide(value)
+    log_value = jnp.log(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
+    log_kappa = exp_concrete_log_density(log_value, temperature, logits)
+    return log_kappa - log_value.sum(-1)
+
+
+def log_ratios(value: Float[Array, "*batch k"]) -> Float[Array, "*batch j"]:
+    """Return the log-ratios to the last class: the coordinates of the log-simplex.
+
+    Args:
+        value: Points with logsumexp(value) = 0.
+
+    Returns:
+        Unconstrained coordinates, one fewer than the classes.
+
+    Example:
+        >>> log_ratios(jnp.log(jnp.array([0.25, 0.25]))).tolist()
+        [0.0]
+    """
+    return value[..., :-1] - value[..., -1:]
+
+
+def from_log_ratios(ratios: Float[Array, "*batch j"]) -> Float[Array, "*batch k"]:
+    """Return the point of the log-simplex that has these log-ratios.
+
+    Args:
+        ratios: Unconstrained coordinates.
+
+    Returns:
+        Points with logsumexp equal to 0, one class more than the coordinates.
+
+    Example:
+        >>> jnp.exp(from_log_ratios(jnp.zeros(1))).tolist()
+        [0.5, 0.5]
+    """
+    last = jnp.zeros_like(ratios[..., :1])
+    return log_softmax(jnp.concatenate([ratios, last], -1), -1)
+
+
+def _standard_log_density(scores: Array, temperature: Temperature) -> Array:
+    """Log (n-1)! + (n-1) log t + sum_k log softmax(scores)_k."""
+    n = scores.shape[-1]
+    constant = math.lgamma(n) + (n - 1) * log(temperature)
+    # The sum of log_softmax is sum(s) - n LSE(s) without its cancellation.
+    return constant + log_softmax(scores, -1).sum(-1)
+
+
+def _quadrature_nodes(n: int, like: Array) -> tuple[Array, float]:
+    """Nodes u along a new leading axis of `like`, and their spacing."""
+    step, margin = _QUADRATURE[str(like.dtype)]
+    low, high = -(margin + math.log(n)) / 2, margin + math.log(n)
+    nodes = jnp.arange(low, high, step, dtype=like.dtype)
+    return nodes.reshape((-1,) + (1,) * like.ndim), step

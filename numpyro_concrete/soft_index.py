@@ -1,0 +1,209 @@
+"""SoftBit: the relaxed value of a two-valued site, which cannot be cast by mistake.
+
+A relaxed Bernoulli is a number between 0 and 1. Compared, cast to a boolean or used as an
+index it would lose its gradient and its meaning without a word. A `SoftBit` is that number
+in the place of the integer that the program expects, with a guard: arithmetic sees the
+number, and whatever would round it raises an error that names the site and the ways out.
+At 0 and 1 every result equals the discrete program's.
+
+A JAX array cannot be subclassed, so the program runs under an interpreter (quax) that
+knows this one extra value. It works on the trace: compiled code pays nothing for it.
+
+Twin: ``pyro_concrete.soft_index``.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import quax
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+# The interpreter's boundary is not public in quax 0.4 nor in jax 0.10: this is all of it,
+# and `Interpreter` is its only user. pyproject.toml holds the ranges that are tested.
+from jax._src import core  # isort: skip
+from quax._trace import _QuaxTrace, _QuaxTracer  # isort: skip
+from quax._values import _DenseArrayValue  # isort: skip
+
+
+class SoftBit(quax.ArrayValue):
+    """A number in [0, 1] that stands for a bit: the relaxed value of a Bernoulli site.
+
+    To the program it is an integer array, as the site's samples are.
+
+    Shapes:
+        value: any; the shape of the site.
+
+    Args:
+        value: Relaxed value in [0, 1].
+        site: Name of the sample site, for errors.
+
+    Raises:
+        TypeError: When it is compared, cast to a boolean, used as an index or condition,
+            or read as a Python number.
+
+    Example:
+        >>> z = SoftBit(jnp.array(0.25), "z")
+        >>> float(quax.quaxify(lambda z: 2.0 * z)(z))
+        0.5
+        >>> quax.quaxify(lambda z: z == 1)(z)
+        Traceback (most recent call last):
+        TypeError: site 'z' is relaxed: its value is between 0 and 1, and eq would ...
+
+    Twin: :class:`pyro_concrete.soft_index.SoftBit`.
+    """
+
+    value: Array
+    site: str = eqx.field(static=True)
+
+    def aval(self) -> core.ShapedArray:
+        """Return what the program sees: an integer array."""
+        return core.ShapedArray(jnp.shape(self.value), jnp.result_type(int))
+
+    def materialise(self) -> Array:
+        """Refuse to become an integer array."""
+        raise TypeError(refusal(self.site, "reading it as an integer"))
+
+    @staticmethod
+    def default(
+        primitive: Any, values: Sequence[ArrayLike | Self], params: dict[str, Any]
+    ) -> ArrayLike | Self:
+        """Let arithmetic see the number, and refuse what would round it."""
+        name = primitive.name
+        site = " and ".join(
+            dict.fromkeys(x.site for x in values if isinstance(x, SoftBit))
+        )
+        if name == "convert_element_type":
+            return _convert(values[0], params["new_dtype"])
+        if name in ("eq", "ne") and _same(*values):
+            # x == x asks for NaN, as the hosts' validation does.
+            return primitive.bind(values[0].value, values[1].value, **params)
+        rule = _RULES.get(name)
+        # The pick of a select and the indices of a lookup stay what they are.
+        fixed = _FIXED.get(name, slice(0))
+        if rule is None or any(isinstance(x, SoftBit) for x in values[fixed]):
+            raise TypeError(refusal(site, name))
+        dtype = jnp.result_type(*(x.value for x in values if isinstance(x, SoftBit)))
+        numbers = [_number(x, dtype) for x in values]
+        numbers[fixed] = values[fixed]
+        return SoftBit(rule(primitive, numbers, params), site)
+
+
+def refusal(site: str, operation: str) -> str:
+    """Return the message for an operation that has no relaxation.
+
+    Args:
+        site: Name of the relaxed site.
+        operation: What the program tried to do with its value.
+    """
+    return (
+        f"site {site!r} is relaxed: its value is between 0 and 1, and {operation} would "
+        "round it and lose the gradient. Leave the site out with infer={'relax': False} "
+        "or enumerate it with infer={'enumerate': 'parallel'}; or, where the relaxed "
+        "number itself is meant, take it with 1.0 * value"
+    )
+
+
+class Interpreter:
+    """The trace under which a program can hold soft bits; a context manager.
+
+    Example:
+        >>> with Interpreter() as interpreter:
+        ...     z = interpreter.lift(SoftBit(jnp.array(0.25), "z"))
+        ...     result = interpreter.lower(2.0 * z)
+        >>> float(result)
+        0.5
+    """
+
+    def __enter__(self) -> Self:
+        self._take = core.take_current_trace()
+        self._trace = _QuaxTrace(self._take.__enter__(), core.TraceTag())
+        self._set = core.set_current_trace(self._trace)
+        self._set.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._set.__exit__(*error)
+        self._take.__exit__(*error)
+
+    def outside(self) -> Any:
+        """Return a context manager for work in the surrounding trace."""
+        return core.set_current_trace(self._trace.parent_trace)
+
+    def lift(self, soft: SoftBit) -> Array:
+        """Return a soft bit as a value that the program can compute with."""
+        return _QuaxTracer(self._trace, soft)
+
+    def is_soft(self, x: Any) -> bool:
+        """Tell whether a value of the program is a soft bit."""
+        return self._ours(x) and isinstance(x.value, SoftBit)
+
+    def lower(self, tree: Any) -> Any:
+        """Return the values of the program as plain arrays of the surrounding trace."""
+        if not any(self._ours(x) for x in jax.tree.leaves(tree)):
+            return tree
+        return jax.tree.map(self._plain, tree)
+
+    def _ours(self, x: Any) -> bool:
+        return isinstance(x, _QuaxTracer) and x._trace.tag is self._trace.tag
+
+    def _plain(self, x: Any) -> Any:
+        if not self._ours(x):
+            return x
+        dense = type(x.value) is _DenseArrayValue
+        return x.value.array if dense else x.value.value
+
+
+# --- rules: primitives that keep an integer an integer ------------------------------
+
+
+def _as_it_is(primitive: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
+    return primitive.bind(*numbers, **params)
+
+
+def _dot(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
+    return lax.dot_general(*numbers, params["dimension_numbers"])
+
+
+def _sum(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
+    return numbers[0].sum(params["axes"])
+
+
+def _gather(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
+    kept = ("dimension_numbers", "slice_sizes", "mode")
+    return lax.gather(*numbers, **{k: params[k] for k in kept})
+
+
+_RULES: dict[str, Callable] = {
+    **dict.fromkeys(
+        "add sub mul neg integer_pow cumsum broadcast_in_dim reshape squeeze transpose "
+        "rev slice dynamic_slice concatenate pad select_n copy split stop_gradient "
+        "expand_dims tile".split(),
+        _as_it_is,
+    ),
+    "dot_general": _dot,
+    "reduce_sum": _sum,
+    "gather": _gather,
+}
+_FIXED = {"select_n": slice(1), "gather": slice(1, 2), "dynamic_slice": slice(1, None)}
+
+
+def _same(a: ArrayLike | SoftBit, b: ArrayLike | SoftBit) -> bool:
+    both = isinstance(a, SoftBit) and isinstance(b, SoftBit)
+    return both and a.value is b.value
+
+
+def _convert(soft: SoftBit, dtype: Any) -> ArrayLike | SoftBit:
+    if jnp.issubdtype(dtype, jnp.floating):
+        return soft.value.astype(dtype)
+    if jnp.issubdtype(dtype, jnp.integer):
+        return soft
+    raise TypeError(refusal(soft.site, f"a cast to {jnp.dtype(dtype)}"))
+
+
+def _number(x: ArrayLike | SoftBit, dtype: Any) -> Array:
+    """The operand as a number of the precision that soft bits have."""
+    return jnp.asarray(x.value if isinstance(x, SoftBit) else x, dtype)

@@ -1,0 +1,24 @@
+"""Concrete relaxations of discrete latent variables, for Pyro.
+
+Twin: ``numpyro_concrete``.
+"""
+
+from pyro_concrete.distributions import (
+    BinaryConcrete,
+    Concrete,
+    ExpConcrete,
+    LogitBinaryConcrete,
+)
+from pyro_concrete.relaxation import ConcreteReparam, harden, relax
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BinaryConcrete",
+    "Concrete",
+    "ConcreteReparam",
+    "ExpConcrete",
+    "LogitBinaryConcrete",
+    "harden",
+    "relax",
+]

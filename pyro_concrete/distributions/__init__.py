@@ -1,0 +1,32 @@
+r"""The Concrete family as Pyro distributions, thin over ``ops``.
+
+Four spaces, one random variable. `ExpConcrete` (log-simplex) and `LogitBinaryConcrete`
+(real line) are what programs should sample and score: nothing underflows there.
+`Concrete` and `BinaryConcrete` are the same variables on the simplex and the unit
+interval, for reading and plotting.
+
+A sample that a distribution drew with gradients is scored from its noise, without its
+parameters: exact at any temperature, and with exactly zero gradient in the logits along
+the sample's own path. Every other value (detached, drawn without gradients, changed) is
+scored in full.
+
+Twin: ``numpyro_concrete.distributions``.
+"""
+
+from pyro_concrete.distributions import kl as _kl  # noqa: F401 (registers the rules)
+from pyro_concrete.distributions.abstract import AbstractConcrete
+from pyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
+from pyro_concrete.distributions.categorical import Concrete, ExpConcrete
+from pyro_concrete.distributions.parameters import check_temperature
+from pyro_concrete.distributions.support import LogRatioTransform, log_simplex
+
+__all__ = [
+    "AbstractConcrete",
+    "BinaryConcrete",
+    "Concrete",
+    "ExpConcrete",
+    "LogRatioTransform",
+    "LogitBinaryConcrete",
+    "check_temperature",
+    "log_simplex",
+]

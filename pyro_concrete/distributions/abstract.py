@@ -1,0 +1,123 @@
+"""What the family shares: parameters, shapes, and the scoring of own samples.
+
+Twin: ``numpyro_concrete.distributions.abstract``.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import torch
+from pyro.distributions import Bernoulli, OneHotCategorical, TorchDistribution
+from torch import Tensor
+
+from pyro_concrete.distributions.parameters import (
+    as_logits,
+    batch_shape_with,
+    check_temperature,
+)
+from pyro_concrete.distributions.support import Size
+
+
+class AbstractConcrete(TorchDistribution):
+    """Parameters, shapes and the scoring of own samples; no density."""
+
+    has_rsample = True
+    _own: tuple[Tensor, int, Tensor] | None = None  # value, its version, its noise
+
+    # What a subclass says of itself.
+    _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
+    _noise: ClassVar[Callable[[Tensor], Tensor]]  # uniforms to noise
+
+    def __init__(
+        self,
+        temperature: Tensor | float,
+        *,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        check_temperature(temperature)
+        validate = self._validate_args if validate_args is None else validate_args
+        logits = as_logits(
+            type(self).__name__, probs, logits, self._class_dims, validate
+        )
+        batch_shape, event_shape = self._split(logits.shape)
+        if not isinstance(temperature, Tensor):
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            temperature = logits.new_full((), temperature, dtype=wide)
+        batch_shape = batch_shape_with(temperature, batch_shape)
+        self._root = temperature  # shared, if two distributions have one temperature
+        self._set(temperature, logits, batch_shape)
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
+
+    @classmethod
+    def _split(cls, shape: torch.Size) -> tuple[torch.Size, torch.Size]:
+        """Batch shape and event shape of logits of this shape."""
+        return (shape[:-1], shape[-1:]) if cls._class_dims else (shape, torch.Size())
+
+    def _set(self, temperature: Tensor, logits: Tensor, batch_shape: Size) -> None:
+        self.temperature = (
+            temperature.expand(batch_shape) if temperature.dim() else temperature
+        )
+        self.logits = logits.expand(
+            batch_shape + logits.shape[logits.dim() - self._class_dims :]
+        )
+
+    def expand(self, batch_shape: Size, _instance: Any = None) -> Self:
+        """Return this distribution with a larger batch shape."""
+        new = self._get_checked_instance(type(self), _instance)
+        batch_shape = torch.Size(batch_shape)
+        new._root = self._root
+        new._set(self.temperature, self.logits, batch_shape)
+        super(AbstractConcrete, new).__init__(
+            batch_shape, self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the last sample behind: it belongs to the graph of its process."""
+        return {name: x for name, x in self.__dict__.items() if name != "_own"}
+
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities of the discrete variable that this one relaxes."""
+        logits = self.logits
+        return logits.softmax(-1) if self._class_dims else logits.sigmoid()
+
+    @property
+    def discrete(self) -> TorchDistribution:
+        """The limit of temperature zero: the discrete variable that it relaxes."""
+        family = OneHotCategorical if self._class_dims else Bernoulli
+        return family(logits=self.logits, validate_args=self._validate_args)
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        wide = torch.promote_types(self.logits.dtype, torch.float32)
+        uniform = torch.rand(shape, dtype=wide, device=self.logits.device)
+        noise = type(self)._noise(uniform)
+        value = self._from_noise(noise)
+        # Only a value that carries gradients moves with its parameters. A compiler
+        # cannot see whether a value was changed in place; there it is scored in full.
+        attached = value.requires_grad and not torch.compiler.is_compiling()
+        self._own = (value, value._version, noise) if attached else None
+        return value
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        own = self._own
+        if own is not None and value is own[0] and value._version == own[1]:
+            # The logits cancel; they stay in the graph, with gradient exactly zero.
+            anchor = self.logits[..., 0] if self._class_dims else self.logits
+            return self._noise_log_density(own[2]) + 0 * anchor
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._log_density(value)
+
+    def _from_noise(self, noise: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _noise_log_density(self, noise: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _log_density(self, value: Tensor) -> Tensor:
+        raise NotImplementedError

@@ -1,0 +1,87 @@
+"""The log-simplex as a support, with its bijection; finite parameters.
+
+Twin: ``numpyro_concrete.distributions.support``.
+"""
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions.transforms import Transform
+
+from pyro_concrete import ops
+
+Size = torch.Size | tuple[int, ...]
+
+
+class _LogSimplex(constraints.Constraint):
+    """Finite vectors with logsumexp 0, up to the rounding of their dtype."""
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        """Tell for each vector whether it lies on the log-simplex."""
+        tolerance = 10 * torch.finfo(value.dtype).eps ** 0.5
+        on_surface = value.logsumexp(-1).abs() < tolerance
+        return on_surface & value.isfinite().all(-1)
+
+
+class Finite(constraints.Constraint):
+    """Finite numbers or vectors: a class of probability zero has a large logit < 0."""
+
+    def __init__(self, event_dim: int) -> None:
+        self.event_dim = event_dim
+
+    def check(self, value: Tensor) -> Tensor:
+        """Tell for each element (or vector) whether it is finite."""
+        finite = value.isfinite()
+        return finite.all(-1) if self.event_dim else finite
+
+
+log_simplex = _LogSimplex()
+
+
+class LogRatioTransform(Transform):
+    """Bijection from R^(K-1) to the log-simplex by log-ratios to the last class.
+
+    The log-simplex is measured in these very coordinates, so that its log-Jacobian is
+    zero.
+
+    Shapes:
+        input: `batch_shape + (K - 1,)`, output: `batch_shape + (K,)`.
+
+    Example:
+        >>> LogRatioTransform()(torch.zeros(1)).exp()
+        tensor([0.5000, 0.5000])
+
+    Twin: :class:`numpyro_concrete.distributions.LogRatioTransform`.
+    """
+
+    domain = constraints.real_vector
+    codomain = log_simplex
+    bijective = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LogRatioTransform)
+
+    __hash__ = Transform.__hash__
+
+    def _call(self, x: Tensor) -> Tensor:
+        return ops.from_log_ratios(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return ops.log_ratios(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[:-1])
+
+    def forward_shape(self, shape: Size) -> torch.Size:
+        return torch.Size((*shape[:-1], shape[-1] + 1))
+
+    def inverse_shape(self, shape: Size) -> torch.Size:
+        return torch.Size((*shape[:-1], shape[-1] - 1))
+
+
+@biject_to.register(log_simplex)
+@transform_to.register(log_simplex)
+def _log_ratio_transform(_: constraints.Constraint) -> LogRatioTransform:
+    return LogRatioTransform()

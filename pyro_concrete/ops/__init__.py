@@ -1,0 +1,60 @@
+r"""The maths of the Concrete family as pure functions, from noise to values.
+
+Nothing here draws random numbers or knows about Pyro. Classes lie on the last dim. All
+work is done in log (or logit) space, where nothing underflows; half-precision inputs
+are computed in float32, because a sum over many classes does not fit float16, and
+densities of half-precision values are returned in float32.
+
+Notation (``docs/notation.md``): logits :math:`a_k`, temperature :math:`t`, :math:`n`
+classes, Gumbel noise :math:`G_k`, logistic noise :math:`L`.
+
+Twin: ``numpyro_concrete.ops``.
+"""
+
+from pyro_concrete.ops.binary import (
+    binary_concrete_log_density,
+    logit_binary_concrete,
+    logit_binary_concrete_entropy,
+    logit_binary_concrete_kl,
+    logit_binary_concrete_log_density,
+    logit_binary_concrete_noise_log_density,
+    unit_interior,
+)
+from pyro_concrete.ops.categorical import (
+    concrete_log_density,
+    exp_concrete,
+    exp_concrete_entropy,
+    exp_concrete_kl,
+    exp_concrete_log_density,
+    exp_concrete_noise_log_density,
+    from_log_ratios,
+    log_ratios,
+)
+from pyro_concrete.ops.noise import (
+    bernoulli_logits,
+    categorical_logits,
+    gumbel,
+    logistic,
+)
+
+__all__ = [
+    "bernoulli_logits",
+    "binary_concrete_log_density",
+    "categorical_logits",
+    "concrete_log_density",
+    "exp_concrete",
+    "exp_concrete_entropy",
+    "exp_concrete_kl",
+    "exp_concrete_log_density",
+    "exp_concrete_noise_log_density",
+    "from_log_ratios",
+    "gumbel",
+    "log_ratios",
+    "logistic",
+    "logit_binary_concrete",
+    "logit_binary_concrete_entropy",
+    "logit_binary_concrete_kl",
+    "logit_binary_concrete_log_density",
+    "logit_binary_concrete_noise_log_density",
+    "unit_interior",
+]

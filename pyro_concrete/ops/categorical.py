@@ -1,0 +1,251 @@
+"""n classes: ExpConcrete on the log-simplex, Concrete on the simplex.
+
+Twin: ``numpyro_concrete.ops.categorical``.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import log_softmax, logsigmoid, pad
+
+from pyro_concrete.ops.precision import Temperature, log, per_class, wide
+
+# Quadrature of the KL over u = log s: (step, margin) by precision. The integrand falls
+# off like e^(2u) to the left and e^(-u) to the right and is analytic for |Im u| < pi/2,
+# so that the trapezoid rule converges like exp(-pi^2 / step) and the margin is
+# log(1/eps).
+_QUADRATURE = {torch.float32: (0.5, 17.0), torch.float64: (0.25, 37.0)}
+
+
+def exp_concrete(
+    noise: Float[Tensor, "*#batch k"],
+    temperature: Temperature,
+    logits: Float[Tensor, "*#batch k"],
+) -> Float[Tensor, "*out k"]:
+    r"""Map Gumbel noise to the log of a Concrete sample.
+
+    .. math:: y_k = (a_k + G_k)/t - \log\sum_i \exp((a_i + G_i)/t)
+
+    Args:
+        noise: Standard Gumbel noise.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Unnormalised log-probabilities.
+
+    Returns:
+        Points y with logsumexp(y) = 0, in the dtype of the logits.
+
+    Example:
+        >>> exp_concrete(torch.zeros(3), 0.5, torch.zeros(3)).exp()
+        tensor([0.3333, 0.3333, 0.3333])
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
+        https://arxiv.org/abs/1611.00712
+    """
+    scores = (wide(logits) + wide(noise)) / per_class(temperature)
+    return log_softmax(scores, -1).to(logits.dtype)
+
+
+def exp_concrete_log_density(
+    value: Float[Tensor, "*#batch k"],
+    temperature: Temperature,
+    logits: Float[Tensor, "*#batch k"],
+) -> Float[Tensor, "*out"]:
+    r"""Return the log-density of the log of a Concrete variable.
+
+    .. math:: \log\kappa(y) = \log (n-1)! + (n-1)\log t + \sum_k (a_k - t y_k)
+        - n \log\sum_k \exp(a_k - t y_k)
+
+    The density is with respect to the log-ratios y_k - y_n (k < n), over which it
+    integrates to one.
+
+    Args:
+        value: Points with logsumexp(value) = 0.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Unnormalised log-probabilities.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> y = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64).log()
+        >>> a = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).log()
+        >>> exp_concrete_log_density(y, 1.0, a)
+        tensor(-3.4136, dtype=torch.float64)
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
+        https://arxiv.org/abs/1611.00712
+    """
+    scores = wide(logits) - per_class(temperature) * wide(value)
+    return _standard_log_density(scores, temperature)
+
+
+def exp_concrete_noise_log_density(
+    noise: Float[Tensor, "*batch k"], temperature: Temperature
+) -> Float[Tensor, "*out"]:
+    r"""Return the log-density of the ExpConcrete point drawn with this Gumbel noise.
+
+    .. math:: \log\kappa(y(G)) = \log (n-1)! + (n-1)\log t - \sum_k G_k
+        - n \log\sum_k \exp(-G_k)
+
+    The logits cancel: along its own path the density of a sample does not depend on
+    them.
+
+    Args:
+        noise: The Gumbel noise that made the sample.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> exp_concrete_noise_log_density(torch.zeros(2), 1.0)
+        tensor(-1.3863)
+    """
+    return _standard_log_density(-wide(noise), temperature)
+
+
+def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Tensor:
+    r"""Return the entropy of an ExpConcrete, which does not depend on its logits.
+
+    .. math:: H = n H_{n-1} - \log (n-1)! - (n-1)\log t,\qquad H_{n-1} = \sum_{j<n} 1/j
+
+    Args:
+        temperature: Relaxation temperature > 0.
+        num_classes: Number of classes n >= 2.
+
+    Returns:
+        Entropy in nats, with respect to the log-ratios, of the temperature's shape.
+
+    Example:
+        >>> exp_concrete_entropy(torch.tensor(1.0), 2)
+        tensor(2.)
+    """
+    # n (Euler's constant + digamma(n)) = n H_(n-1)
+    harmonic = math.fsum(1 / j for j in range(1, num_classes))
+    constant = num_classes * harmonic - math.lgamma(num_classes)
+    return constant - (num_classes - 1) * log(temperature)
+
+
+def exp_concrete_kl(
+    logits_p: Float[Tensor, "*#batch k"], logits_q: Float[Tensor, "*#batch k"]
+) -> Float[Tensor, "*out"]:
+    r"""Return the KL divergence of two Concretes of equal temperature, exactly.
+
+    It is the same at every temperature, and for Concrete and ExpConcrete. With c the
+    softmax of logits_q - logits_p,
+
+    .. math:: KL = -\sum_k \log(n c_k) + n \int_0^\infty \Bigl[\bigl(1 + s/n\bigr)^{-n}
+        - \prod_k (1 + c_k s)^{-1}\Bigr] \frac{ds}{s},
+
+    where the trapezoid rule in log s is exact to rounding. Differentiable.
+
+    Args:
+        logits_p: Unnormalised log-probabilities of the first distribution.
+        logits_q: Unnormalised log-probabilities of the second.
+
+    Returns:
+        KL divergences in nats, of the batch shape.
+
+    Example:
+        >>> p = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).log()
+        >>> q = torch.tensor([0.3, 1.7, 1.1], dtype=torch.float64).log()
+        >>> exp_concrete_kl(p, q)
+        tensor(1.5559, dtype=torch.float64)
+    """
+    # E log sum_k c_k E_k = int (e^-s - prod_k 1/(1 + c_k s)) ds/s (Frullani), taken
+    # here relative to its value at c = 1/n, so that nothing cancels where p is close to
+    # q.
+    log_c = log_softmax(wide(logits_q) - wide(logits_p), -1)
+    n = log_c.shape[-1]
+    u, step = _quadrature_nodes(n, log_c)
+    log_product = logsigmoid(-(log_c + u)).sum(-1)
+    gap = (logsigmoid(math.log(n) - u) - logsigmoid(-(log_c + u))).sum(-1)
+    integral = step * (log_product.exp() * gap.expm1()).sum(0)
+    return n * integral - (log_c + math.log(n)).sum(-1)
+
+
+def concrete_log_density(
+    value: Float[Tensor, "*#batch k"],
+    temperature: Temperature,
+    logits: Float[Tensor, "*#batch k"],
+) -> Float[Tensor, "*out"]:
+    r"""Return the log-density of a Concrete variable on the simplex.
+
+    .. math:: \log p(x) = \log\kappa(\log x) - \sum_k \log x_k
+
+    The density is with respect to x_1, ..., x_(n-1), as in torch.
+
+    Args:
+        value: Points on the simplex; zeros are read as the smallest normal number.
+        temperature: Relaxation temperature > 0; scalar, or of the batch shape.
+        logits: Unnormalised log-probabilities.
+
+    Returns:
+        Log-densities of the batch shape.
+
+    Example:
+        >>> x = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+        >>> a = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).log()
+        >>> concrete_log_density(x, 1.0, a)
+        tensor(0.6038, dtype=torch.float64)
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 10.
+        https://arxiv.org/abs/1611.00712
+    """
+    value = wide(value)
+    log_value = value.clamp_min(torch.finfo(value.dtype).tiny).log()
+    log_kappa = exp_concrete_log_density(log_value, temperature, logits)
+    return log_kappa - log_value.sum(-1)
+
+
+def log_ratios(value: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch j"]:
+    """Return the log-ratios to the last class: the coordinates of the log-simplex.
+
+    Args:
+        value: Points with logsumexp(value) = 0.
+
+    Returns:
+        Unconstrained coordinates, one fewer than the classes.
+
+    Example:
+        >>> log_ratios(torch.tensor([0.5, 0.25, 0.25]).log())
+        tensor([0.6931, 0.0000])
+    """
+    return value[..., :-1] - value[..., -1:]
+
+
+def from_log_ratios(ratios: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch k"]:
+    """Return the point of the log-simplex that has these log-ratios.
+
+    Args:
+        ratios: Unconstrained coordinates.
+
+    Returns:
+        Points with logsumexp equal to 0, one class more than the coordinates.
+
+    Example:
+        >>> from_log_ratios(torch.zeros(1)).exp()
+        tensor([0.5000, 0.5000])
+    """
+    return log_softmax(pad(ratios, (0, 1)), -1)
+
+
+def _standard_log_density(scores: Tensor, temperature: Temperature) -> Tensor:
+    """Log (n-1)! + (n-1) log t + sum_k log softmax(scores)_k."""
+    n = scores.shape[-1]
+    constant = math.lgamma(n) + (n - 1) * log(temperature)
+    # The sum of log_softmax is sum(s) - n LSE(s) without its cancellation.
+    return constant + log_softmax(scores, -1).sum(-1)
+
+
+def _quadrature_nodes(n: int, like: Tensor) -> tuple[Tensor, float]:
+    """Nodes u along a new leading dim of `like`, and their spacing."""
+    step, margin = _QUADRATURE[like.dtype]
+    low, high = -(margin + math.log(n)) / 2, margin + math.log(n)
+    nodes = torch.arange(low, high, step, dtype=like.dtype, device=like.device)
+    return nodes.reshape((-1,) + (1,) * like.dim()), step

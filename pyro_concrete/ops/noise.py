@@ -1,0 +1,81 @@
+"""From uniforms to noise, from probabilities to logits; finite at the ends.
+
+Twin: ``numpyro_concrete.ops.noise``.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def gumbel(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Map uniforms on [0, 1) to standard Gumbel noise, never infinite.
+
+    Args:
+        uniform: Uniform draws; an exact 0 is read as half of the smallest step.
+
+    Returns:
+        Gumbel noise of the same shape, -log(-log(1 - u)).
+
+    Example:
+        >>> gumbel(torch.tensor([0.0, 0.5])).isfinite()
+        tensor([True, True])
+    """
+    # E = -log(1 - u) is Exp(1), and exact for small u: the upper tail of the Gumbel.
+    return -(-torch.log1p(-_positive_uniform(uniform))).log()
+
+
+def logistic(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Map uniforms on [0, 1) to standard logistic noise, never infinite.
+
+    Args:
+        uniform: Uniform draws; an exact 0 is read as half of the smallest step.
+
+    Returns:
+        Logistic noise of the same shape, log u - log(1 - u).
+
+    Example:
+        >>> logistic(torch.tensor([0.5]))
+        tensor([0.])
+    """
+    uniform = _positive_uniform(uniform)
+    return uniform.log() - torch.log1p(-uniform)
+
+
+def categorical_logits(probs: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+    """Return log-probabilities of class weights, finite where a weight is zero.
+
+    Args:
+        probs: Class weights >= 0, not necessarily normalised.
+
+    Returns:
+        Normalised log-probabilities, at least the log of the smallest normal number.
+
+    Example:
+        >>> categorical_logits(torch.tensor([1.0, 1.0])).exp()
+        tensor([0.5000, 0.5000])
+    """
+    probs = probs / probs.sum(-1, keepdim=True)
+    return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+
+
+def bernoulli_logits(probs: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return log-odds of probabilities, finite at exactly 0 and 1.
+
+    Args:
+        probs: Probabilities of one, in [0, 1].
+
+    Returns:
+        log p - log(1 - p), each logarithm at least that of the smallest normal number.
+
+    Example:
+        >>> bernoulli_logits(torch.tensor([0.0, 0.5, 1.0])).isfinite()
+        tensor([True, True, True])
+    """
+    tiny = torch.finfo(probs.dtype).tiny
+    return probs.clamp_min(tiny).log() - (1 - probs).clamp_min(tiny).log()
+
+
+def _positive_uniform(uniform: Tensor) -> Tensor:
+    """Uniforms with 0 replaced by half of the smallest step of the generator."""
+    return uniform.clamp_min(torch.finfo(uniform.dtype).eps / 4)

@@ -1,0 +1,31 @@
+"""What the maths shares: precision, and temperatures as numbers or tensors.
+
+Twin: ``numpyro_concrete.ops.precision``.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+Temperature = Tensor | float
+
+
+def wide(x: Tensor) -> Tensor:
+    """Half precision in float32, everything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def per_class(temperature: Temperature) -> Temperature:
+    """The temperature with a class dim where it has a batch shape."""
+    if isinstance(temperature, Tensor):
+        temperature = wide(temperature)
+        return temperature.unsqueeze(-1) if temperature.dim() else temperature
+    return temperature
+
+
+def log(temperature: Temperature) -> Tensor | float:
+    """The log of a temperature, tensor or number."""
+    if isinstance(temperature, Tensor):
+        return wide(temperature).log()
+    return math.log(temperature)
