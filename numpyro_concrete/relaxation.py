@@ -363,6 +363,8 @@ def _fixed_outside(messenger: Messenger, msg: dict[str, Any]) -> bool:
         if isinstance(handler, condition) and handler.condition_fn is not None:
             if handler.condition_fn(msg) is not None:
                 return True
-        elif isinstance(handler, condition | do) and msg["name"] in (handler.data or ()):
+        elif isinstance(handler, condition | do) and msg["name"] in (
+            handler.data or ()
+        ):
             return True
     return False

@@ -13,7 +13,7 @@ Twin: ``pyro_concrete.soft_index``.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -69,8 +69,10 @@ class SoftBit(quax.ArrayValue):
 
     @staticmethod
     def default(
-        primitive: Any, values: Sequence[ArrayLike | Self], params: dict[str, Any]
-    ) -> ArrayLike | Self:
+        primitive: Any,
+        values: "Sequence[ArrayLike | SoftBit]",
+        params: dict[str, Any],
+    ) -> "ArrayLike | SoftBit | list[SoftBit]":
         """Let arithmetic see the number, and refuse what would round it."""
         name = primitive.name
         site = " and ".join(
@@ -89,7 +91,10 @@ class SoftBit(quax.ArrayValue):
         dtype = jnp.result_type(*(x.value for x in values if isinstance(x, SoftBit)))
         numbers = [_number(x, dtype) for x in values]
         numbers[fixed] = values[fixed]
-        return SoftBit(rule(primitive, numbers, params), site)
+        result = rule(primitive, numbers, params)
+        if primitive.multiple_results:
+            return [SoftBit(x, site) for x in result]
+        return SoftBit(result, site)
 
 
 def refusal(site: str, operation: str) -> str:
@@ -118,7 +123,7 @@ class Interpreter:
         0.5
     """
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interpreter":
         self._take = core.take_current_trace()
         self._trace = _QuaxTrace(self._take.__enter__(), core.TraceTag())
         self._set = core.set_current_trace(self._trace)
@@ -160,7 +165,9 @@ class Interpreter:
 # --- rules: primitives that keep an integer an integer ------------------------------
 
 
-def _as_it_is(primitive: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
+def _as_it_is(
+    primitive: Any, numbers: Sequence[Array], params: dict[str, Any]
+) -> Array:
     return primitive.bind(*numbers, **params)
 
 
@@ -180,8 +187,7 @@ def _gather(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
 _RULES: dict[str, Callable] = {
     **dict.fromkeys(
         "add sub mul neg integer_pow cumsum broadcast_in_dim reshape squeeze transpose "
-        "rev slice dynamic_slice concatenate pad select_n copy split stop_gradient "
-        "expand_dims tile".split(),
+        "rev slice dynamic_slice concatenate pad select_n copy split tile stack unstack".split(),
         _as_it_is,
     ),
     "dot_general": _dot,

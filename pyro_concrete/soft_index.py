@@ -10,7 +10,7 @@ Twin: ``numpyro_concrete.soft_index``.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +114,7 @@ class SoftBit(Tensor):
     __hash__ = Tensor.__hash__
 
     @staticmethod
-    def __new__(cls, value: Tensor, site: str) -> Self:
+    def __new__(cls, value: Tensor, site: str) -> "SoftBit":
         """Return the value as a guarded tensor, in the same graph."""
         with torch._C.DisableTorchFunctionSubclass():
             soft = value.as_subclass(cls)

@@ -5,7 +5,7 @@ Twin: ``pyro_concrete.distributions.abstract``.
 
 import copy
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +69,7 @@ class AbstractConcrete(Distribution):
         classes = logits.shape[logits.ndim - self._class_dims :]
         self.logits = jnp.broadcast_to(logits, batch_shape + classes)
 
-    def expand(self, batch_shape: Size) -> Self:
+    def expand(self, batch_shape: Size) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""
         new = copy.copy(self)
         new._batch_shape = tuple(batch_shape)

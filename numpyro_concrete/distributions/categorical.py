@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 from numpyro_concrete import ops
 from numpyro_concrete.distributions.abstract import AbstractConcrete
-from numpyro_concrete.distributions.support import log_simplex
+from numpyro_concrete.distributions.support import log_simplex, rounded_simplex
 
 
 class ExpConcrete(AbstractConcrete):
@@ -121,7 +121,7 @@ class Concrete(AbstractConcrete):
     """
 
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
-    support = constraints.simplex
+    support = rounded_simplex
     _class_dims = 1
     _noise = staticmethod(ops.gumbel)
 

@@ -4,7 +4,7 @@ Twin: :class:`pyro.distributions.OneHotCategorical`.
 """
 
 import copy
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array, random
@@ -78,7 +78,7 @@ class OneHotCategorical(Distribution):
         shape = self.logits.shape
         super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: Size) -> Self:
+    def expand(self, batch_shape: Size) -> "OneHotCategorical":
         """Return this distribution with a larger batch shape."""
         # The host's wrapper drops the event axis of enumerated values.
         new = copy.copy(self)

@@ -1,4 +1,4 @@
-"""The log-simplex as a support, with its bijection; finite parameters.
+"""The supports of the family, with their bijections.
 
 Twin: ``pyro_concrete.distributions.support``.
 """
@@ -7,7 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import ParameterFreeTransform, biject_to
+from numpyro.distributions.transforms import (
+    ParameterFreeTransform,
+    Transform,
+    biject_to,
+)
 
 from numpyro_concrete import ops
 
@@ -30,7 +34,28 @@ class _LogSimplex(constraints.ParameterFreeConstraint):
         return jnp.full_like(prototype, -jnp.log(prototype.shape[-1]))
 
 
+class _RoundedSimplex(constraints.ParameterFreeConstraint):
+    """Vectors >= 0 with sum 1, up to the rounding of their dtype.
+
+    The host's own simplex has one tolerance, 1e-6, which float32 does not always meet
+    and half precision never.
+    """
+
+    event_dim = 1
+
+    def __call__(self, x: Array) -> Array:
+        """Tell for each vector whether it lies on the simplex."""
+        rounding = 8 * x.shape[-1] * float(jnp.finfo(jnp.result_type(x)).eps)
+        gap = jnp.abs(ops.wide(x).sum(-1) - 1)
+        return (gap < max(1e-6, rounding)) & (x >= 0).all(-1)
+
+    def feasible_like(self, prototype: Array) -> Array:
+        """Return the centre of the simplex."""
+        return jnp.full_like(prototype, 1 / prototype.shape[-1])
+
+
 log_simplex = _LogSimplex()
+rounded_simplex = _RoundedSimplex()
 
 
 class LogRatioTransform(ParameterFreeTransform):
@@ -73,3 +98,8 @@ class LogRatioTransform(ParameterFreeTransform):
 @biject_to.register(_LogSimplex)
 def _log_ratio_transform(_: constraints.Constraint) -> LogRatioTransform:
     return LogRatioTransform()
+
+
+@biject_to.register(_RoundedSimplex)
+def _stick_breaking_transform(_: constraints.Constraint) -> Transform:
+    return biject_to(constraints.simplex)

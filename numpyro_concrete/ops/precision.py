@@ -13,7 +13,7 @@ Temperature = ArrayLike
 
 
 def wide(x: ArrayLike) -> Array:
-    """Half precision in float32, everything else as it is."""
+    """Return half precision in float32, everything else as it is."""
     x = jnp.asarray(x)
     half = x.dtype in (jnp.float16, jnp.bfloat16)
     return x.astype(jnp.float32) if half else x

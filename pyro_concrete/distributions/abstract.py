@@ -4,10 +4,11 @@ Twin: ``numpyro_concrete.distributions.abstract``.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import Bernoulli, OneHotCategorical, TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_concrete.distributions.parameters import (
@@ -63,7 +64,7 @@ class AbstractConcrete(TorchDistribution):
             batch_shape + logits.shape[logits.dim() - self._class_dims :]
         )
 
-    def expand(self, batch_shape: Size, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Size, _instance: Any = None) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""
         new = self._get_checked_instance(type(self), _instance)
         batch_shape = torch.Size(batch_shape)
@@ -86,7 +87,7 @@ class AbstractConcrete(TorchDistribution):
         return logits.softmax(-1) if self._class_dims else logits.sigmoid()
 
     @property
-    def discrete(self) -> TorchDistribution:
+    def discrete(self) -> TorchDistributionMixin:
         """The limit of temperature zero: the discrete variable that it relaxes."""
         family = OneHotCategorical if self._class_dims else Bernoulli
         return family(logits=self.logits, validate_args=self._validate_args)

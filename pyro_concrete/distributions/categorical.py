@@ -10,7 +10,7 @@ from torch.distributions import constraints
 
 from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
-from pyro_concrete.distributions.support import Finite, log_simplex
+from pyro_concrete.distributions.support import Finite, log_simplex, rounded_simplex
 
 
 class ExpConcrete(AbstractConcrete):
@@ -119,7 +119,7 @@ class Concrete(AbstractConcrete):
     """
 
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
-    support = constraints.simplex
+    support = rounded_simplex
     _class_dims = 1
     _noise = staticmethod(ops.gumbel)
 

@@ -1,4 +1,4 @@
-"""The log-simplex as a support, with its bijection; finite parameters.
+"""The supports of the family, with their bijections; finite parameters.
 
 Twin: ``numpyro_concrete.distributions.support``.
 """
@@ -25,6 +25,21 @@ class _LogSimplex(constraints.Constraint):
         return on_surface & value.isfinite().all(-1)
 
 
+class _RoundedSimplex(constraints.Constraint):
+    """Vectors >= 0 with sum 1, up to the rounding of their dtype.
+
+    The host's own simplex has one tolerance, 1e-6, which half precision never meets.
+    """
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        """Tell for each vector whether it lies on the simplex."""
+        rounding = 8 * value.shape[-1] * torch.finfo(value.dtype).eps
+        gap = (ops.wide(value).sum(-1) - 1).abs()
+        return (gap < max(1e-6, rounding)) & (value >= 0).all(-1)
+
+
 class Finite(constraints.Constraint):
     """Finite numbers or vectors: a class of probability zero has a large logit < 0."""
 
@@ -38,6 +53,7 @@ class Finite(constraints.Constraint):
 
 
 log_simplex = _LogSimplex()
+rounded_simplex = _RoundedSimplex()
 
 
 class LogRatioTransform(Transform):
@@ -85,3 +101,13 @@ class LogRatioTransform(Transform):
 @transform_to.register(log_simplex)
 def _log_ratio_transform(_: constraints.Constraint) -> LogRatioTransform:
     return LogRatioTransform()
+
+
+@biject_to.register(rounded_simplex)
+def _stick_breaking_transform(_: constraints.Constraint) -> Transform:
+    return biject_to(constraints.simplex)
+
+
+@transform_to.register(rounded_simplex)
+def _softmax_transform(_: constraints.Constraint) -> Transform:
+    return transform_to(constraints.simplex)

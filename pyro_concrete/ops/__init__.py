@@ -36,6 +36,7 @@ from pyro_concrete.ops.noise import (
     gumbel,
     logistic,
 )
+from pyro_concrete.ops.precision import wide
 
 __all__ = [
     "bernoulli_logits",
@@ -57,4 +58,5 @@ __all__ = [
     "logit_binary_concrete_log_density",
     "logit_binary_concrete_noise_log_density",
     "unit_interior",
+    "wide",
 ]

@@ -12,7 +12,7 @@ Temperature = Tensor | float
 
 
 def wide(x: Tensor) -> Tensor:
-    """Half precision in float32, everything else as it is."""
+    """Return half precision in float32, everything else as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -82,7 +82,9 @@ def concrete_log_density_hessian(
 def central_difference(
     function: Callable[[NDArray], ArrayLike], point: NDArray, step: float = 1e-5
 ) -> NDArray:
-    """Return the Jacobian at a vector, its last axis the index differentiated in."""
-    shifts = step * np.eye(len(point))
+    """Return the Jacobian at an array, its last axes those differentiated in."""
+    point = np.asarray(point, dtype=float)
+    shifts = step * np.eye(point.size).reshape(-1, *point.shape)
     rises = [np.subtract(function(point + h), function(point - h)) for h in shifts]
-    return np.stack(rises, axis=-1) / (2 * step)
+    jacobian = np.stack(rises, axis=-1) / (2 * step)
+    return jacobian.reshape(jacobian.shape[:-1] + point.shape)

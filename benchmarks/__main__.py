@@ -1,0 +1,45 @@
+"""Run the benchmarks: `python -m benchmarks [name ...]`, all of them by default."""
+
+import argparse
+import time
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.report import BACKENDS, machine
+
+QUESTIONS = ("how_often_finite", "relaxed_kl_of_one_site")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help="questions to run")
+    parser.add_argument("--list", action="store_true", help="list the questions")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, help="one host alone (default: both)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        help="folder of the csv files (default: benchmarks/results)",
+    )
+    args = parser.parse_args()
+    unknown = set(args.names) - set(QUESTIONS)
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; see --list")
+    if args.list:
+        for name in QUESTIONS:
+            summary = import_module(f"benchmarks.{name}").__doc__.splitlines()[0]
+            print(f"{name:24} {summary}")
+        return
+    backends = (args.backend,) if args.backend else BACKENDS
+    for backend in backends:
+        print(", ".join(f"{key} {value}" for key, value in machine(backend).items()))
+    for name in args.names or QUESTIONS:
+        start = time.perf_counter()
+        import_module(f"benchmarks.{name}").run(backends, args.out)
+        print(f"\n({name}: {time.perf_counter() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the questions ask of JAX and NumPyro."""

@@ -1,0 +1,70 @@
+"""What the questions share: aligned tables, csv files, and on what they were made."""
+
+import csv
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+BACKENDS = ("pyro", "numpyro")
+_PACKAGES = {"pyro": ("torch", "pyro-ppl"), "numpyro": ("jax", "numpyro")}
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows in columns: words to the left, what looks like a number to the right."""
+    cells = [[str(x) for x in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    numeric = [
+        all(x[:1].isdigit() or x[:1] in "-" for x in column)
+        for column in zip(*cells, strict=True)
+    ]
+    print(f"\n{title}\n")
+    rule = ["-" * width for width in widths]
+    for row in ([*header], rule, *cells):
+        columns = zip(row, widths, numeric, strict=True)
+        line = "  ".join(x.rjust(w) if right else x.ljust(w) for x, w, right in columns)
+        print(line.rstrip())
+
+
+def write_csv(
+    path: Path, backend: str, header: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Write rows under a header, after a line of comment for each fact of `machine`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        for key, value in machine(backend).items():
+            file.write(f"# {key}: {value}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def machine(backend: str) -> dict[str, Any]:
+    """Return the processor and the versions that a backend's results depend on."""
+    facts = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": _threads(backend),
+        "python": platform.python_version(),
+    }
+    return facts | {name: version(name) for name in _PACKAGES[backend]}
+
+
+def _processor() -> str:
+    """The model of the processor where the system tells it, or its architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = (line.split(":", 1)[1] for line in lines if line.startswith("model name"))
+    return next(models, platform.machine()).strip()
+
+
+def _threads(backend: str) -> int:
+    if backend == "pyro":
+        import_module("benchmarks.on_pyro")  # which sets them
+        return import_module("torch").get_num_threads()
+    # XLA has no such setting: its pool has a thread for each core it may use.
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count()

@@ -1,0 +1,59 @@
+"""Fixtures of the one suite: which backend, which device, a fresh seed for each test."""
+
+import random
+
+import numpy as np
+import pytest
+
+BACKENDS = ("pyro", "numpyro")
+DEVICES = ("cpu", "cuda")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        choices=(*DEVICES, "all"),
+        default="all",
+        help="run the tests that take a device on this one only",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "device" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--device")
+    devices = DEVICES if chosen == "all" else (chosen,)
+    marks = {"cpu": (), "cuda": (pytest.mark.gpu,)}
+    params = [pytest.param(device, marks=marks[device]) for device in devices]
+    metafunc.parametrize("device", params, indirect=True)
+
+
+@pytest.fixture
+def device(request):
+    """A device on which the test runs, or a skip that says what is missing."""
+    return request.param
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """One host with our package for it: see backends.py."""
+    # The packages are imported here and not above, or the type checks of the
+    # jaxtyping hook would miss them.
+    from backends import get_backend
+
+    chosen = get_backend(request.param)
+    if "device" in request.fixturenames:
+        device = request.getfixturevalue("device")
+        if not chosen.has_device(device):
+            pytest.skip(f"{request.param} sees no {device} device on this machine")
+        with chosen.on(device):
+            yield chosen
+    else:
+        yield chosen
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    """Every test starts from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (hosts and scipy read the global state)
