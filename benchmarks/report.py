@@ -14,7 +14,7 @@ _PACKAGES = {"pyro": ("torch", "pyro-ppl"), "numpyro": ("jax", "numpyro")}
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows in columns: words to the left, what looks like a number to the right."""
+    """Print rows in columns: words to the left, numbers to the right."""
     cells = [[str(x) for x in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     numeric = [

@@ -112,6 +112,33 @@ def refusal(site: str, operation: str) -> str:
     )
 
 
+class _SoftTracer(_QuaxTracer):
+    """A soft bit in the hands of the program, which cannot read it as a number."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any) -> None:
+        raise TypeError(refusal(self.value.site, "reading it as a Python number"))
+
+    __bool__ = __int__ = __float__ = __index__ = __array__ = item = tolist = _refuse
+
+
+class _SoftTrace(_QuaxTrace):
+    """quax's trace, whose soft results say their site when they are misread."""
+
+    __slots__ = ()
+
+    def process_primitive(
+        self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any]
+    ) -> Any:
+        result = super().process_primitive(primitive, tracers, params)
+        return jax.tree.map(self._named, result)
+
+    def _named(self, x: Any) -> Any:
+        soft = isinstance(x, _QuaxTracer) and isinstance(x.value, SoftBit)
+        return _SoftTracer(self, x.value) if soft else x
+
+
 class Interpreter:
     """The trace under which a program can hold soft bits; a context manager.
 
@@ -125,7 +152,7 @@ class Interpreter:
 
     def __enter__(self) -> "Interpreter":
         self._take = core.take_current_trace()
-        self._trace = _QuaxTrace(self._take.__enter__(), core.TraceTag())
+        self._trace = _SoftTrace(self._take.__enter__(), core.TraceTag())
         self._set = core.set_current_trace(self._trace)
         self._set.__enter__()
         return self
@@ -140,7 +167,7 @@ class Interpreter:
 
     def lift(self, soft: SoftBit) -> Array:
         """Return a soft bit as a value that the program can compute with."""
-        return _QuaxTracer(self._trace, soft)
+        return _SoftTracer(self._trace, soft)
 
     def is_soft(self, x: Any) -> bool:
         """Tell whether a value of the program is a soft bit."""

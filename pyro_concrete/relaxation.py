@@ -7,6 +7,7 @@ a relaxed program to the discrete one that it stands for.
 Twin: ``numpyro_concrete.relaxation``.
 """
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -244,7 +245,7 @@ def _selected(msg: dict[str, Any], sites: Sites | None) -> bool:
     return sites(msg) if callable(sites) else msg["name"] in sites
 
 
-def _is_discrete(fn: TorchDistributionMixin) -> bool:
+def _is_discrete(fn: Any) -> bool:
     if type(fn).__name__ == "_Subsample":
         return False
     try:
@@ -275,7 +276,7 @@ def _relaxed(
 ) -> AbstractConcrete:
     family = LogitBinaryConcrete if isinstance(leaf, Bernoulli) else ExpConcrete
     # An impossible value keeps a finite logit, and the relaxation a density there.
-    bound = -torch.tensor(torch.finfo(leaf.logits.dtype).tiny).log().item()
+    bound = -math.log(torch.finfo(leaf.logits.dtype).tiny)
     logits = leaf.logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
     return family(temperature, logits=logits)
 

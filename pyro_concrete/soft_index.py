@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_iter
 
 # What keeps an integer an integer: the result is guarded, too.
 _SHAPE = frozenset(
-    "reshape view view_as expand expand_as broadcast_to broadcast_tensors unsqueeze "
+    "reshape view view_as expand expand_as broadcast_to unsqueeze "
     "squeeze transpose swapaxes permute movedim flatten unflatten t narrow select "
     "__getitem__ unbind split chunk stack cat repeat tile flip roll "
     "clone detach contiguous requires_grad_ to type type_as float double half bfloat16 "
@@ -138,8 +138,9 @@ class SoftBit(Tensor):
             raise TypeError(refusal(site, name))
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-        # A property such as T is a shape operation if it gives a tensor of numbers.
-        if name in _SHAPE or name == "__get__" or _integer(name, args, kwargs):
+        if name == "broadcast_tensors":
+            return type(result)(map(_guard_like, result, args))
+        if _keeps_integers(name, args, kwargs):
             return _guard(result, site)
         return result
 
@@ -179,10 +180,19 @@ def _stays_float(name: str, args: tuple, kwargs: dict[str, Any]) -> bool:
     return all(x.is_floating_point for x in dtypes)
 
 
-def _integer(name: str, args: tuple, kwargs: dict[str, Any]) -> bool:
-    """Whether the discrete program's result would be an integer again."""
-    operands = (*args, *kwargs.values())
-    return name in _INTEGER and all(isinstance(x, int | SoftBit) for x in operands)
+def _keeps_integers(name: str, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether the discrete program's result would be integers again."""
+    if name in _INTEGER:
+        operands = (*args, *kwargs.values())
+        return all(isinstance(x, int | SoftBit) for x in operands)
+    # A property such as T is a shape operation if it gives a tensor of numbers.
+    if name not in _SHAPE and name != "__get__":
+        return False
+    return all(isinstance(x, SoftBit) for x in tree_iter(args[0]))
+
+
+def _guard_like(result: Tensor, operand: Any) -> Tensor:
+    return SoftBit(result, operand.site) if isinstance(operand, SoftBit) else result
 
 
 def _guard(result: Any, site: str) -> Any:

@@ -148,7 +148,7 @@ class PyroBackend:
     def log_prob(self, fn, *args, values=None, seed=0):
         """Log-densities of the sites of a program whose sites take these values."""
         self.torch.manual_seed(seed)
-        fn = self.pyro.poutine.substitute(fn, values) if values else fn
+        fn = self.pyro.poutine.condition(fn, values or {})
         trace = self.pyro.poutine.trace(fn).get_trace(*args)
         trace.compute_log_prob()
         sites = trace.nodes.items()

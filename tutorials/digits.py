@@ -1,7 +1,7 @@
-"""The digits of scikit-learn: 1797 images of 8 by 8 pixels, each a count from 0 to 16.
+"""The digits of scikit-learn: 1797 images of 8 by 8 counts from 0 to 16.
 
-A pixel counts the dark points of a 4 by 4 block of a bitmap of 32 by 32. The images come
-with scikit-learn, so that nothing is downloaded.
+A pixel counts the dark points of a 4 by 4 block of a bitmap of 32 by 32. The images
+come with scikit-learn, so that nothing is downloaded.
 """
 
 import numpy as np

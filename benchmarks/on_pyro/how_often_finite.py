@@ -64,8 +64,8 @@ def _check_relax(cell: Cell) -> set[str]:
     temperature, logits_q = _parameters(cell)
     _, logits_p = _parameters(cell, 1)
 
-    # Of half-precision probabilities, Pyro's discrete class itself raises an error: they
-    # do not sum to one within 1e-6.
+    # Pyro's discrete class itself refuses half-precision logits: their probabilities do
+    # not sum to one within 1e-6.
     validate = False if logits_q.dtype.itemsize == 2 else None
 
     def site(logits: Tensor) -> Tensor:

@@ -95,7 +95,9 @@ class AbstractConcrete(Distribution):
     ) -> tuple[Array, list[Any]]:
         """Return a sample and its noise, by which `log_prob` scores it."""
         wide = jnp.promote_types(self.logits.dtype, jnp.float32)
-        noise = type(self)._noise(random.uniform(key, self.shape(sample_shape), wide))
+        noise = type(self)._noise(
+            random.uniform(key, self.shape(tuple(sample_shape)), wide)
+        )
         return self._from_noise(noise), [noise]
 
     @validate_sample

@@ -109,7 +109,7 @@ class OneHotCategorical(Distribution):
 
     def sample(self, key: Array, sample_shape: Size = ()) -> Array:
         index = random.categorical(
-            key, self.logits, shape=sample_shape + self.batch_shape
+            key, self.logits, shape=(*sample_shape, *self.batch_shape)
         )
         return self._hard(index)
 

@@ -3,6 +3,8 @@
 Twin: ``pyro_concrete.distributions.support``.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
@@ -15,7 +17,7 @@ from numpyro.distributions.transforms import (
 
 from numpyro_concrete import ops
 
-Size = tuple[int, ...]
+Size = Sequence[int]
 
 
 class _LogSimplex(constraints.ParameterFreeConstraint):

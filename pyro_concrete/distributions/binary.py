@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
-from pyro_concrete.distributions.support import Finite
+from pyro_concrete.distributions.support import finite
 
 
 class LogitBinaryConcrete(AbstractConcrete):
@@ -56,7 +56,7 @@ class LogitBinaryConcrete(AbstractConcrete):
 
     arg_constraints: ClassVar = {
         "temperature": constraints.positive,
-        "logits": Finite(0),
+        "logits": finite,
     }
     support = constraints.real
     _class_dims = 0

@@ -10,7 +10,11 @@ from torch.distributions import constraints
 
 from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
-from pyro_concrete.distributions.support import Finite, log_simplex, rounded_simplex
+from pyro_concrete.distributions.support import (
+    finite_vector,
+    log_simplex,
+    rounded_simplex,
+)
 
 
 class ExpConcrete(AbstractConcrete):
@@ -56,7 +60,7 @@ class ExpConcrete(AbstractConcrete):
 
     arg_constraints: ClassVar = {
         "temperature": constraints.positive,
-        "logits": Finite(1),
+        "logits": finite_vector,
     }
     support = log_simplex
     _class_dims = 1

@@ -3,6 +3,8 @@
 Twin: ``numpyro_concrete.distributions.support``.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
@@ -10,7 +12,7 @@ from torch.distributions.transforms import Transform
 
 from pyro_concrete import ops
 
-Size = torch.Size | tuple[int, ...]
+Size = Sequence[int]
 
 
 class _LogSimplex(constraints.Constraint):
@@ -40,7 +42,7 @@ class _RoundedSimplex(constraints.Constraint):
         return (gap < max(1e-6, rounding)) & (value >= 0).all(-1)
 
 
-class Finite(constraints.Constraint):
+class _Finite(constraints.Constraint):
     """Finite numbers or vectors: a class of probability zero has a large logit < 0."""
 
     def __init__(self, event_dim: int) -> None:
@@ -52,6 +54,7 @@ class Finite(constraints.Constraint):
         return finite.all(-1) if self.event_dim else finite
 
 
+finite, finite_vector = _Finite(0), _Finite(1)
 log_simplex = _LogSimplex()
 rounded_simplex = _RoundedSimplex()
 

@@ -1,0 +1,38 @@
+"""The demo: a discrete autoencoder of digits, relaxed and not, in both hosts.
+
+Run it as ``python tutorials/demo.py``. The two autoencoders are those of the two
+tutorials beside this file. It prints a table and draws one picture.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import digits
+import discrete_vae_numpyro
+import discrete_vae_pyro
+import figures
+
+METHODS = ("relaxed", "score function")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3000, help="training steps")
+    parser.add_argument(
+        "--short", action="store_true", help="train for 60 steps only, to try it out"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/demo.png"))
+    options = parser.parse_args()
+    steps = 60 if options.short else options.steps
+
+    start = time.perf_counter()
+    hosts = (discrete_vae_pyro, discrete_vae_numpyro)
+    results = [host.run(method, steps) for host in hosts for method in METHODS]
+    print(figures.table(results))
+    path = figures.draw(results, digits.load()[1], options.out)
+    print(f"\nThe picture is in {path}; {time.perf_counter() - start:.0f} s in all.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The table and the picture of the discrete autoencoders, for both hosts."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import digits
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+
+DIGITS = 12
+SAMPLES = 24
+TILE = digits.SIDE + 2
+
+COLOURS = {"Pyro": "#c8502d", "NumPyro": "#2a6f97"}
+NOTE = """\
+ELBOs are in nats per image. The relaxed one is what training maximises, on the
+training images; it belongs to another model and compares with nothing here. The
+standard error is that of sampling the latent variables."""
+
+LINES = {"relaxed": "-", "score function": "--"}
+
+
+@dataclass
+class Record:
+    """What training writes down at each pause; objectives in nats per image."""
+
+    steps: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    objective: list[float] = field(default_factory=list)
+    discrete: list[float] = field(default_factory=list)
+
+    def add(
+        self, steps: int, seconds: float, objective: float, discrete: float
+    ) -> None:
+        self.steps.append(steps)
+        self.seconds.append(seconds)
+        self.objective.append(float(objective))
+        self.discrete.append(float(discrete))
+
+    def speed(self) -> float:
+        """Steps per second, without the first stretch, in which JAX compiles."""
+        first = min(1, len(self.steps) - 1)
+        return sum(self.steps[first:]) / sum(self.seconds[first:])
+
+
+@dataclass
+class Result:
+    """One trained autoencoder; ELBOs in nats per image, pixels from 0 to 1."""
+
+    host: str
+    method: str
+    record: Record
+    discrete: float
+    error: float
+    reconstructions: np.ndarray
+    samples: np.ndarray
+
+    @property
+    def relaxed(self) -> float | None:
+        return self.record.objective[-1] if self.method == "relaxed" else None
+
+    @property
+    def label(self) -> str:
+        return f"{self.host}, {self.method}"
+
+
+def table(results: list[Result]) -> str:
+    """The results, one a line."""
+    head = ("host", "method", "relaxed ELBO", "discrete test ELBO", "steps/s")
+    rows = [
+        (
+            r.host,
+            r.method,
+            "-" if r.relaxed is None else f"{r.relaxed:.2f}",
+            f"{r.discrete:.2f} ± {r.error:.2f}",
+            f"{r.record.speed():.0f}",
+        )
+        for r in results
+    ]
+    form = "{:<8}  {:<14}  {:>12}  {:>18}  {:>7}"
+    lines = [form.format(*row) for row in (head, *rows)]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(("", *lines, "", NOTE))
+
+
+def draw(results: list[Result], originals: np.ndarray, path: Path) -> Path:
+    """Draw curves, reconstructions and samples, and return where the picture is."""
+    figure = plt.figure(figsize=(15, 8), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    draw_curves(left.subplots(), results)
+    top, bottom = right.subfigures(2, 1)
+    draw_reconstructions(top.subplots(), results, originals)
+    draw_samples(bottom, results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def draw_curves(axes: Axes, results: list[Result]) -> None:
+    for r in results:
+        axes.plot(
+            np.cumsum(r.record.steps),
+            r.record.discrete,
+            LINES[r.method],
+            color=COLOURS[r.host],
+            label=f"{r.label}: {r.discrete:.1f}",
+            linewidth=2,
+        )
+    axes.set(
+        title="Discrete ELBO on test images during training",
+        xlabel="training step",
+        ylabel="discrete ELBO (nats per image)",
+    )
+    axes.legend(title="method: at the end")
+
+
+def draw_reconstructions(
+    axes: Axes, results: list[Result], originals: np.ndarray
+) -> None:
+    rows = [originals[:DIGITS] / digits.LEVELS, *(r.reconstructions for r in results)]
+    show(axes, np.concatenate(rows), columns=DIGITS)
+    axes.set_title("Test digits, each from one discrete sample of the guide")
+    centres = (np.arange(len(rows)) + 0.5) * TILE
+    axes.set_yticks(centres, ["original", *(r.label for r in results)])
+    axes.tick_params(left=False)
+
+
+def draw_samples(panel: SubFigure, results: list[Result]) -> None:
+    panel.suptitle("Discrete samples from the prior")
+    panes = panel.subplots(-(-len(results) // 2), 2, squeeze=False)
+    for axes, result in zip(panes.flat, results, strict=True):
+        show(axes, result.samples, columns=SAMPLES // 2)
+        axes.set_title(result.label, fontsize="medium")
+        axes.set_yticks([])
+
+
+def show(axes: Axes, images: np.ndarray, columns: int) -> None:
+    """Show images side by side, in ink on paper."""
+    tiles = images.reshape(-1, columns, digits.SIDE, digits.SIDE)
+    tiles = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    picture = tiles.swapaxes(1, 2).reshape(-1, columns * TILE)
+    extent = (0, columns * TILE, len(tiles) * TILE, 0)
+    axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, extent=extent)
+    axes.set_xticks([])
