@@ -1,8 +1,8 @@
-"""relax, ConcreteReparam and harden: programs with their discrete sites relaxed, and back.
+"""relax, ConcreteReparam and harden: discrete sites relaxed, and back.
 
 A relaxed site `z` becomes two. `z_relaxed` is sampled in log space, and is what ELBOs
-score and guides match; `z` is deterministic, and is what the program sees. `harden` takes
-a relaxed program to the discrete one that it stands for.
+score and guides match; `z` is deterministic, and is what the program sees. `harden`
+takes a relaxed program to the discrete one that it stands for.
 
 Twin: ``pyro_concrete.relaxation``.
 """
@@ -27,9 +27,10 @@ from numpyro.distributions.discrete import BernoulliLogits, BernoulliProbs
 from numpyro.handlers import condition, do
 from numpyro.infer.reparam import Reparam
 
-# Only the stack tells an inner handler that an outer one fixes a site: see _fixed_outside.
+# Only the stack tells a handler what those around it will do: see _fixed_outside.
 from numpyro.primitives import _PYRO_STACK, Messenger
 
+from numpyro_concrete import ops
 from numpyro_concrete.distributions import (
     AbstractConcrete,
     ExpConcrete,
@@ -58,7 +59,8 @@ def relax(
     relaxation in log space, and ``z`` becomes a deterministic site with the relaxed
     value, which the program receives. Relax the model and the guide, each with a
     temperature of its own, and train them by any ELBO: with `Trace_ELBO` that is a true
-    bound on the relaxed model's evidence (eq. 20), never comparable with a discrete one.
+    bound on the relaxed model's evidence (eq. 20); never compare it with a discrete
+    ELBO.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of every site.
@@ -67,8 +69,8 @@ def relax(
         fn: Model or guide. Without it, a decorator is returned.
         temperature: Relaxation temperature, > 0. The paper's (model, guide) pairs are
             (1/2, 2/3) for two values, (2/3, 1) for four, (2/5, 2/3) for eight.
-        sites: Names of the sites to relax, or a predicate on NumPyro's site messages; by
-            default every site that can be.
+        sites: Names of the sites to relax, or a predicate on NumPyro's site messages;
+            by default every site that can be.
 
     Returns:
         The relaxed program, with the arguments of `fn`.
@@ -127,7 +129,8 @@ def harden(fn: Callable) -> Callable:
     Example:
         >>> import numpyro, numpyro.distributions as dist
         >>> def guide():
-        ...     return numpyro.sample("z", dist.Bernoulli(logits=jnp.zeros(2)).to_event())
+        ...     fn = dist.Bernoulli(logits=jnp.zeros(2)).to_event()
+        ...     return numpyro.sample("z", fn)
         >>> hard = harden(relax(guide, temperature=0.5))
         >>> z = numpyro.handlers.seed(hard, 0)()
         >>> bool(((z == 0) | (z == 1)).all())
@@ -142,9 +145,9 @@ class ConcreteReparam(Reparam):
     """Relax one site of a model, in the convention of NumPyro's reparameterizers.
 
     The same as `relax` for the one-hot site that `handlers.reparam` is configured with.
-    A reparameterizer cannot follow the value into the program, and a two-valued one would
-    lose its gradient there in a comparison or an index without a word: for those sites,
-    and for guides, use `relax`, with `sites` to choose.
+    A reparameterizer cannot follow the value into the program, and a two-valued one
+    would lose its gradient there in a comparison or an index without a word: for those
+    sites, and for guides, use `relax`, with `sites` to choose.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of the site.
@@ -180,17 +183,17 @@ class ConcreteReparam(Reparam):
             return fn, obs
         if _is_binary(fn):
             raise TypeError(
-                f"site {name!r} has two values, which handlers.reparam cannot guard; use "
-                f"relax(model, temperature, sites=[{name!r}])"
+                f"site {name!r} has two values, which handlers.reparam cannot guard; "
+                f"use relax(model, temperature, sites=[{name!r}])"
             )
         return None, _sample_relaxed(name, fn, self.temperature)
 
 
 class RelaxMessenger(Messenger):
-    """The effect handler behind `relax`: the border between the program and its handlers.
+    """The effect handler behind `relax`, at the border of the program.
 
-    Messages that leave the program are lowered to plain arrays of the surrounding trace,
-    and handled there; soft values enter on the way back.
+    Messages that leave the program are lowered to plain arrays of the surrounding
+    trace, and handled there; soft values enter on the way back.
     """
 
     def __init__(
@@ -285,8 +288,8 @@ def _selected(msg: dict[str, Any], sites: Sites | None) -> bool:
         return False
     if msg.get("_control_flow_done"):
         raise NotImplementedError(
-            f"site {msg['name']!r} is discrete and inside of scan, where relax does not "
-            "reach so far; write the loop in Python, enumerate the site with "
+            f"site {msg['name']!r} is discrete and inside of scan, where relax does "
+            "not reach so far; write the loop in Python, enumerate the site with "
             "infer={'enumerate': 'parallel'}, or leave it as it is with "
             "infer={'relax': False}"
         )
@@ -317,17 +320,24 @@ def _sample_relaxed(name: str, fn: Distribution, temperature: ArrayLike) -> Arra
         )
     relaxed = _rebuilt(fn, _relaxed, temperature)
     point = numpyro.sample(name + SUFFIX, relaxed, infer={"_relaxed_from": fn})
-    return sigmoid(point) if _is_binary(leaf) else jnp.exp(point)
+    value = sigmoid(point) if _is_binary(leaf) else jnp.exp(point)
+    return value.astype(jnp.result_type(_logits(leaf)))
 
 
 def _relaxed(leaf: Distribution, temperature: ArrayLike) -> AbstractConcrete:
     family = LogitBinaryConcrete if _is_binary(leaf) else ExpConcrete
+    # Gradients in log space do not fit half precision.
+    logits = ops.wide(_logits(leaf))
     # An impossible value keeps a finite logit, and the relaxation a density there.
-    if isinstance(leaf, BernoulliProbs):
-        return family(temperature, probs=leaf.probs)
-    bound = -math.log(jnp.finfo(jnp.result_type(leaf.logits)).tiny)
-    logits = jnp.nan_to_num(leaf.logits, nan=jnp.nan, posinf=bound, neginf=-bound)
+    bound = -math.log(jnp.finfo(logits.dtype).tiny)
+    logits = jnp.nan_to_num(logits, nan=jnp.nan, posinf=bound, neginf=-bound)
     return family(temperature, logits=logits)
+
+
+def _logits(leaf: Distribution) -> Array:
+    # The host's logits of a probability of one are infinite.
+    probs = isinstance(leaf, BernoulliProbs)
+    return ops.bernoulli_logits(jnp.asarray(leaf.probs)) if probs else leaf.logits
 
 
 def _discrete(leaf: AbstractConcrete, _: None) -> Distribution:

@@ -1,10 +1,10 @@
 """SoftBit: the relaxed value of a two-valued site, which cannot be cast by mistake.
 
-A relaxed Bernoulli is a number between 0 and 1. Compared, cast to a boolean or used as an
-index it would lose its gradient and its meaning without a word. A `SoftBit` is that number
-in the place of the integer that the program expects, with a guard: arithmetic sees the
-number, and whatever would round it raises an error that names the site and the ways out.
-At 0 and 1 every result equals the discrete program's.
+A relaxed Bernoulli is a number between 0 and 1. Compared, cast to a boolean or used as
+an index it would lose its gradient and its meaning without a word. A `SoftBit` is that
+number in the place of the integer that the program expects, with a guard: arithmetic
+sees the number, and whatever would round it raises an error that names the site and the
+ways out. At 0 and 1 every result equals the discrete program's.
 
 A JAX array cannot be subclassed, so the program runs under an interpreter (quax) that
 knows this one extra value. It works on the trace: compiled code pays nothing for it.
@@ -22,8 +22,9 @@ import quax
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-# The interpreter's boundary is not public in quax 0.4 nor in jax 0.10: this is all of it,
-# and `Interpreter` is its only user. pyproject.toml holds the ranges that are tested.
+# The interpreter's boundary is not public in quax 0.4 nor in jax 0.10: this is all of
+# it, and `Interpreter` is its only user. pyproject.toml holds the ranges that are
+# tested.
 from jax._src import core  # isort: skip
 from quax._trace import _QuaxTrace, _QuaxTracer  # isort: skip
 from quax._values import _DenseArrayValue  # isort: skip
@@ -42,7 +43,8 @@ class SoftBit(quax.ArrayValue):
         site: Name of the sample site, for errors.
 
     Raises:
-        TypeError: When it is compared, cast to a boolean, used as an index or condition,
+        TypeError: When it is compared, cast to a boolean, used as an index or
+        condition,
             or read as a Python number.
 
     Example:
@@ -105,10 +107,10 @@ def refusal(site: str, operation: str) -> str:
         operation: What the program tried to do with its value.
     """
     return (
-        f"site {site!r} is relaxed: its value is between 0 and 1, and {operation} would "
-        "round it and lose the gradient. Leave the site out with infer={'relax': False} "
-        "or enumerate it with infer={'enumerate': 'parallel'}; or, where the relaxed "
-        "number itself is meant, take it with 1.0 * value"
+        f"site {site!r} is relaxed: its value is between 0 and 1, and {operation} "
+        "would round it and lose the gradient. Leave the site out with "
+        "infer={'relax': False} or enumerate it with infer={'enumerate': 'parallel'}; "
+        "or, where the relaxed number itself is meant, take it with 1.0 * value"
     )
 
 
@@ -211,12 +213,12 @@ def _gather(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
     return lax.gather(*numbers, **{k: params[k] for k in kept})
 
 
+_NAMES = """
+    add sub mul neg integer_pow cumsum broadcast_in_dim reshape squeeze transpose rev
+    slice dynamic_slice concatenate pad select_n copy split tile stack unstack
+"""
 _RULES: dict[str, Callable] = {
-    **dict.fromkeys(
-        "add sub mul neg integer_pow cumsum broadcast_in_dim reshape squeeze transpose "
-        "rev slice dynamic_slice concatenate pad select_n copy split tile stack unstack".split(),
-        _as_it_is,
-    ),
+    **dict.fromkeys(_NAMES.split(), _as_it_is),
     "dot_general": _dot,
     "reduce_sum": _sum,
     "gather": _gather,

@@ -1,8 +1,8 @@
-"""relax, ConcreteReparam and harden: programs with their discrete sites relaxed, and back.
+"""relax, ConcreteReparam and harden: discrete sites relaxed, and back.
 
 A relaxed site `z` becomes two. `z_relaxed` is sampled in log space, and is what ELBOs
-score and guides match; `z` is deterministic, and is what the program sees. `harden` takes
-a relaxed program to the discrete one that it stands for.
+score and guides match; `z` is deterministic, and is what the program sees. `harden`
+takes a relaxed program to the discrete one that it stands for.
 
 Twin: ``numpyro_concrete.relaxation``.
 """
@@ -24,6 +24,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, OneHotCategorical
 
+from pyro_concrete import ops
 from pyro_concrete.distributions import (
     AbstractConcrete,
     ExpConcrete,
@@ -51,7 +52,8 @@ def relax(
     relaxation in log space, and ``z`` becomes a deterministic site with the relaxed
     value, which the program receives. Relax the model and the guide, each with a
     temperature of its own, and train them by any ELBO: with `Trace_ELBO` that is a true
-    bound on the relaxed model's evidence (eq. 20), never comparable with a discrete one.
+    bound on the relaxed model's evidence (eq. 20); never compare it with a discrete
+    ELBO.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of every site.
@@ -109,7 +111,8 @@ def harden(fn: Callable) -> Callable:
     Example:
         >>> import pyro, pyro.distributions as dist
         >>> def guide():
-        ...     return pyro.sample("z", dist.Bernoulli(logits=torch.zeros(2)).to_event())
+        ...     fn = dist.Bernoulli(logits=torch.zeros(2)).to_event()
+        ...     return pyro.sample("z", fn)
         >>> z = harden(relax(guide, temperature=0.5))()
         >>> plain(z).unique().tolist() in ([0.0], [1.0], [0.0, 1.0])
         True
@@ -224,10 +227,8 @@ class HardenMessenger(Messenger):
 
 
 def _checked(temperature: Tensor | float | None) -> Tensor | float:
-    if (
-        temperature is None
-        or callable(temperature)
-        and not isinstance(temperature, Tensor)
+    if temperature is None or (
+        callable(temperature) and not isinstance(temperature, Tensor)
     ):
         raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
     check_temperature(temperature)
@@ -268,16 +269,19 @@ def _sample_relaxed(
         )
     relaxed = _rebuilt(fn, _relaxed, temperature)
     point = pyro.sample(name + SUFFIX, relaxed, infer={"_relaxed_from": fn})
-    return point.sigmoid() if isinstance(leaf, Bernoulli) else point.exp()
+    value = point.sigmoid() if isinstance(leaf, Bernoulli) else point.exp()
+    return value.to(leaf.logits.dtype)
 
 
 def _relaxed(
     leaf: TorchDistributionMixin, temperature: Tensor | float
 ) -> AbstractConcrete:
     family = LogitBinaryConcrete if isinstance(leaf, Bernoulli) else ExpConcrete
+    # Gradients in log space do not fit half precision.
+    logits = ops.wide(leaf.logits)
     # An impossible value keeps a finite logit, and the relaxation a density there.
-    bound = -math.log(torch.finfo(leaf.logits.dtype).tiny)
-    logits = leaf.logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
+    bound = -math.log(torch.finfo(logits.dtype).tiny)
+    logits = logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
     return family(temperature, logits=logits)
 
 

@@ -1,10 +1,10 @@
 """SoftBit: the relaxed value of a two-valued site, which cannot be cast by mistake.
 
-A relaxed Bernoulli is a number between 0 and 1. Cast to an integer or a boolean, compared
-or used as an index it would lose its gradient and its meaning without a word. A `SoftBit`
-is that number with a guard: arithmetic sees the number, and whatever would round it raises
-an error that names the site and the ways out. At 0 and 1 every result equals the discrete
-program's.
+A relaxed Bernoulli is a number between 0 and 1. Cast to an integer or a boolean,
+compared or used as an index it would lose its gradient and its meaning without a word.
+A `SoftBit` is that number with a guard: arithmetic sees the number, and whatever would
+round it raises an error that names the site and the ways out. At 0 and 1 every result
+equals the discrete program's.
 
 Twin: ``numpyro_concrete.soft_index``.
 """
@@ -16,29 +16,34 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # What keeps an integer an integer: the result is guarded, too.
-_SHAPE = frozenset(
-    "reshape view view_as expand expand_as broadcast_to unsqueeze "
-    "squeeze transpose swapaxes permute movedim flatten unflatten t narrow select "
-    "__getitem__ unbind split chunk stack cat repeat tile flip roll "
-    "clone detach contiguous requires_grad_ to type type_as float double half bfloat16 "
-    "cpu cuda __deepcopy__".split()
-)
-_INTEGER = frozenset(
-    "add sub mul rsub neg __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __neg__ "
-    "subtract multiply negative".split()
-)
+_SHAPE = _names("""
+    reshape view view_as expand expand_as broadcast_to unsqueeze squeeze transpose
+    swapaxes permute movedim flatten unflatten t narrow select __getitem__ unbind split
+    chunk stack cat repeat tile flip roll clone detach contiguous requires_grad_ to type
+    type_as float double half bfloat16 cpu cuda __deepcopy__
+""")
+_INTEGER = _names("""
+    add sub mul rsub neg subtract multiply negative
+    __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __neg__
+""")
 # What rounds, compares or reads a value: there is no relaxation of it.
-_REFUSED = frozenset(
-    "long int short char byte bool "
-    "eq ne lt le gt ge equal __eq__ __ne__ __lt__ __le__ __gt__ __ge__ "
-    "logical_not logical_and logical_or logical_xor bitwise_not bitwise_and bitwise_or "
-    "bitwise_xor __and__ __rand__ __or__ __ror__ __xor__ __rxor__ __invert__ "
-    "item tolist numpy __array__ __bool__ __int__ __index__ __float__ __contains__ "
-    "nonzero argwhere round floor ceil trunc sign sgn argmax argmin unique "
-    "one_hot".split()
-)
-# Where a soft operand in this position picks elements: function -> positions of the pick.
+_REFUSED = _names("""
+    long int short char byte bool eq ne lt le gt ge equal
+    __eq__ __ne__ __lt__ __le__ __gt__ __ge__
+    logical_not logical_and logical_or logical_xor
+    bitwise_not bitwise_and bitwise_or bitwise_xor
+    __and__ __rand__ __or__ __ror__ __xor__ __rxor__ __invert__
+    item tolist numpy __array__ __bool__ __int__ __index__ __float__ __contains__
+    nonzero argwhere round floor ceil trunc sign sgn argmax argmin unique one_hot
+""")
+# Where a soft operand in this position picks elements: function -> positions of the
+# pick.
 _PICKS = {
     "__getitem__": (1,),
     "__setitem__": (1,),
@@ -61,10 +66,10 @@ def refusal(site: str, operation: str) -> str:
         operation: What the program tried to do with its value.
     """
     return (
-        f"site {site!r} is relaxed: its value is between 0 and 1, and {operation} would "
-        "round it and lose the gradient. Leave the site out with infer={'relax': False} "
-        "or enumerate it with infer={'enumerate': 'parallel'}; or, where the relaxed "
-        "number itself is meant, take it with 1.0 * value"
+        f"site {site!r} is relaxed: its value is between 0 and 1, and {operation} "
+        "would round it and lose the gradient. Leave the site out with "
+        "infer={'relax': False} or enumerate it with infer={'enumerate': 'parallel'}; "
+        "or, where the relaxed number itself is meant, take it with 1.0 * value"
     )
 
 
@@ -114,7 +119,7 @@ class SoftBit(Tensor):
     __hash__ = Tensor.__hash__
 
     @staticmethod
-    def __new__(cls, value: Tensor, site: str) -> "SoftBit":
+    def __new__(cls: "type[SoftBit]", value: Tensor, site: str) -> "SoftBit":
         """Return the value as a guarded tensor, in the same graph."""
         with torch._C.DisableTorchFunctionSubclass():
             soft = value.as_subclass(cls)

@@ -1,8 +1,8 @@
 """The only adaptor between the suite and the two hosts.
 
-A backend makes arrays of its host from NumPy and back, differentiates and compiles, draws
-and scores samples, and runs small programs. Whatever a test needs of one host alone is in
-a test file of that host.
+A backend makes arrays of its host from NumPy and back, differentiates, draws and scores
+samples, and runs small programs. Whatever a test needs of one host alone is in a test
+file of that host.
 """
 
 import contextlib
@@ -66,6 +66,16 @@ class PyroBackend:
         args = [a.detach().requires_grad_() for a in args]
         return self.torch.autograd.grad(fn(*args), args)
 
+    def value_and_grad(self, fn):
+        """A function that gives a scalar function's value and its gradients."""
+
+        def both(*args):
+            args = [a.detach().requires_grad_() for a in args]
+            value = fn(*args)
+            return value, self.torch.autograd.grad(value, args)
+
+        return both
+
     def exp(self, x):
         return x.exp()
 
@@ -113,7 +123,8 @@ class PyroBackend:
     def plate(self, *args, **kwargs):
         return self.pyro.plate(*args, **kwargs)
 
-    def param(self, name, value):
+    def param(self, name, value=None):
+        """Read a parameter; it starts at the value unless it is set already."""
         return self.pyro.param(name, value)
 
     def deterministic(self, name, value):
@@ -164,7 +175,7 @@ class PyroBackend:
         self.pyro.clear_param_store()
         self.torch.manual_seed(seed)
         for name, value in (params or {}).items():
-            self.pyro.param(name, value)
+            self.pyro.param(name, value.detach().clone())
         elbo = self.elbo(kind, particles, max_plate_nesting=1)
         return float(elbo.loss(model, guide, *args))
 
@@ -173,11 +184,16 @@ class PyroBackend:
         self.pyro.clear_param_store()
         self.torch.manual_seed(seed)
         for name, value in params.items():
-            self.pyro.param(name, value.clone())
+            self.pyro.param(name, value.detach().clone())
         elbo = self.elbo(kind, particles, max_plate_nesting=1)
         elbo.loss_and_grads(model, guide, *args)
         store = self.pyro.get_param_store()
         return {k: self.numpy(v.grad) for k, v in store._params.items()}
+
+    def differentiable_loss(self, kind, model, guide, seed=0):
+        """The loss as a scalar in the graph of whatever the programs close over."""
+        self.torch.manual_seed(seed)
+        return self.elbo(kind).differentiable_loss(model, guide)
 
     def train(self, kind, model, guide, *args, steps=20, lr=0.05, seed=0, **kwargs):
         """Train by SVI from a fresh state and return the losses and parameters."""
@@ -249,6 +265,15 @@ class NumPyroBackend:
         """Gradients of a scalar function of arrays in each of them."""
         return self.jax.grad(fn, argnums=tuple(range(len(args))))(*args)
 
+    def value_and_grad(self, fn):
+        """A function that gives a scalar function's value and its gradients."""
+
+        def both(*args):
+            argnums = tuple(range(len(args)))
+            return self.jax.value_and_grad(fn, argnums=argnums)(*args)
+
+        return self.jax.jit(both)
+
     def exp(self, x):
         return self.jnp.exp(x)
 
@@ -295,7 +320,8 @@ class NumPyroBackend:
     def plate(self, *args, **kwargs):
         return self.numpyro.plate(*args, **kwargs)
 
-    def param(self, name, value):
+    def param(self, name, value=None):
+        """Read a parameter; it starts at the value unless it is set already."""
         return self.numpyro.param(name, value)
 
     def deterministic(self, name, value):
@@ -349,6 +375,10 @@ class NumPyroBackend:
         key, elbo = self.jax.random.key(seed), self.elbo(kind, particles)
         grad = self.jax.grad(elbo.loss, argnums=1)(key, params, model, guide, *args)
         return {k: np.asarray(v) for k, v in grad.items()}
+
+    def differentiable_loss(self, kind, model, guide, seed=0):
+        """The loss as a scalar in the graph of whatever the programs close over."""
+        return self.elbo(kind).loss(self.jax.random.key(seed), {}, model, guide)
 
     def train(self, kind, model, guide, *args, steps=20, lr=0.05, seed=0, **kwargs):
         """Train by SVI from a fresh state and return the losses and parameters."""

@@ -1,4 +1,4 @@
-"""Fixtures of the one suite: which backend, which device, a fresh seed for each test."""
+"""Fixtures of the one suite: the backend, the device, a fresh seed for each test."""
 
 import random
 

@@ -198,7 +198,7 @@ def test_kl_derivative_equals_difference(backend, pair):
 
 @pytest.mark.parametrize("difference", [1e-7, 0.01, 0.999, 1.001, 3.0, 40.0])
 def test_binary_kl_equals_oracle(backend, device, difference):
-    # For tiny differences the n-ary oracle keeps its digits, and the quadrature does not.
+    # For tiny differences the n-ary oracle keeps its digits, a quadrature does not.
     pair = np.array([difference, 0.0]), np.zeros(2)
     result = backend.ops.logit_binary_concrete_kl(
         backend.array(difference), backend.array(0.0)

@@ -73,7 +73,9 @@ def test_printed_binary_density_is_that_of_two_classes(backend, device):
 
 def test_binary_concrete_of_one_and_one_is_uniform(backend):
     value = np.linspace(0.01, 0.99, 9)
-    assert_exact(density(backend, "binary_concrete", value, 1.0, np.zeros(9)), 0 * value)
+    assert_exact(
+        density(backend, "binary_concrete", value, 1.0, np.zeros(9)), 0 * value
+    )
 
 
 # --- 3. rounding --------------------------------------------------------------------
@@ -208,14 +210,20 @@ def test_printed_kl_at_unequal_temperatures(backend):
 
 @pytest.mark.parametrize(
     ("n", "t_p", "t_q", "floor"),
-    [(2, 2 / 3, 1 / 2, 0.053004), (4, 1.0, 2 / 3, 0.315302), (8, 2 / 3, 2 / 5, 1.143397)],
+    [
+        (2, 2 / 3, 1 / 2, 0.053004),
+        (4, 1.0, 2 / 3, 0.315302),
+        (8, 2 / 3, 2 / 5, 1.143397),
+    ],
     ids=["two", "four", "eight"],
 )
 @pytest.mark.statistical
 def test_floor_of_the_kl_at_equal_logits(backend, n, t_p, t_q, floor):
     family, logits = backend.distributions.ExpConcrete, backend.array(np.zeros(n))
     value, own = backend.sample_own(family(t_p, logits=logits), 6, (20_000,))
-    ratio = backend.numpy(own) - backend.numpy(family(t_q, logits=logits).log_prob(value))
+    ratio = backend.numpy(own) - backend.numpy(
+        family(t_q, logits=logits).log_prob(value)
+    )
     assert_mean(ratio, floor)
 
 

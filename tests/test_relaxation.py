@@ -66,7 +66,9 @@ def test_the_program_itself_is_not_touched(backend):
     backend.trace(backend.package.relax(model, T), data(backend))
     after = backend.trace(model, data(backend), seed=3)
     assert before.keys() == after.keys()
-    assert_exact(backend.numpy(after["b"]["value"]), backend.numpy(before["b"]["value"]))
+    assert_exact(
+        backend.numpy(after["b"]["value"]), backend.numpy(before["b"]["value"])
+    )
 
 
 @programs
@@ -123,11 +125,15 @@ def test_value_and_gradient_equal_the_model_relaxed_by_hand(backend, device):
 
         def site(name, fn, infer=None, **kwargs):
             if name == "b":
-                point = backend.package.LogitBinaryConcrete(t, logits=fn.base_dist.logits)
+                point = backend.package.LogitBinaryConcrete(
+                    t, logits=fn.base_dist.logits
+                )
                 y = real_site("b_relaxed", point.to_event(1))
                 return 1 / (1 + backend.exp(-y))
             if name == "c":
-                y = real_site("c_relaxed", backend.package.ExpConcrete(t, logits=fn.logits))
+                y = real_site(
+                    "c_relaxed", backend.package.ExpConcrete(t, logits=fn.logits)
+                )
                 return backend.exp(y)
             return real_site(name, fn, **kwargs)
 
@@ -165,7 +171,9 @@ def test_observed_sites_stay(backend):
 
 
 @pytest.mark.parametrize(
-    "infer", [{"relax": False}, {"enumerate": "parallel"}], ids=["opted out", "enumerated"]
+    "infer",
+    [{"relax": False}, {"enumerate": "parallel"}],
+    ids=["opted out", "enumerated"],
 )
 def test_marked_sites_stay(backend, infer):
     model, _ = two_layers(backend, **infer)
@@ -217,7 +225,11 @@ def test_plate_and_mask_and_scale_reach_the_relaxed_site(backend):
     observed = backend.array([True] * 5 + [False] * 3, "bool")
 
     def program():
-        with backend.plate("rows", 8, dim=-1), backend.mask(observed), backend.scale(3.0):
+        with (
+            backend.plate("rows", 8, dim=-1),
+            backend.mask(observed),
+            backend.scale(3.0),
+        ):
             backend.site("c", backend.one_hot(backend.array(np.zeros(3))))
 
     relaxed = backend.package.relax(program, T)
@@ -481,7 +493,7 @@ def test_observing_a_relaxed_bit_is_a_type_error(backend):
         z = backend.site("z", fn)
         backend.site("x", fn, obs=z)
 
-    with pytest.raises(TypeError, match="'z' is relaxed.*observing it at site 'x'"):
+    with pytest.raises(TypeError, match=r"'z' is relaxed.*observing it at site 'x'"):
         backend.call(backend.package.relax(program, T))
 
 
@@ -490,7 +502,9 @@ def test_deterministic_sites_may_read_a_relaxed_bit(backend):
         backend.deterministic("copy", z)
 
     sites = backend.trace(backend.package.relax(bits(backend), T), lambda z: use(z))
-    assert_exact(backend.numpy(sites["copy"]["value"]), backend.numpy(sites["z"]["value"]))
+    assert_exact(
+        backend.numpy(sites["copy"]["value"]), backend.numpy(sites["z"]["value"])
+    )
 
 
 _MATRIX = np.random.default_rng(3).normal(size=(6, 2))

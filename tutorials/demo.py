@@ -18,7 +18,9 @@ METHODS = ("relaxed", "score function")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000, help="training steps")
+    parser.add_argument(
+        "--steps", type=int, default=discrete_vae_pyro.STEPS, help="training steps"
+    )
     parser.add_argument(
         "--short", action="store_true", help="train for 60 steps only, to try it out"
     )

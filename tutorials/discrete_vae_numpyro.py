@@ -168,12 +168,12 @@ def discrete_elbo(key, params, guide, images):
 #
 # Both methods see the same minibatches in the same order. Twenty times on the way the
 # training pauses for the discrete ELBO of the test images. The learning rate is one
-# that suits the score function; the relaxed programs would bear a higher one.
+# that suits the score function. The steps between two pauses are one compiled loop.
 
 # %%
-BATCH = 100
-RATE = 3e-3
-STEPS = 3000
+BATCH = 200
+RATE = 5e-3
+STEPS = 1500
 PAUSES = 20
 
 
@@ -274,5 +274,5 @@ if __name__ == "__main__":
 # function averages out in time while a bias does not: with very many steps, or very
 # many samples a step, the order may change.
 #
-# Where to go from here: other temperatures, a learning rate of 0.01 for the relaxed
-# programs, or latent layers of your own. Nothing in `relax` knows about this model.
+# Where to go from here: other temperatures, another learning rate, or latent layers of
+# your own. Nothing in `relax` knows about this model.

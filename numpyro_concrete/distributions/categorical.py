@@ -41,7 +41,8 @@ class ExpConcrete(AbstractConcrete):
             than two classes.
 
     Numerics: finite in float32 from temperature 1e-3 with logits to 1000. Half
-    precision is computed in float32, and its log-densities are returned so.
+    precision is computed in float32, and its log-densities are returned so; in float16
+    the gradient of a density in its value needs temperature * (K - 1) < 65504.
 
     Example:
         >>> d = ExpConcrete(0.5, logits=jnp.zeros((4, 3)))

@@ -50,8 +50,8 @@ def batch_shape_with(temperature: ArrayLike, batch_shape: Size) -> Size:
         return jnp.broadcast_shapes(jnp.shape(temperature), batch_shape)
     except ValueError:
         raise ValueError(
-            f"temperature of shape {jnp.shape(temperature)} does not broadcast with the "
-            f"batch shape {batch_shape}"
+            f"temperature of shape {jnp.shape(temperature)} does not broadcast with "
+            f"the batch shape {batch_shape}"
         ) from None
 
 
