@@ -9,6 +9,7 @@ equals the discrete program's.
 Twin: ``numpyro_concrete.soft_index``.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -73,13 +74,13 @@ def refusal(site: str, operation: str) -> str:
     )
 
 
-def _comparison(name: str) -> Callable[[Tensor, Any], Tensor]:
-    def compare(self: "SoftBit", other: Any) -> Tensor:
+def _operator(name: str) -> Callable[[Tensor, Any], Tensor]:
+    def operator(self: "SoftBit", other: Any) -> Tensor:
         if other is not self:  # x == x asks for NaN, as the hosts' validation does
             raise TypeError(refusal(self.site, name))
         return getattr(plain(self), name)(plain(other))
 
-    return compare
+    return operator
 
 
 class SoftBit(Tensor):
@@ -109,13 +110,16 @@ class SoftBit(Tensor):
 
     site: str
 
-    # Tensor's own comparisons turn a TypeError into a plain False.
-    __eq__ = _comparison("__eq__")
-    __ne__ = _comparison("__ne__")
-    __lt__ = _comparison("__lt__")
-    __le__ = _comparison("__le__")
-    __gt__ = _comparison("__gt__")
-    __ge__ = _comparison("__ge__")
+    # Tensor's own operators turn a TypeError of ours into Python's, or a plain False.
+    __eq__ = _operator("__eq__")
+    __ne__ = _operator("__ne__")
+    __lt__ = _operator("__lt__")
+    __le__ = _operator("__le__")
+    __gt__ = _operator("__gt__")
+    __ge__ = _operator("__ge__")
+    __and__ = __rand__ = _operator("__and__")
+    __or__ = __ror__ = _operator("__or__")
+    __xor__ = __rxor__ = _operator("__xor__")
     __hash__ = Tensor.__hash__
 
     @staticmethod
@@ -149,8 +153,12 @@ class SoftBit(Tensor):
             return _guard(result, site)
         return result
 
+    def __deepcopy__(self, memo: Any) -> "SoftBit":
+        """Copy as a number and its site."""
+        return SoftBit(copy.deepcopy(plain(self), memo), self.site)
+
     def __reduce_ex__(self, protocol: int) -> tuple:
-        """Pickle and copy as a number and its site."""
+        """Pickle as a number and its site."""
         return SoftBit, (plain(self), self.site)
 
 

@@ -19,6 +19,11 @@ from pyro_concrete.distributions.parameters import (
 from pyro_concrete.distributions.support import Size
 
 
+def _expanded(x: Tensor, shape: Size) -> Tensor:
+    # A leaf of the graph stays one where it can: other tensors do not deepcopy.
+    return x if x.shape == tuple(shape) else x.expand(tuple(shape))
+
+
 class AbstractConcrete(TorchDistribution):
     """Parameters, shapes and the scoring of own samples; no density."""
 
@@ -57,12 +62,12 @@ class AbstractConcrete(TorchDistribution):
         return (shape[:-1], shape[-1:]) if cls._class_dims else (shape, torch.Size())
 
     def _set(self, temperature: Tensor, logits: Tensor, batch_shape: Size) -> None:
+        classes = logits.shape[logits.dim() - self._class_dims :]
+        scalar = not temperature.dim()
         self.temperature = (
-            temperature.expand(batch_shape) if temperature.dim() else temperature
+            temperature if scalar else _expanded(temperature, batch_shape)
         )
-        self.logits = logits.expand(
-            batch_shape + logits.shape[logits.dim() - self._class_dims :]
-        )
+        self.logits = _expanded(logits, (*batch_shape, *classes))
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""

@@ -4,6 +4,7 @@ Twin: ``numpyro_concrete.distributions.support``.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.distributions.transforms import Transform
 
 from pyro_concrete import ops
 
-Size = Sequence[int]
+Size = Sequence[Any]  # of integers; of tensors while torch.jit traces
 
 
 class _LogSimplex(constraints.Constraint):

@@ -1,0 +1,115 @@
+"""The examples in the docstrings and in the README run as they stand."""
+
+import csv
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HOSTS = ("pyro_concrete", "numpyro_concrete")
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def modules(package):
+    found = importlib.import_module(package)
+    names = [m.name for m in pkgutil.walk_packages(found.__path__, f"{package}.")]
+    return [found, *map(importlib.import_module, names)]
+
+
+def examples(package):
+    """The docstring examples of a package, one for each object that has any."""
+    finder = doctest.DocTestFinder(exclude_empty=True, recurse=True)
+    if package == "pyro_concrete":
+        import torch
+
+        host = {"torch": torch}
+    else:
+        import jax
+        import jax.numpy as jnp
+        import quax
+
+        host = {"jax": jax, "jnp": jnp, "quax": quax}
+    for module in modules(package):
+        globs = {**host, **vars(module)}
+        yield from (t for t in finder.find(module, globs=globs) if t.examples)
+
+
+@pytest.mark.parametrize("package", HOSTS)
+def test_docstring_examples_run(package):
+    runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
+    reports = []
+    count = 0
+    for test in examples(package):
+        count += 1
+        runner.run(test, out=reports.append)
+    assert runner.failures == 0, "".join(reports)
+    assert count >= 25
+
+
+@pytest.mark.parametrize("package", HOSTS)
+def test_public_functions_and_classes_have_examples(package):
+    tested = {test.name for test in examples(package)}
+    for module in modules(package):
+        for name in getattr(module, "__all__", ()):
+            x = getattr(module, name)
+            if name.startswith(("__", "Abstract")) or not callable(x):
+                continue
+            if not (inspect.isclass(x) or inspect.isfunction(x)):
+                continue
+            if name == "wide":
+                continue  # a helper of the twins, one line
+            assert f"{x.__module__}.{x.__qualname__}" in tested, (module.__name__, name)
+
+
+def readme_blocks():
+    text = (ROOT / "README.md").read_text()
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_readme_has_an_example_for_each_host():
+    blocks = readme_blocks()
+    assert any("import pyro\n" in b for b in blocks)
+    assert any("import numpyro\n" in b for b in blocks)
+
+
+@pytest.mark.parametrize("block", readme_blocks(), ids=range(len(readme_blocks())))
+def test_readme_examples_run(block):
+    command = [sys.executable, "-W", "error", "-c", block]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def committed(name):
+    """The rows of a committed result of the benchmarks."""
+    lines = (ROOT / "benchmarks" / "results" / f"{name}.csv").read_text().splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    "grid", ["how_often_finite", "how_often_finite_in_half_precision"]
+)
+def test_committed_results_have_no_failed_cell_of_ours(host, grid):
+    rows = committed(f"{grid}_{host.removesuffix('_concrete')}")
+    ours = [r for r in rows if r["variable"] in OURS]
+    assert {r["variable"] for r in ours} == OURS
+    assert sum(int(r["failed"]) for r in ours) == 0
+    cells = sum(int(r["cells"]) for r in ours)
+    assert cells == 2 * (280 if grid == "how_often_finite" else 160)
+
+
+OURS = {
+    "ExpConcrete",
+    "LogitBinaryConcrete",
+    "relax(Bernoulli)",
+    "relax(OneHotCategorical)",
+}

@@ -1,0 +1,111 @@
+"""The packages are twins: the same names, signatures and summary lines."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HOSTS = ("pyro_concrete", "numpyro_concrete")
+
+# What one twin has alone, and why.
+ONLY_NUMPYRO = {
+    "OneHotCategorical": "Pyro has its own",
+    "distributions/one_hot.py": "Pyro has its own",
+    "distributions/batching.py": "torch batches by shapes alone",
+    "Interpreter": "torch dispatches on the value itself",
+}
+ONLY_PYRO = {
+    "plain": "in JAX the interpreter lowers values",
+}
+MODULES = ["", ".ops", ".distributions", ".relaxation", ".soft_index"]
+
+
+def files(package):
+    root = ROOT / package
+    return {str(p.relative_to(root)) for p in root.rglob("*.py")}
+
+
+def public(package, module):
+    """Public names that a module defines or exports, and what they are."""
+    found = importlib.import_module(package + module)
+    names = getattr(found, "__all__", None)
+    if names is None:
+        own = inspect.getmembers(found, lambda x: inspect.isclass(x) or callable(x))
+        names = [n for n, x in own if getattr(x, "__module__", "") == found.__name__]
+    return {n: getattr(found, n) for n in names if not n.startswith("_")}
+
+
+def pairs():
+    for module in MODULES:
+        ours = [public(package, module) for package in HOSTS]
+        for name in sorted(ours[0].keys() & ours[1].keys()):
+            both = [o[name] for o in ours]
+            if all(inspect.isclass(x) or inspect.isfunction(x) for x in both):
+                yield pytest.param(*both, id=f"{module[1:]}:{name}")
+
+
+def parameters(x):
+    """Names, kinds and defaults; `dim` and `axis` are one idiom."""
+    known = inspect.signature(x).parameters.values()
+    # A class on its metaclass or with tensors for values has no signature to compare.
+    return [(p.name, p.kind, p.default) for p in known if p.name != "self"]
+
+
+def test_files_are_the_same():
+    pyro, numpyro = map(files, HOSTS)
+    assert numpyro - pyro == {n for n in ONLY_NUMPYRO if n.endswith(".py")}
+    assert pyro <= numpyro
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m[1:] or "package")
+def test_names_are_the_same(module):
+    pyro, numpyro = (set(public(package, module)) for package in HOSTS)
+    assert pyro - numpyro <= ONLY_PYRO.keys()
+    assert numpyro - pyro <= ONLY_NUMPYRO.keys()
+
+
+# Methods that implement a host's contract have the host's signature.
+HOST_SIGNATURES = {"LogRatioTransform", "SoftBit", "RelaxMessenger", "HardenMessenger"}
+
+
+def pytest_generate_tests(metafunc):
+    if {"ours", "theirs"} <= set(metafunc.fixturenames):
+        metafunc.parametrize(("ours", "theirs"), list(pairs()))
+
+
+def test_signatures_are_the_same(ours, theirs):
+    if ours.__name__ in HOST_SIGNATURES:
+        assert ours.__name__ == theirs.__name__
+        return
+    assert parameters(ours) == parameters(theirs)
+
+
+def test_summary_lines_are_the_same(ours, theirs):
+    summaries = [inspect.getdoc(x).splitlines()[0] for x in (ours, theirs)]
+    # The frameworks' own words for one thing.
+    words = {"tensor": "array", " dim": " axis"}
+    for torch, jax in words.items():
+        summaries[0] = summaries[0].replace(torch, jax)
+    summaries[1] = summaries[1].replace("NumPyro", "Pyro")
+    assert summaries[0] == summaries[1].replace(", at the border of the program", "")
+
+
+def test_public_methods_are_the_same(ours, theirs):
+    if not inspect.isclass(ours) or ours.__name__ in HOST_SIGNATURES:
+        assert inspect.isclass(ours) == inspect.isclass(theirs)
+        return
+    methods = [
+        {n for n, _ in vars(c).items() if not n.startswith("_")} for c in (ours, theirs)
+    ]
+    # What the hosts' base classes ask for by another name.
+    host = {"rsample", "sample", "sample_with_intermediates", "has_rsample", "apply"}
+    host |= {"reparametrized_params", "pytree_data_fields", "bijective"}
+    assert methods[0] - host == methods[1] - host
+
+
+@pytest.mark.parametrize("package", HOSTS)
+def test_every_module_names_its_twin(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert "Twin:" in path.read_text().split('"""')[1], path

@@ -1,0 +1,309 @@
+"""What only NumPyro and JAX have: pytrees, jit, vmap, scan, batching, MCMC."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from asserts import assert_exact, assert_finite
+from backends import get_backend
+from cases import all_cases
+from programs import DATA, two_layers
+
+T = 0.5
+
+
+@pytest.fixture
+def backend():
+    return get_backend("numpyro")
+
+
+def build(backend, case, temperature=T):
+    family = getattr(backend.distributions, case.name)
+    return family(temperature, logits=backend.array(case.array))
+
+
+@all_cases
+def test_has_rsample(backend, case):
+    d = build(backend, case)
+    assert d.has_rsample
+    assert d.to_event(1).has_rsample
+    assert d.expand((3, 2)).has_rsample
+
+
+@all_cases
+def test_pytree_and_pickle_round_trips(backend, case):
+    d, tree = build(backend, case), backend.jax.tree
+    leaves, structure = tree.flatten(d)
+    value = backend.array(case.interior())
+    expected = backend.numpy(d.log_prob(value))
+    again = [tree.unflatten(structure, leaves), copy.deepcopy(d)]
+    again.append(pickle.loads(pickle.dumps(d)))
+    for other in again:
+        assert (other.batch_shape, other.event_shape) == (d.batch_shape, d.event_shape)
+        assert_exact(backend.numpy(other.log_prob(value)), expected)
+
+
+@all_cases
+def test_jit_equals_eager_and_compiles_once(backend, case):
+    traced = []
+
+    @backend.jax.jit
+    def score(d, value):
+        traced.append(1)
+        return d.log_prob(value)
+
+    value = backend.array(case.interior())
+    for temperature in (0.5, 0.7, 1.3):
+        d = build(backend, case, temperature)
+        assert_exact(backend.numpy(score(d, value)), backend.numpy(d.log_prob(value)))
+    assert len(traced) == 1
+
+
+@all_cases
+@pytest.mark.parametrize("mapped", ["temperature", "logits", "both"])
+def test_vmap_over_parameters(backend, case, mapped):
+    jnp = backend.jnp
+    t, logits = (
+        jnp.array([0.3, 0.7, 1.1]),
+        jnp.stack([case.array + i for i in range(3)]),
+    )
+    axes = {"temperature": (0, None), "logits": (None, 0), "both": (0, 0)}[mapped]
+    pairs = zip((t, logits), axes, strict=True)
+    args = [x if axis == 0 else x[0] for x, axis in pairs]
+    value = backend.array(case.interior())
+    family = getattr(backend.distributions, case.name)
+
+    def score(t, logits):
+        return family(t, logits=logits).log_prob(value)
+
+    actual = backend.jax.vmap(score, in_axes=axes)(*args)
+    for i in range(3):
+        row = [x[i] if axis == 0 else x for x, axis in zip(args, axes, strict=True)]
+        assert_exact(backend.numpy(actual[i]), backend.numpy(score(*row)))
+
+
+@all_cases
+def test_vmap_over_the_distribution_itself(backend, case):
+    from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
+
+    jax, jnp = backend.jax, backend.jnp
+    family = getattr(backend.distributions, case.name)
+    logits = jnp.stack([case.array + i for i in range(3)])
+    axes = vmap_over(family(T, logits=logits[0]), temperature=None, logits=0)
+    make = jax.vmap(lambda x: family(jnp.array(T), logits=x), out_axes=axes)
+    d = promote_batch_shape(make(logits))
+    assert d.batch_shape == (3, 2)
+    value = backend.array(case.interior())
+    expected = family(T, logits=logits).log_prob(value[:, None])
+    assert_exact(backend.numpy(d.log_prob(value[:, None])), backend.numpy(expected))
+
+
+@all_cases
+def test_scan_over_samples(backend, case):
+    jax = backend.jax
+
+    def step(key, _):
+        key, subkey = jax.random.split(key)
+        value, intermediates = build(backend, case).sample_with_intermediates(subkey)
+        return key, build(backend, case).log_prob(value, intermediates)
+
+    _, scores = jax.lax.scan(step, jax.random.key(0), length=4)
+    assert scores.shape == (4, 2)
+    assert_finite(scores)
+
+
+def test_scanned_sites_of_the_family_have_time_first(backend):
+    from numpyro.contrib.control_flow import scan
+
+    def program():
+        def step(carry, _):
+            family = backend.package.ExpConcrete
+            with backend.plate("rows", 5, dim=-1):
+                y = backend.site("y", family(T, logits=backend.array(np.zeros(3))))
+            return carry, y
+
+        scan(step, 0.0, None, length=4)
+
+    site = backend.trace(program)["y"]
+    assert site["value"].shape == (4, 5, 3)
+    assert site["fn"].batch_shape == (4, 5)
+    assert site["fn"].log_prob(site["value"]).shape == (4, 5)
+
+
+def test_svi_does_not_compile_twice(backend):
+    model, guide = two_layers(backend)
+    calls = []
+
+    def counted(data):
+        calls.append(1)
+        model(data)
+
+    relax, numpyro = backend.package.relax, backend.numpyro
+    svi = numpyro.infer.SVI(
+        relax(counted, T),
+        relax(guide, T),
+        numpyro.optim.Adam(0.1),
+        backend.elbo("Trace"),
+    )
+    data = backend.array(DATA)
+    state = svi.init(backend.jax.random.key(0), data)
+    update = backend.jax.jit(svi.update)
+    state, _ = update(state, data)
+    before = len(calls)
+    for _ in range(3):
+        state, _ = update(state, data)
+    assert len(calls) == before
+
+
+@pytest.mark.parametrize("name", ["AutoNormal", "AutoDelta", "AutoBNAFNormal"])
+def test_autoguides_accept_relaxed_sites(backend, name):
+    model, _ = two_layers(backend)
+    relaxed = backend.package.relax(model, T)
+    guide = getattr(backend.numpyro.infer.autoguide, name)(relaxed)
+    losses, _ = backend.train("Trace", relaxed, guide, backend.array(DATA), steps=5)
+    assert_finite(losses)
+
+
+def test_nuts_runs_on_a_relaxed_model(backend):
+    model, _ = two_layers(backend)
+    infer = backend.numpyro.infer
+    kernel = infer.NUTS(backend.package.relax(model, T))
+    mcmc = infer.MCMC(kernel, num_warmup=5, num_samples=5, progress_bar=False)
+    mcmc.run(backend.jax.random.key(0), backend.array(DATA))
+    samples = mcmc.get_samples()["c_relaxed"]
+    assert samples.shape == (5, 8, 3)
+    assert_exact(np.exp(samples).sum(-1), np.ones((5, 8)))
+
+
+def test_enumerated_and_relaxed_sites_in_one_elbo(backend):
+    def model(data):
+        dist, infer = backend.dist, {"enumerate": "parallel"}
+        weights = backend.array(np.linspace(-1, 1, 12).reshape(3, 4))
+        with backend.plate("rows", 8, dim=-1):
+            e = backend.site("e", dist.Bernoulli(0.3), infer=infer)
+            c = backend.site("c", backend.one_hot(backend.array(np.zeros(3))))
+            loc = c @ weights + e[..., None]
+            backend.site("x", dist.Normal(loc, 1.0).to_event(1), obs=data)
+
+    def guide(data):
+        rows = backend.param("rows_logits", backend.array(np.zeros((8, 3))))
+        with backend.plate("rows", 8, dim=-1):
+            backend.site("c", backend.one_hot(rows))
+
+    relax, numpyro = backend.package.relax, backend.numpyro
+    elbo = numpyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
+    svi = numpyro.infer.SVI(
+        relax(model, T), relax(guide, T), numpyro.optim.Adam(0.05), elbo
+    )
+    key = backend.jax.random.key(0)
+    losses = svi.run(key, 60, backend.array(DATA), progress_bar=False).losses
+    assert losses[-10:].mean() < losses[:10].mean()
+
+
+def test_one_hot_categorical_against_categorical(backend):
+    logits = backend.array(np.random.default_rng(0).normal(size=(4, 3)))
+    d, host = backend.one_hot(logits), backend.dist.Categorical(logits=logits)
+    index = host.enumerate_support()
+    values = d.enumerate_support()
+    assert values.shape == (3, 4, 3)
+    assert (values.argmax(-1) == index).all()
+    assert_exact(backend.numpy(d.log_prob(values)), backend.numpy(host.log_prob(index)))
+    assert_exact(backend.numpy(d.entropy()), backend.numpy(host.entropy()))
+    assert_exact(backend.numpy(d.mean), backend.numpy(host.probs))
+    assert d.expand((2, 4)).enumerate_support(False).shape == (3, 1, 1, 3)
+    sample = d.sample(backend.jax.random.key(0), (100,))
+    assert (sample.sum(-1) == 1).all()
+    assert set(np.unique(sample)) == {0, 1}
+    other = backend.one_hot(0 * logits)
+    p = np.asarray(host.probs)
+    expected = (p * np.log(p * 3)).sum(-1)
+    assert_exact(backend.numpy(backend.kl(d, other)), expected)
+
+
+def test_discrete_sites_inside_of_scan_are_an_error(backend):
+    from numpyro.contrib.control_flow import scan
+
+    def program():
+        def step(carry, _):
+            z = backend.site("z", backend.one_hot(backend.array(np.zeros(3))))
+            return carry, z
+
+        scan(step, 0.0, None, length=4)
+
+    with pytest.raises(NotImplementedError, match="'z' is discrete and inside of scan"):
+        backend.call(backend.package.relax(program, T))
+
+
+def test_continuous_sites_inside_of_scan_run(backend):
+    from numpyro.contrib.control_flow import scan
+
+    def program():
+        slope = backend.site("slope", backend.dist.Normal(0.0, 1.0))
+        backend.site("z", backend.one_hot(backend.array(np.zeros(3))))
+
+        def step(x, _):
+            x = backend.site("x", backend.dist.Normal(slope * x, 1.0))
+            return x, x
+
+        return scan(step, 0.0, None, length=4)[1]
+
+    assert backend.call(backend.package.relax(program, T)).shape == (4,)
+
+
+def test_reparam_of_a_two_valued_site_is_an_error(backend):
+    def program():
+        backend.site("z", backend.dist.Bernoulli(0.5))
+
+    config = {"z": backend.package.ConcreteReparam(T)}
+    with pytest.raises(TypeError, match="'z' has two values"):
+        backend.call(backend.reparam(program, config))
+
+
+def test_errors_leave_the_trace_as_it_was(backend):
+    def program():
+        z = backend.site("z", backend.dist.Bernoulli(0.5))
+        return z == 1
+
+    with pytest.raises(TypeError, match="'z' is relaxed"):
+        backend.call(backend.package.relax(program, T))
+    assert float(backend.jnp.ones(()) + 1) == 2.0
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda z, jnp: jnp.where(z, 1.0, 2.0),
+        lambda z, jnp: z.astype(bool),
+        lambda z, jnp: jnp.take(jnp.ones(2), z),
+        lambda z, jnp: jnp.maximum(z, 0),
+        lambda z, jnp: ~z,
+        lambda z, jnp: z & 1,
+        lambda z, jnp: jnp.sign(z),
+        lambda z, jnp: jnp.argmax(z),
+    ],
+    ids=["where", "bool", "take", "maximum", "invert", "and", "sign", "argmax"],
+)
+def test_rounding_by_jax_functions_is_a_type_error(backend, use):
+    def program():
+        fn = backend.dist.Bernoulli(logits=backend.jnp.zeros(3)).to_event(1)
+        use(backend.site("z", fn), backend.jnp)
+
+    with pytest.raises(TypeError, match="'z' is relaxed"):
+        backend.call(backend.package.relax(program, T))
+
+
+def test_jitted_functions_see_the_number(backend):
+    jax, jnp = backend.jax, backend.jnp
+
+    def program():
+        fn = backend.dist.Bernoulli(logits=jnp.zeros(3)).to_event(1)
+        z = backend.site("z", fn)
+        picked = jnp.where(jnp.arange(3) > 0, z, 0)
+        both = jnp.concatenate([picked, 1 - z])
+        return z, jax.jit(jnp.tanh)(both @ jnp.ones(6)), jax.nn.softplus(both.sum())
+
+    z, tanh, softplus = backend.call(backend.package.relax(program, T))
+    total = z[1:].sum() + (1 - z).sum()
+    assert_exact(backend.numpy(tanh), np.tanh(total))
+    assert_exact(backend.numpy(softplus), np.log1p(np.exp(total)))
