@@ -37,7 +37,8 @@ demo: $(STAMP)-run $(STAMP)-tutorials ## Train the discrete VAE of the demo
 test: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests
 	$(ONE_THREAD) $(PY) -m pytest -n $(WORKERS) -m "not slow" tests
 
-# The tests take a --device option (default cpu). This target expects a CUDA build of
+# Tests that take a device run on the CPU and, where there is one, on the GPU; --device
+# keeps to one. This target expects a CUDA build of
 # torch and of jax in $(VENV); for jax, install the extra for your CUDA version, such as
 # `$(VENV)/bin/pip install -c constraints.txt "jax[cuda13]"`.
 test-gpu: $(STAMP)-run $(STAMP)-test ## Run the tests that need a GPU

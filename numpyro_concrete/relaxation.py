@@ -334,7 +334,7 @@ def _relaxed(leaf: Distribution, temperature: ArrayLike) -> AbstractConcrete:
     return family(temperature, logits=logits)
 
 
-def _logits(leaf: Distribution) -> Array:
+def _logits(leaf: Any) -> Array:
     # The host's logits of a probability of one are infinite.
     probs = isinstance(leaf, BernoulliProbs)
     return ops.bernoulli_logits(jnp.asarray(leaf.probs)) if probs else leaf.logits
@@ -353,7 +353,7 @@ def _leaf(fn: Distribution) -> Distribution:
 
 def _rebuilt(
     fn: Distribution, rebuild: Callable, temperature: ArrayLike | None = None
-) -> Distribution:
+) -> Any:
     """The same wrappers around another distribution."""
     if isinstance(fn, Independent):
         n = fn.reinterpreted_batch_ndims

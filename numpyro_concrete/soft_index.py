@@ -72,7 +72,7 @@ class SoftBit(quax.ArrayValue):
     @staticmethod
     def default(
         primitive: Any,
-        values: "Sequence[ArrayLike | SoftBit]",
+        values: Sequence[Any],
         params: dict[str, Any],
     ) -> "ArrayLike | SoftBit | list[SoftBit]":
         """Let arithmetic see the number, and refuse what would round it."""
@@ -119,7 +119,7 @@ class _SoftTracer(_QuaxTracer):
 
     __slots__ = ()
 
-    def _refuse(self, *_: Any) -> None:
+    def _refuse(self: Any, *_: Any) -> None:
         raise TypeError(refusal(self.value.site, "reading it as a Python number"))
 
     __bool__ = __int__ = __float__ = __index__ = __array__ = item = tolist = _refuse
@@ -201,7 +201,7 @@ def _as_it_is(
 
 
 def _dot(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
-    return lax.dot_general(*numbers, params["dimension_numbers"])
+    return lax.dot_general(numbers[0], numbers[1], params["dimension_numbers"])
 
 
 def _sum(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
@@ -210,7 +210,7 @@ def _sum(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
 
 def _gather(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
     kept = ("dimension_numbers", "slice_sizes", "mode")
-    return lax.gather(*numbers, **{k: params[k] for k in kept})
+    return lax.gather(numbers[0], numbers[1], **{k: params[k] for k in kept})
 
 
 _NAMES = """

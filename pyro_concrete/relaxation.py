@@ -217,7 +217,8 @@ class HardenMessenger(Messenger):
         if site == msg["name"] or not isinstance(_leaf(msg["fn"]), AbstractConcrete):
             return
         fn = msg["infer"].get("_relaxed_from") or _rebuilt(msg["fn"], _discrete)
-        hard = pyro.sample(site, fn, infer={"relax": False})
+        infer: Any = {"relax": False}
+        hard = pyro.sample(site, fn, infer=infer)
         binary = isinstance(_leaf(msg["fn"]), LogitBinaryConcrete)
         msg["value"] = (2 * hard - 1) * torch.inf if binary else hard.log()
         msg["stop"] = True
@@ -243,7 +244,7 @@ def _selected(msg: dict[str, Any], sites: Sites | None) -> bool:
         return False
     if sites is None:
         return True
-    return sites(msg) if callable(sites) else msg["name"] in sites
+    return bool(sites(msg)) if callable(sites) else msg["name"] in sites
 
 
 def _is_discrete(fn: Any) -> bool:
@@ -268,7 +269,8 @@ def _sample_relaxed(
             "'parallel'}, or leave it as it is with infer={'relax': False}"
         )
     relaxed = _rebuilt(fn, _relaxed, temperature)
-    point = pyro.sample(name + SUFFIX, relaxed, infer={"_relaxed_from": fn})
+    infer: Any = {"_relaxed_from": fn}
+    point = pyro.sample(name + SUFFIX, relaxed, infer=infer)
     value = point.sigmoid() if isinstance(leaf, Bernoulli) else point.exp()
     return value.to(leaf.logits.dtype)
 

@@ -74,7 +74,7 @@ def refusal(site: str, operation: str) -> str:
     )
 
 
-def _operator(name: str) -> Callable[[Tensor, Any], Tensor]:
+def _operator(name: str) -> Callable:
     def operator(self: "SoftBit", other: Any) -> Tensor:
         if other is not self:  # x == x asks for NaN, as the hosts' validation does
             raise TypeError(refusal(self.site, name))
@@ -133,7 +133,7 @@ class SoftBit(Tensor):
     @classmethod
     def __torch_function__(
         cls,
-        func: Callable,
+        func: Any,
         types: Iterable[type],
         args: tuple = (),
         kwargs: dict[str, Any] | None = None,
@@ -157,7 +157,7 @@ class SoftBit(Tensor):
         """Copy as a number and its site."""
         return SoftBit(copy.deepcopy(plain(self), memo), self.site)
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
+    def __reduce_ex__(self, proto: int) -> tuple:
         """Pickle as a number and its site."""
         return SoftBit, (plain(self), self.site)
 

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOSTS = ("pyro_concrete", "numpyro_concrete")
+GRIDS = {"how_often_finite": 280, "how_often_finite_in_half_precision": 160}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -95,16 +96,14 @@ def committed(name):
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize(
-    "grid", ["how_often_finite", "how_often_finite_in_half_precision"]
-)
+@pytest.mark.parametrize("grid", GRIDS)
 def test_committed_results_have_no_failed_cell_of_ours(host, grid):
     rows = committed(f"{grid}_{host.removesuffix('_concrete')}")
     ours = [r for r in rows if r["variable"] in OURS]
     assert {r["variable"] for r in ours} == OURS
     assert sum(int(r["failed"]) for r in ours) == 0
     cells = sum(int(r["cells"]) for r in ours)
-    assert cells == 2 * (280 if grid == "how_often_finite" else 160)
+    assert cells == 2 * GRIDS[grid]  # directly and through relax
 
 
 OURS = {
@@ -113,3 +112,22 @@ OURS = {
     "relax(Bernoulli)",
     "relax(OneHotCategorical)",
 }
+
+
+def test_the_readme_quotes_the_committed_figures():
+    readme = (ROOT / "README.md").read_text()
+    for host in ("pyro", "numpyro"):
+        rows = committed(f"relaxed_kl_of_one_site_{host}")
+        for site in ("RelaxedBernoulli", "relax(Bernoulli)"):
+            (row,) = (
+                r
+                for r in rows
+                if (r["site"], r["elbo"], r["temperature"])
+                == (site, "Trace_ELBO", "0.01")
+            )
+            mean, error = float(row["kl"]), float(row["standard_error"])
+            assert f"{mean:.4f} ± {error:.4f}" in readme
+    rows = committed("how_often_finite_pyro")
+    host_own = {"RelaxedOneHotCategorical", "RelaxedBernoulli"}
+    failed = sum(int(r["failed"]) for r in rows if r["variable"] in host_own)
+    assert f"{failed} of 280" in readme

@@ -54,7 +54,8 @@ class AbstractConcrete(Distribution):
             temperature = np.asarray(temperature, wide)
         batch_shape = batch_shape_with(temperature, batch_shape)
         self._set(temperature, logits, batch_shape)
-        super().__init__(batch_shape, event_shape, validate_args=validate_args)
+        shapes = tuple(batch_shape), tuple(event_shape)
+        super().__init__(*shapes, validate_args=validate_args)
 
     @classmethod
     def _split(cls, shape: Size) -> tuple[Size, Size]:
@@ -67,7 +68,7 @@ class AbstractConcrete(Distribution):
             temperature if scalar else jnp.broadcast_to(temperature, batch_shape)
         )
         classes = logits.shape[logits.ndim - self._class_dims :]
-        self.logits = jnp.broadcast_to(logits, batch_shape + classes)
+        self.logits = jnp.broadcast_to(logits, (*batch_shape, *classes))
 
     def expand(self, batch_shape: Size) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""

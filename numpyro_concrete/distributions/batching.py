@@ -4,6 +4,7 @@ Twin: none; torch batches by shapes alone.
 """
 
 import copy
+from typing import Any
 
 import jax.numpy as jnp
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
@@ -18,7 +19,7 @@ def _vmap_over_concrete(
     probs: int | None = None,
     logits: int | None = None,
 ) -> AbstractConcrete:
-    axes = copy.copy(dist)
+    axes: Any = copy.copy(dist)
     axes.temperature = temperature
     axes.logits = probs if logits is None else logits
     return axes
@@ -26,7 +27,7 @@ def _vmap_over_concrete(
 
 @promote_batch_shape.register
 def _promote_batch_shape_concrete(d: AbstractConcrete) -> AbstractConcrete:
-    new = copy.copy(d)
+    new: Any = copy.copy(d)
     new._batch_shape, _ = d._split(jnp.shape(d.logits))
     missing = len(new._batch_shape) - jnp.ndim(d.temperature)
     # A scalar temperature has become one a step: it goes with the leading axes.

@@ -102,7 +102,7 @@ def logit_binary_concrete_noise_log_density(
     return log(temperature) + log_sigmoid(noise) + log_sigmoid(-noise)
 
 
-def logit_binary_concrete_entropy(temperature: Temperature) -> Array:
+def logit_binary_concrete_entropy(temperature: Temperature) -> Array | float:
     """Return the entropy of a LogitBinaryConcrete, 2 - log t, whatever its logits.
 
     Args:

@@ -108,7 +108,7 @@ def exp_concrete_noise_log_density(
     return _standard_log_density(-wide(noise), temperature)
 
 
-def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array:
+def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array | float:
     r"""Return the entropy of an ExpConcrete, which does not depend on its logits.
 
     .. math:: H = n H_{n-1} - \log (n-1)! - (n-1)\log t,\qquad H_{n-1} = \sum_{j<n} 1/j

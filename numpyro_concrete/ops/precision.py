@@ -26,7 +26,7 @@ def per_class(temperature: Temperature) -> ArrayLike:
     return temperature
 
 
-def log(temperature: Temperature) -> ArrayLike:
+def log(temperature: Temperature) -> Array | float:
     """The log of a temperature, array or number."""
     if isinstance(temperature, float | int):
         return math.log(temperature)

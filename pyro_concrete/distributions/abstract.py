@@ -54,12 +54,13 @@ class AbstractConcrete(TorchDistribution):
         batch_shape = batch_shape_with(temperature, batch_shape)
         self._root = temperature  # shared, if two distributions have one temperature
         self._set(temperature, logits, batch_shape)
-        super().__init__(batch_shape, event_shape, validate_args=validate_args)
+        shapes = torch.Size(batch_shape), torch.Size(event_shape)
+        super().__init__(*shapes, validate_args=validate_args)
 
     @classmethod
-    def _split(cls, shape: torch.Size) -> tuple[torch.Size, torch.Size]:
+    def _split(cls, shape: Size) -> tuple[Size, Size]:
         """Batch shape and event shape of logits of this shape."""
-        return (shape[:-1], shape[-1:]) if cls._class_dims else (shape, torch.Size())
+        return (shape[:-1], shape[-1:]) if cls._class_dims else (shape, ())
 
     def _set(self, temperature: Tensor, logits: Tensor, batch_shape: Size) -> None:
         classes = logits.shape[logits.dim() - self._class_dims :]

@@ -4,7 +4,7 @@ Twin: ``numpyro_concrete.distributions.binary``.
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.distributions import constraints
@@ -72,7 +72,7 @@ class LogitBinaryConcrete(AbstractConcrete):
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, 2 - log t; the logits do not enter."""
-        entropy = ops.logit_binary_concrete_entropy(self.temperature)
+        entropy: Any = ops.logit_binary_concrete_entropy(self.temperature)
         return entropy.expand(self.batch_shape)
 
     def cdf(self, value: Tensor) -> Tensor:

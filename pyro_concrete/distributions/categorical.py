@@ -3,7 +3,7 @@
 Twin: ``numpyro_concrete.distributions.categorical``.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.distributions import constraints
@@ -69,7 +69,7 @@ class ExpConcrete(AbstractConcrete):
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, over the log-ratios; the logits do not enter."""
-        entropy = ops.exp_concrete_entropy(self.temperature, self.event_shape[0])
+        entropy: Any = ops.exp_concrete_entropy(self.temperature, self.event_shape[0])
         return entropy.expand(self.batch_shape)
 
     def _from_noise(self, noise: Tensor) -> Tensor:

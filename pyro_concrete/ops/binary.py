@@ -101,7 +101,7 @@ def logit_binary_concrete_noise_log_density(
     return log(temperature) + logsigmoid(noise) + logsigmoid(-noise)
 
 
-def logit_binary_concrete_entropy(temperature: Temperature) -> Tensor:
+def logit_binary_concrete_entropy(temperature: Temperature) -> Tensor | float:
     """Return the entropy of a LogitBinaryConcrete, 2 - log t, whatever its logits.
 
     Args:
