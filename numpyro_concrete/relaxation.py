@@ -144,10 +144,10 @@ def harden(fn: Callable) -> Callable:
 class ConcreteReparam(Reparam):
     """Relax one site of a model, in the convention of NumPyro's reparameterizers.
 
-    The same as `relax` for the one-hot site that `handlers.reparam` is configured with.
-    A reparameterizer cannot follow the value into the program, and a two-valued one
-    would lose its gradient there in a comparison or an index without a word: for those
-    sites, and for guides, use `relax`, with `sites` to choose.
+    The same as `relax` for the site that `handlers.reparam` is configured with. A
+    reparameterizer cannot follow a value into JAX's functions, which therefore refuse a
+    two-valued one; its operators work. `relax`, with `sites` to choose, has no such
+    limit, and is the one for guides.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of the site.
@@ -157,7 +157,6 @@ class ConcreteReparam(Reparam):
 
     Raises:
         ValueError: If the temperature is not positive.
-        TypeError: At a two-valued site, by name.
         NotImplementedError: At a site of another family, by name.
 
     Example:
@@ -177,16 +176,12 @@ class ConcreteReparam(Reparam):
 
     def __call__(
         self, name: str, fn: Distribution, obs: ArrayLike | None
-    ) -> tuple[Distribution | None, ArrayLike | None]:
+    ) -> tuple[Distribution | None, Any]:
         """Replace the distribution and value of one site, unless it is observed."""
         if obs is not None:
             return fn, obs
-        if _is_binary(fn):
-            raise TypeError(
-                f"site {name!r} has two values, which handlers.reparam cannot guard; "
-                f"use relax(model, temperature, sites=[{name!r}])"
-            )
-        return None, _sample_relaxed(name, fn, self.temperature)
+        value = _sample_relaxed(name, fn, self.temperature)
+        return None, SoftBit(value, name) if _is_binary(fn) else value
 
 
 class RelaxMessenger(Messenger):

@@ -30,10 +30,45 @@ from quax._trace import _QuaxTrace, _QuaxTracer  # isort: skip
 from quax._values import _DenseArrayValue  # isort: skip
 
 
+def refusal(site: str, operation: str) -> str:
+    """Return the message for an operation that has no relaxation.
+
+    Args:
+        site: Name of the relaxed site.
+        operation: What the program tried to do with its value.
+    """
+    return (
+        f"site {site!r} is relaxed: its value is between 0 and 1, and {operation} "
+        "would round it and lose the gradient. Leave the site out with "
+        "infer={'relax': False} or enumerate it with infer={'enumerate': 'parallel'}; "
+        "or, where the relaxed number itself is meant, take it with 1.0 * value"
+    )
+
+
+def _operator(function: Callable) -> Callable:
+    def operator(self: "SoftBit", *others: Any) -> Any:
+        return quax.quaxify(function)(self, *others)
+
+    return operator
+
+
+def _reflected(function: Callable) -> Callable:
+    def operator(self: "SoftBit", other: Any) -> Any:
+        return quax.quaxify(function)(other, self)
+
+    return operator
+
+
+def _unreadable(self: Any, *_: Any) -> None:
+    raise TypeError(refusal(self.site, "reading it as a Python number"))
+
+
 class SoftBit(quax.ArrayValue):
     """A number in [0, 1] that stands for a bit: the relaxed value of a Bernoulli site.
 
-    To the program it is an integer array, as the site's samples are.
+    To the program it is an integer array, as the site's samples are. Where there is no
+    interpreter, under `handlers.reparam`, it has the operators of an array, and JAX's
+    functions refuse it as no array at all.
 
     Shapes:
         value: any; the shape of the site.
@@ -60,6 +95,24 @@ class SoftBit(quax.ArrayValue):
 
     value: Array
     site: str = eqx.field(static=True)
+
+    __add__ = __radd__ = _operator(jnp.add)
+    __mul__ = __rmul__ = _operator(jnp.multiply)
+    __sub__, __rsub__ = _operator(jnp.subtract), _reflected(jnp.subtract)
+    __truediv__, __rtruediv__ = _operator(jnp.divide), _reflected(jnp.divide)
+    __matmul__, __rmatmul__ = _operator(jnp.matmul), _reflected(jnp.matmul)
+    __pow__, __neg__ = _operator(jnp.power), _operator(jnp.negative)
+    __eq__, __ne__ = _operator(jnp.equal), _operator(jnp.not_equal)
+    __lt__, __le__ = _operator(jnp.less), _operator(jnp.less_equal)
+    __gt__, __ge__ = _operator(jnp.greater), _operator(jnp.greater_equal)
+    __and__ = __rand__ = _operator(jnp.bitwise_and)
+    __or__ = __ror__ = _operator(jnp.bitwise_or)
+    __invert__ = _operator(jnp.invert)
+    __getitem__ = _operator(lambda x, index: x[index])
+    astype, reshape = _operator(jnp.astype), _operator(jnp.reshape)
+    sum, mean = _operator(jnp.sum), _operator(jnp.mean)
+    __bool__ = __int__ = __float__ = __index__ = item = tolist = _unreadable
+    __hash__ = object.__hash__
 
     def aval(self) -> core.ShapedArray:
         """Return what the program sees: an integer array."""
@@ -99,30 +152,17 @@ class SoftBit(quax.ArrayValue):
         return SoftBit(result, site)
 
 
-def refusal(site: str, operation: str) -> str:
-    """Return the message for an operation that has no relaxation.
-
-    Args:
-        site: Name of the relaxed site.
-        operation: What the program tried to do with its value.
-    """
-    return (
-        f"site {site!r} is relaxed: its value is between 0 and 1, and {operation} "
-        "would round it and lose the gradient. Leave the site out with "
-        "infer={'relax': False} or enumerate it with infer={'enumerate': 'parallel'}; "
-        "or, where the relaxed number itself is meant, take it with 1.0 * value"
-    )
-
-
 class _SoftTracer(_QuaxTracer):
     """A soft bit in the hands of the program, which cannot read it as a number."""
 
     __slots__ = ()
 
-    def _refuse(self: Any, *_: Any) -> None:
-        raise TypeError(refusal(self.value.site, "reading it as a Python number"))
+    @property
+    def site(self) -> str:
+        return self.value.site  # ty: ignore[missing-attribute]
 
-    __bool__ = __int__ = __float__ = __index__ = __array__ = item = tolist = _refuse
+    __bool__ = __int__ = __float__ = __index__ = item = tolist = _unreadable
+    __array__ = _unreadable
 
 
 class _SoftTrace(_QuaxTrace):

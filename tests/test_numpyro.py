@@ -251,13 +251,23 @@ def test_continuous_sites_inside_of_scan_run(backend):
     assert backend.call(backend.package.relax(program, T)).shape == (4,)
 
 
-def test_reparam_of_a_two_valued_site_is_an_error(backend):
-    def program():
-        backend.site("z", backend.dist.Bernoulli(0.5))
-
+def test_functions_of_jax_refuse_a_reparameterized_bit(backend):
+    # handlers.reparam runs no interpreter: operators work, functions refuse by name.
     config = {"z": backend.package.ConcreteReparam(T)}
-    with pytest.raises(TypeError, match="'z' has two values"):
-        backend.call(backend.reparam(program, config))
+    jnp = backend.jnp
+
+    def run(use):
+        def program():
+            fn = backend.dist.Bernoulli(logits=jnp.zeros(3)).to_event(1)
+            return use(backend.site("z", fn))
+
+        return backend.call(backend.reparam(program, config))
+
+    for use in (lambda z: jnp.where(z, 1.0, 2.0), jnp.exp, lambda z: jnp.ones(2)[z]):
+        with pytest.raises((TypeError, IndexError), match="SoftBit"):
+            run(use)
+    number = run(lambda z: 1.0 * z)
+    assert ((number > 0) & (number < 1)).all()
 
 
 def test_errors_leave_the_trace_as_it_was(backend):

@@ -423,14 +423,26 @@ def test_harden_leaves_other_sites(backend):
 # --- ConcreteReparam ----------------------------------------------------------------
 
 
-def test_reparam_equals_relax(backend):
+@programs
+def test_reparam_equals_relax(backend, program):
     config = {"z": backend.package.ConcreteReparam(T)}
-    by_reparam = backend.trace(backend.reparam(classes(backend), config), seed=2)
-    by_relax = backend.trace(backend.package.relax(classes(backend), T), seed=2)
-    assert list(by_reparam) == list(by_relax)
-    for name in by_relax:
-        values = by_reparam[name]["value"], by_relax[name]["value"]
-        assert_exact(*map(backend.numpy, values))
+    number = program(backend)
+
+    def doubled():
+        return number(lambda z: 1.0 - 2.0 * z)
+
+    reparameterized = backend.reparam(doubled, config)
+    by_reparam, by_relax = reparameterized, backend.package.relax(doubled, T)
+    assert list(backend.trace(by_reparam)) == list(backend.trace(by_relax))
+    values = (backend.numpy(backend.call(p, seed=2)) for p in (by_reparam, by_relax))
+    assert_exact(*values)
+
+
+def test_reparam_refuses_to_round_a_bit(backend):
+    config = {"z": backend.package.ConcreteReparam(T)}
+    for use in (lambda z: z == 1, lambda z: z[0] > 0, lambda z: int(z[0])):
+        with pytest.raises(TypeError, match="'z' is relaxed"):
+            backend.call(backend.reparam(lambda use=use: bits(backend)(use), config))
 
 
 def test_reparam_leaves_observed_sites(backend):

@@ -8,7 +8,6 @@ import argparse
 import time
 from pathlib import Path
 
-import digits
 import discrete_vae_numpyro
 import discrete_vae_pyro
 import figures
@@ -32,7 +31,7 @@ def main() -> None:
     hosts = (discrete_vae_pyro, discrete_vae_numpyro)
     results = [host.run(method, steps) for host in hosts for method in METHODS]
     print(figures.table(results))
-    path = figures.draw(results, digits.load()[1], options.out)
+    path = figures.draw(results, options.out)
     print(f"\nThe picture is in {path}; {time.perf_counter() - start:.0f} s in all.")
 
 

@@ -15,9 +15,21 @@ NUM_TEST = 360
 
 def load(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the training images and the test images, one a row, split at random."""
-    images = load_digits().data.astype(np.float32)
-    images = images[np.random.default_rng(seed).permutation(len(images))]
+    images, _ = _shuffled(seed)
     return images[NUM_TEST:], images[:NUM_TEST]
+
+
+def examples(seed: int = 0) -> np.ndarray:
+    """Return ten test images, the first of each digit."""
+    images, labels = _shuffled(seed)
+    _, first = np.unique(labels[:NUM_TEST], return_index=True)
+    return images[first]
+
+
+def _shuffled(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(images))
+    return images[order].astype(np.float32), labels[order]
 
 
 def minibatches(num_images: int, size: int, steps: int, seed: int = 0) -> np.ndarray:

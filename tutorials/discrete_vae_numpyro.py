@@ -250,14 +250,13 @@ def run(method, steps=STEPS):
     guide, params, record = train(method, images, test_images, steps)
     keys = random.split(random.key(2), REPEATS)
     elbos = [discrete_elbo(key, params, guide, test_images) for key in keys]
-    shown = test_images[: figures.DIGITS]
     return figures.Result(
         host="NumPyro",
         method=method,
         record=record,
         discrete=np.mean(elbos),
         error=np.std(elbos, ddof=1) / REPEATS**0.5,
-        reconstructions=reconstruct(random.key(3), params, guide, shown),
+        reconstructions=reconstruct(random.key(3), params, guide, digits.examples()),
         samples=sample_prior(random.key(4), params, figures.SAMPLES),
     )
 
@@ -270,7 +269,7 @@ if __name__ == "__main__":
     steps = 60 if "--short" in sys.argv else STEPS
     results = [run(method, steps) for method in ("relaxed", "score function")]
     print(figures.table(results))
-    path = figures.draw(results, digits.load()[1], Path("out/discrete_vae_numpyro.png"))
+    path = figures.draw(results, Path("out/discrete_vae_numpyro.png"))
     print(f"The picture is in {path}")
 
 # %% [markdown]

@@ -250,7 +250,7 @@ def run(method, steps=STEPS):
         record=record,
         discrete=np.mean(elbos),
         error=np.std(elbos, ddof=1) / REPEATS**0.5,
-        reconstructions=reconstruct(guide, test_images[: figures.DIGITS]),
+        reconstructions=reconstruct(guide, torch.as_tensor(digits.examples())),
         samples=sample_prior(figures.SAMPLES),
     )
 
@@ -263,7 +263,7 @@ if __name__ == "__main__":
     steps = 60 if "--short" in sys.argv else STEPS
     results = [run(method, steps) for method in ("relaxed", "score function")]
     print(figures.table(results))
-    path = figures.draw(results, digits.load()[1], Path("out/discrete_vae_pyro.png"))
+    path = figures.draw(results, Path("out/discrete_vae_pyro.png"))
     print(f"The picture is in {path}")
 
 # %% [markdown]

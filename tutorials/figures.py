@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-DIGITS = 12
 SAMPLES = 24
 TILE = digits.SIDE + 2
 
@@ -85,13 +84,20 @@ def table(results: list[Result]) -> str:
     return "\n".join(("", *lines, "", NOTE))
 
 
-def draw(results: list[Result], originals: np.ndarray, path: Path) -> Path:
+def draw(results: list[Result], path: Path) -> Path:
     """Draw curves, reconstructions and samples, and return where the picture is."""
-    figure = plt.figure(figsize=(15, 8), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    rows = -(-len(results) // 2)
+    heights = (0.7 * (len(results) + 1), 2.0 * rows)
+    figure = plt.figure(figsize=(15, 0.8 + sum(heights)), layout="constrained")
+    figure.suptitle(
+        "A discrete variational autoencoder of digits: twenty one-hot variables above "
+        "a hundred bits",
+        fontsize="x-large",
+    )
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1), wspace=0.03)
+    top, bottom = right.subfigures(2, 1, height_ratios=heights)
     draw_curves(left.subplots(), results)
-    top, bottom = right.subfigures(2, 1)
-    draw_reconstructions(top.subplots(), results, originals)
+    draw_reconstructions(top.subplots(), results)
     draw_samples(bottom, results)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -107,32 +113,32 @@ def draw_curves(axes: Axes, results: list[Result]) -> None:
             LINES[r.method],
             color=COLOURS[r.host],
             label=f"{r.label}: {r.discrete:.1f}",
-            linewidth=2,
+            linewidth=2.5,
         )
-    axes.set(
-        title="Discrete ELBO on test images during training",
-        xlabel="training step",
-        ylabel="discrete ELBO (nats per image)",
-    )
-    axes.legend(title="method: at the end")
+    axes.set_title("Discrete ELBO on test images")
+    axes.set_xlabel("training step")
+    axes.set_ylabel("nats per image")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(title="at the end of training", loc="lower right", fontsize="large")
 
 
-def draw_reconstructions(
-    axes: Axes, results: list[Result], originals: np.ndarray
-) -> None:
-    rows = [originals[:DIGITS] / digits.LEVELS, *(r.reconstructions for r in results)]
-    show(axes, np.concatenate(rows), columns=DIGITS)
-    axes.set_title("Test digits, each from one discrete sample of the guide")
+def draw_reconstructions(axes: Axes, results: list[Result]) -> None:
+    originals = digits.examples()
+    rows = [originals / digits.LEVELS, *(r.reconstructions for r in results)]
+    show(axes, np.concatenate(rows), columns=len(originals))
+    axes.set_title("Test images, each from one discrete sample of the guide")
     centres = (np.arange(len(rows)) + 0.5) * TILE
     axes.set_yticks(centres, ["original", *(r.label for r in results)])
-    axes.tick_params(left=False)
+    axes.axhline(TILE, color="black", linewidth=0.8)
 
 
 def draw_samples(panel: SubFigure, results: list[Result]) -> None:
     panel.suptitle("Discrete samples from the prior")
     panes = panel.subplots(-(-len(results) // 2), 2, squeeze=False)
     for axes, result in zip(panes.flat, results, strict=True):
-        show(axes, result.samples, columns=SAMPLES // 2)
+        show(axes, result.samples, columns=SAMPLES // 3)
         axes.set_title(result.label, fontsize="medium")
         axes.set_yticks([])
 
@@ -145,3 +151,4 @@ def show(axes: Axes, images: np.ndarray, columns: int) -> None:
     extent = (0, columns * TILE, len(tiles) * TILE, 0)
     axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, extent=extent)
     axes.set_xticks([])
+    axes.tick_params(left=False)
