@@ -22,9 +22,8 @@ import quax
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-# The interpreter's boundary is not public in quax 0.4 nor in jax 0.10: this is all of
-# it, and `Interpreter` is its only user. pyproject.toml holds the ranges that are
-# tested.
+# The interpreter's boundary is not public in quax nor in jax: this is all of it, and
+# `Interpreter` with its trace is the only user. pyproject.toml bounds both versions.
 from jax._src import core  # isort: skip
 from quax._trace import _QuaxTrace, _QuaxTracer  # isort: skip
 from quax._values import _DenseArrayValue  # isort: skip
@@ -47,14 +46,17 @@ def refusal(site: str, operation: str) -> str:
 
 def _operator(function: Callable) -> Callable:
     def operator(self: "SoftBit", *others: Any) -> Any:
-        return quax.quaxify(function)(self, *others)
+        if any(isinstance(x, SoftBit) for x in others):
+            return quax.quaxify(function)(self, *others)
+        # Shapes, axes and indices stay known, as constants.
+        return quax.quaxify(lambda x: function(x, *others))(self)
 
     return operator
 
 
 def _reflected(function: Callable) -> Callable:
     def operator(self: "SoftBit", other: Any) -> Any:
-        return quax.quaxify(function)(other, self)
+        return quax.quaxify(lambda x: function(other, x))(self)
 
     return operator
 
@@ -79,8 +81,7 @@ class SoftBit(quax.ArrayValue):
 
     Raises:
         TypeError: When it is compared, cast to a boolean, used as an index or
-        condition,
-            or read as a Python number.
+            condition, or read as a Python number.
 
     Example:
         >>> z = SoftBit(jnp.array(0.25), "z")

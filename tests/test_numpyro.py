@@ -268,6 +268,9 @@ def test_functions_of_jax_refuse_a_reparameterized_bit(backend):
             run(use)
     number = run(lambda z: 1.0 * z)
     assert ((number > 0) & (number < 1)).all()
+    shaped = run(lambda z: (z.reshape((3, 1)).sum(0) - z[1] * z[2]) / 2)
+    expected = (number.sum() - number[1] * number[2]) / 2
+    assert_exact(backend.numpy(shaped), backend.numpy(expected)[None])
 
 
 def test_errors_leave_the_trace_as_it_was(backend):

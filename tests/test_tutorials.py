@@ -11,22 +11,20 @@ ROOT = Path(__file__).parent.parent
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def run(script, out):
-    environment = {**os.environ, "MPLBACKEND": "Agg"}
-    command = [sys.executable, ROOT / "tutorials" / script, "--short", "--out", out]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+@pytest.mark.parametrize("name", ["discrete_vae_pyro", "discrete_vae_numpyro", "demo"])
+def test_short_run_prints_a_table_and_draws_a_picture(name, tmp_path):
+    command = [sys.executable, ROOT / "tutorials" / f"{name}.py", "--short"]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "Agg"},
     )
-
-
-@pytest.mark.parametrize(
-    "script", ["discrete_vae_pyro.py", "discrete_vae_numpyro.py", "demo.py"]
-)
-def test_short_run_prints_a_table_and_draws_a_picture(script, tmp_path):
-    picture = tmp_path / "picture.png"
-    result = run(script, picture)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert picture.read_bytes().startswith(PNG)
+    picture = Path("out") / f"{name}.png"
+    assert (tmp_path / picture).read_bytes().startswith(PNG)
     assert str(picture) in result.stdout
     for word in ("relaxed", "score function", "discrete"):
         assert word in result.stdout.lower()
