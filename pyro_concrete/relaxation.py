@@ -158,7 +158,7 @@ class ConcreteReparam(Reparam):
         if msg["is_observed"]:
             return msg
         value = _sample_relaxed(msg["name"], msg["fn"], self.temperature)
-        fn = Delta(value, event_dim=msg["fn"].event_dim).mask(False)
+        fn = _deterministic(value, msg["fn"].event_dim)
         value = _seen(value, msg["fn"], msg["name"])
         return {"fn": fn, "value": value, "is_observed": True}
 
@@ -180,7 +180,7 @@ class RelaxMessenger(Messenger):
             return
         fn, name = msg["fn"], msg["name"]
         value = _sample_relaxed(name, fn, self.temperature)
-        msg["fn"] = Delta(value, event_dim=fn.event_dim).mask(False)
+        msg["fn"] = _deterministic(value, fn.event_dim)
         msg["value"] = value
         msg["is_observed"] = True
         # Auxiliary, or SVI would look for it among the latent sites of the model.
@@ -310,6 +310,13 @@ def _rebuilt(fn: Any, rebuild: Callable, temperature: Any = None) -> Any:
     if isinstance(fn, ExpandedDistribution):
         return _rebuilt(fn.base_dist, rebuild, temperature).expand(fn.batch_shape)
     return rebuild(fn, temperature)
+
+
+def _deterministic(value: Tensor, event_dim: int) -> TorchDistributionMixin:
+    """A distribution that scores nothing, in the precision of the value."""
+    # mask(False) scores float32 zeros, which TraceEnum_ELBO cannot add to float64.
+    hidden = torch.zeros((), dtype=torch.bool, device=value.device)
+    return Delta(value, event_dim=event_dim).mask(hidden)
 
 
 def _seen(value: Tensor, fn: TorchDistributionMixin, name: str) -> Tensor:

@@ -31,8 +31,9 @@ def main() -> None:
     hosts = (discrete_vae_pyro, discrete_vae_numpyro)
     results = [host.run(method, steps) for host in hosts for method in METHODS]
     print(figures.table(results))
+    print("Pyro's score function uses running averages as baselines; NumPyro has none.")
     path = figures.draw(results, options.out)
-    print(f"\nThe picture is in {path}; {time.perf_counter() - start:.0f} s in all.")
+    print(f"The picture is in {path}, after {time.perf_counter() - start:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -155,8 +155,8 @@ def programs(method):
 # What counts is the discrete ELBO: the model as we wrote it, with `harden(guide)`.
 # That is the discrete guide which the relaxed guide stands for, and no approximation:
 # the largest coordinate of a Concrete sample is distributed exactly as the discrete
-# variable, at any temperature. A guide that was never relaxed is left as it is, so that one
-# function judges both methods.
+# variable, at any temperature. A guide that was never relaxed is left as it is, so
+# that one function judges both methods.
 
 # %%
 PARTICLES = 10

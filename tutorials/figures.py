@@ -94,6 +94,7 @@ def draw(results: list[Result], path: Path) -> Path:
         "a hundred bits",
         fontsize="x-large",
     )
+    figure.get_layout_engine().set(h_pad=0.08)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1), wspace=0.03)
     top, bottom = right.subfigures(2, 1, height_ratios=heights)
     draw_curves(left.subplots(), results)
@@ -128,7 +129,7 @@ def draw_reconstructions(axes: Axes, results: list[Result]) -> None:
     originals = digits.examples()
     rows = [originals / digits.LEVELS, *(r.reconstructions for r in results)]
     show(axes, np.concatenate(rows), columns=len(originals))
-    axes.set_title("Test images, each from one discrete sample of the guide")
+    axes.set_title("Test images and reconstructions, each from one discrete sample")
     centres = (np.arange(len(rows)) + 0.5) * TILE
     axes.set_yticks(centres, ["original", *(r.label for r in results)])
     axes.axhline(TILE, color="black", linewidth=0.8)
