@@ -362,8 +362,9 @@ class NumPyroBackend:
         probs, _ = score(seeded, args, {}, values or {}, sum_log_prob=True)
         return {k: probs[k] for k in trace if k in probs}
 
-    def elbo(self, kind, particles=1):
-        return getattr(self.numpyro.infer, f"{kind}_ELBO")(num_particles=particles)
+    def elbo(self, kind, particles=1, **kwargs):
+        family = getattr(self.numpyro.infer, f"{kind}_ELBO")
+        return family(num_particles=particles, **kwargs)
 
     def loss(self, kind, model, guide, *args, params=None, particles=1, seed=0):
         """The loss of an ELBO at these parameters, as a number."""

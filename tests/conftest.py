@@ -57,3 +57,9 @@ def fixed_seeds():
     """Every test starts from the same random state, whatever ran before it."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (hosts and scipy read the global state)
+
+
+@pytest.fixture
+def rng():
+    """A seeded generator for tests without a host."""
+    return np.random.default_rng(20161102)

@@ -44,3 +44,24 @@ def two_layers(backend, **infer):
             backend.site("c", backend.one_hot(logits))
 
     return model, guide
+
+
+def one_enumerated_bit(backend):
+    """An enumerated bit beside one of three classes: model and guide."""
+    weights = backend.array(np.linspace(-1, 1, 12).reshape(3, 4))
+    third = backend.array(1 / 3)
+
+    def model(data):
+        dist, infer = backend.dist, {"enumerate": "parallel"}
+        with backend.plate("rows", 8, dim=-1):
+            e = backend.site("e", dist.Bernoulli(third), infer=infer)
+            c = backend.site("c", backend.one_hot(backend.array(np.zeros(3))))
+            loc = c @ weights + e[..., None]
+            backend.site("x", dist.Normal(loc, 1.0).to_event(1), obs=data)
+
+    def guide(data):
+        rows = backend.param("rows_logits", backend.array(np.zeros((8, 3))))
+        with backend.plate("rows", len(data), dim=-1):
+            backend.site("c", backend.one_hot(rows))
+
+    return model, guide

@@ -176,31 +176,6 @@ def test_nuts_runs_on_a_relaxed_model(backend):
     assert_exact(np.exp(samples).sum(-1), np.ones((5, 8)))
 
 
-def test_enumerated_and_relaxed_sites_in_one_elbo(backend):
-    def model(data):
-        dist, infer = backend.dist, {"enumerate": "parallel"}
-        weights = backend.array(np.linspace(-1, 1, 12).reshape(3, 4))
-        with backend.plate("rows", 8, dim=-1):
-            e = backend.site("e", dist.Bernoulli(0.3), infer=infer)
-            c = backend.site("c", backend.one_hot(backend.array(np.zeros(3))))
-            loc = c @ weights + e[..., None]
-            backend.site("x", dist.Normal(loc, 1.0).to_event(1), obs=data)
-
-    def guide(data):
-        rows = backend.param("rows_logits", backend.array(np.zeros((8, 3))))
-        with backend.plate("rows", 8, dim=-1):
-            backend.site("c", backend.one_hot(rows))
-
-    relax, numpyro = backend.package.relax, backend.numpyro
-    elbo = numpyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
-    svi = numpyro.infer.SVI(
-        relax(model, T), relax(guide, T), numpyro.optim.Adam(0.05), elbo
-    )
-    key = backend.jax.random.key(0)
-    losses = svi.run(key, 60, backend.array(DATA), progress_bar=False).losses
-    assert losses[-10:].mean() < losses[:10].mean()
-
-
 def test_one_hot_categorical_against_categorical(backend):
     logits = backend.array(np.random.default_rng(0).normal(size=(4, 3)))
     d, host = backend.one_hot(logits), backend.dist.Categorical(logits=logits)

@@ -155,36 +155,6 @@ def test_nuts_runs_on_a_relaxed_model(backend):
     assert_exact(np.exp(backend.numpy(samples)).sum(-1), np.ones((5, 8)))
 
 
-def test_enumerated_and_relaxed_sites_in_one_elbo(backend):
-    def model(data):
-        dist = backend.dist
-        weights = backend.array(np.linspace(-1, 1, 12).reshape(3, 4))
-        third = backend.array(1 / 3)
-        with backend.plate("rows", 8, dim=-1):
-            e = backend.site(
-                "e", dist.Bernoulli(third), infer={"enumerate": "parallel"}
-            )
-            c = backend.site("c", backend.one_hot(backend.array(np.zeros(3))))
-            loc = c @ weights + e[..., None]
-            backend.site("x", dist.Normal(loc, 1.0).to_event(1), obs=data)
-
-    def guide(data):
-        rows = backend.param("rows_logits", backend.array(np.zeros((8, 3))))
-        with backend.plate("rows", 8, dim=-1):
-            backend.site("c", backend.one_hot(rows))
-
-    relax = backend.package.relax
-    losses, _ = backend.train(
-        "TraceEnum",
-        relax(model, 0.5),
-        relax(guide, 0.5),
-        backend.array(DATA),
-        max_plate_nesting=1,
-        steps=60,
-    )
-    assert losses[-10:].mean() < losses[:10].mean()
-
-
 @pytest.mark.parametrize(
     "use",
     [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from asserts import assert_exact, assert_finite, assert_mean
-from programs import DATA, one_bit, one_bit_guide, two_layers
+from programs import DATA, one_bit, one_bit_guide, one_enumerated_bit, two_layers
 from reference import concrete
 from scipy.special import expit
 
@@ -333,6 +333,14 @@ def test_svi_runs_without_a_warning_and_improves(backend, kind, particles):
     assert losses[-10:].mean() < losses[:10].mean()
     for name, value in params.items():
         assert np.abs(backend.numpy(value)).max() > 0.2, name
+
+
+def test_enumerated_and_relaxed_sites_in_one_elbo(backend):
+    relax, data_ = backend.package.relax, data(backend)
+    model, guide = (relax(p, T) for p in one_enumerated_bit(backend))
+    kwargs = {"steps": 60, "max_plate_nesting": 1}
+    losses, _ = backend.train("TraceEnum", model, guide, data_, **kwargs)
+    assert losses[-10:].mean() < losses[:10].mean()
 
 
 def test_gradient_reaches_the_guide_through_the_likelihood(backend):
