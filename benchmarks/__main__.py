@@ -7,7 +7,12 @@ from pathlib import Path
 
 from benchmarks.report import BACKENDS, machine
 
-QUESTIONS = ("how_often_finite", "relaxed_kl_of_one_site")
+QUESTIONS = (
+    "how_often_finite",
+    "relaxed_kl_of_one_site",
+    "cost_of_relax",
+    "how_close_to_enumeration",
+)
 
 
 def main() -> None:

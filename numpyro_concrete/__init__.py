@@ -10,7 +10,7 @@ from numpyro_concrete.distributions import (
     LogitBinaryConcrete,
     OneHotCategorical,
 )
-from numpyro_concrete.relaxation import ConcreteReparam, harden, relax
+from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
 
@@ -21,6 +21,7 @@ __all__ = [
     "ExpConcrete",
     "LogitBinaryConcrete",
     "OneHotCategorical",
+    "config_relax",
     "harden",
     "relax",
 ]

@@ -9,7 +9,7 @@ from pyro_concrete.distributions import (
     ExpConcrete,
     LogitBinaryConcrete,
 )
-from pyro_concrete.relaxation import ConcreteReparam, harden, relax
+from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
 
@@ -19,6 +19,7 @@ __all__ = [
     "ConcreteReparam",
     "ExpConcrete",
     "LogitBinaryConcrete",
+    "config_relax",
     "harden",
     "relax",
 ]

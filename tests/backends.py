@@ -31,6 +31,7 @@ class PyroBackend:
         from pyro_concrete import distributions, ops, relaxation, soft_index
 
         self.torch, self.pyro, self.dist = torch, pyro, pyro.distributions
+        self.xp = torch
         self.package, self.ops, self.distributions = pyro_concrete, ops, distributions
         self.relaxation, self.soft_index = relaxation, soft_index
         self.device = "cpu"
@@ -58,6 +59,10 @@ class PyroBackend:
         x = self.soft_index.plain(x).detach()
         return (x.float() if x.dtype == self.torch.bfloat16 else x).cpu().numpy()
 
+    def bit(self, x):
+        """Values of a Bernoulli site, in the type that the host gives to them."""
+        return self.array(x)
+
     def dtype(self, x):
         return str(x.dtype).removeprefix("torch.")
 
@@ -78,6 +83,16 @@ class PyroBackend:
 
     def exp(self, x):
         return x.exp()
+
+    @contextlib.contextmanager
+    def double_precision(self):
+        """Let Python's numbers become float64, as they do in NumPyro here."""
+        default = self.torch.get_default_dtype()
+        self.torch.set_default_dtype(self.torch.float64)
+        try:
+            yield
+        finally:
+            self.torch.set_default_dtype(default)
 
     # --- distributions
 
@@ -165,6 +180,47 @@ class PyroBackend:
         sites = trace.nodes.items()
         return {k: s["log_prob_sum"] for k, s in sites if s["type"] == "sample"}
 
+    def inspect(self, fn, *args):
+        """The sites of a program by name, for what they are: see `trace`."""
+        return self.trace(fn, *args)
+
+    def arguments(self, data):
+        """Arrays of NumPy among the arguments of a model as arrays of the host."""
+        tensor = self.torch.as_tensor
+        return [tensor(x) if isinstance(x, np.ndarray) else x for x in data]
+
+    def is_latent(self, site):
+        """Whether a traced site is sampled, and neither observed nor a plate."""
+        return self.is_scored(site) and not site["is_observed"]
+
+    def is_scored(self, site):
+        plate = type(site["fn"]).__name__ == "_Subsample"
+        return not plate and "_deterministic" not in site["infer"]
+
+    def is_discrete_latent(self, site):
+        return self.is_latent(site) and site["fn"].support.is_discrete
+
+    def is_bit(self, site):
+        leaf = self.relaxation._leaf(site["fn"])
+        return isinstance(leaf, self.distributions.LogitBinaryConcrete)
+
+    def log_softmax(self, x):
+        return x.log_softmax(-1)
+
+    def gradients(self, fn, *args):
+        """Gradients as of `grad`; zeros where the function ignores an array."""
+        args = [a.detach().requires_grad_() for a in args]
+        total = fn(*args) + 0 * sum(a.sum() for a in args)
+        return self.torch.autograd.grad(total, args)
+
+    def jitted(self, fn):
+        """The function, which is not compiled here."""
+        return fn
+
+    def two_steps(self, *args, **kwargs):
+        """Losses and parameters of two steps of SVI."""
+        return self.train(*args, steps=2, **kwargs)
+
     def elbo(self, kind, particles=1, **kwargs):
         return getattr(self.pyro.infer, f"{kind}_ELBO")(
             num_particles=particles, vectorize_particles=particles > 1, **kwargs
@@ -230,6 +286,7 @@ class NumPyroBackend:
         from numpyro_concrete import distributions, ops, relaxation, soft_index
 
         self.jax, self.jnp = jax, jnp
+        self.xp = jnp
         self.numpyro, self.dist = numpyro, numpyro.distributions
         self.package, self.ops, self.distributions = (
             numpyro_concrete,
@@ -258,6 +315,10 @@ class NumPyroBackend:
         x = np.asarray(x)
         return x.astype("float32") if x.dtype == self.jnp.bfloat16 else x
 
+    def bit(self, x):
+        """Values of a Bernoulli site, in the type that the host gives to them."""
+        return self.array(x, "int64")
+
     def dtype(self, x):
         return str(x.dtype)
 
@@ -273,6 +334,10 @@ class NumPyroBackend:
             return self.jax.value_and_grad(fn, argnums=argnums)(*args)
 
         return self.jax.jit(both)
+
+    def double_precision(self):
+        """Let Python's numbers become float64: they do already."""
+        return contextlib.nullcontext()
 
     def exp(self, x):
         return self.jnp.exp(x)
@@ -361,6 +426,60 @@ class NumPyroBackend:
         score = self.numpyro.infer.util.compute_log_probs
         probs, _ = score(seeded, args, {}, values or {}, sum_log_prob=True)
         return {k: probs[k] for k in trace if k in probs}
+
+    def inspect(self, fn, *args):
+        """The sites of a program by name, for what they are: only shapes are known."""
+        sites = {}
+        self.jax.eval_shape(lambda: sites.update(self.trace(fn, *args)))
+        return sites
+
+    def arguments(self, data):
+        """Arrays of NumPy among the arguments of a model as arrays of the host."""
+        return [self.jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
+
+    def is_latent(self, site):
+        """Whether a traced site is sampled, and neither observed nor a plate."""
+        return self.is_scored(site) and not site["is_observed"]
+
+    def is_scored(self, site):
+        return site["type"] == "sample"
+
+    def is_discrete_latent(self, site):
+        if not self.is_latent(site):
+            return False
+        support = site["fn"].support
+        return support is not None and support.is_discrete
+
+    def is_bit(self, site):
+        leaf = self.relaxation._leaf(site["fn"])
+        return isinstance(leaf, self.distributions.LogitBinaryConcrete)
+
+    def log_softmax(self, x):
+        return self.jax.nn.log_softmax(x, -1)
+
+    def gradients(self, fn, *args):
+        """Gradients as of `grad`; zeros where the function ignores an array."""
+        return self.grad(fn, *args)
+
+    def jitted(self, fn):
+        """The function, compiled without much thought."""
+        options = {"xla_backend_optimization_level": 0}
+        return self.jax.jit(fn, compiler_options=options)
+
+    def two_steps(self, kind, model, guide, *args, max_plate_nesting):
+        """Losses and parameters of two steps of SVI, compiled as one."""
+        nesting = {"max_plate_nesting": max_plate_nesting}
+        elbo = self.elbo(kind, **(nesting if kind == "TraceEnum" else {}))
+        svi = self.numpyro.infer.SVI(model, guide, self.numpyro.optim.Adam(0.05), elbo)
+
+        def steps(key):
+            state = svi.init(key, *args)
+            state, first = svi.update(state, *args)
+            state, second = svi.update(state, *args)
+            return (first, second), svi.get_params(state)
+
+        losses, params = self.jitted(steps)(self.jax.random.key(0))
+        return np.array(losses), params
 
     def elbo(self, kind, particles=1, **kwargs):
         family = getattr(self.numpyro.infer, f"{kind}_ELBO")

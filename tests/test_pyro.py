@@ -155,71 +155,102 @@ def test_nuts_runs_on_a_relaxed_model(backend):
     assert_exact(np.exp(backend.numpy(samples)).sum(-1), np.ones((5, 8)))
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda z: z.long(),
-        lambda z: z.int(),
-        lambda z: z.bool(),
-        lambda z: z.to(dtype=z.new_zeros(1, dtype=int).dtype),
-        lambda z: z.clone().detach().long(),
-        lambda z: (1 - z).long(),
-        lambda z: z.T.bool() if z.dim() > 1 else z.t().bool(),
-        lambda z: z.round(),
-        lambda z: ~z,
-        lambda z: z & 1,
-    ],
-    ids=range(10),
-)
-def test_casting_a_relaxed_bit_is_a_type_error(backend, use):
+# --- handlers around and inside of relax --------------------------------------------
+
+
+def chain(backend, **infer):
+    """Two chains beside each other, of which one may be marked for enumeration."""
+    pyro, dist, torch = backend.pyro, backend.dist, backend.torch
+    trans = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
+    locs = torch.tensor([-1.0, 1.0])
+
+    def model(data):
+        with pyro.plate("rows", len(data)):
+            w = x = 0
+            for t in pyro.markov(range(3)):
+                w = pyro.sample(f"w_{t}", dist.Categorical(trans[w]), infer=infer)
+                x = pyro.sample(f"x_{t}", dist.Categorical(trans[x]))
+                loc = locs[w] + 3 * locs[x]
+                pyro.sample(f"y_{t}", dist.Normal(loc, 1.0), obs=data)
+
+    def guide(data):
+        with pyro.plate("rows", len(data)):
+            for t in range(3):
+                logits = pyro.param(f"x_{t}_logits", torch.zeros(len(data), 2))
+                pyro.sample(f"x_{t}", dist.Categorical(logits=logits))
+
+    return model, guide
+
+
+def test_a_relaxed_chain_beside_an_enumerated_one(backend):
+    """The loss of both programs at a vertex is that of the discrete ones there."""
+    torch, relax = backend.torch, backend.package.relax
+    model, _ = chain(backend, enumerate="parallel")
+    data = torch.tensor([0.3, -1.2])
+    point = torch.tensor([[0.0, -1e4], [-1e4, 0.0]])
+    vertex = {f"x_{t}_relaxed": point for t in range(3)}
+    hard = {f"x_{t}": torch.tensor([0, 1]) for t in range(3)}
+    elbo = backend.pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
+    nothing = backend.pyro.poutine.block(lambda data: None)
+    condition = backend.pyro.poutine.condition
+    relaxed = elbo.loss(condition(relax(model, 0.5), vertex), nothing, data)
+    discrete = elbo.loss(condition(model, hard), nothing, data)
+    # Apart from the scores of the relaxed sites themselves.
+    traced = backend.log_prob(relax(model, 0.5), data, values=vertex)
+    own = sum(float(traced[name]) for name in vertex)
+    trans = np.log([[0.8, 0.2], [0.3, 0.7]])
+    prior = trans[0, 0] * 3 + trans[0, 1] + 2 * trans[1, 1]
+    assert_exact(relaxed + own, discrete + prior, "float32")
+
+
+def test_a_relaxed_chain_trains_beside_an_enumerated_one(backend):
+    relax, (model, guide) = backend.package.relax, chain(backend, enumerate="parallel")
+    losses, _ = backend.train(
+        "TraceEnum",
+        relax(model, 0.5),
+        relax(guide, 2 / 3),
+        backend.torch.tensor([0.3, -1.2]),
+        max_plate_nesting=1,
+        steps=3,
+    )
+    assert_finite(losses)
+
+
+def test_a_block_inside_of_relax_hides_no_relaxed_site(backend):
+    model, _ = chain(backend)
+    blocked = backend.pyro.poutine.block(model, expose=["x_1"])
+    data = backend.torch.tensor([0.3, -1.2])
+    sites = backend.trace(backend.package.relax(blocked, 0.5), data)
+    assert list(sites) == ["x_1_relaxed", "x_1"]
+
+
+def test_scopes_rename_a_relaxed_site_once(backend):
+    from pyro.contrib.autoname import scope
+
     def program():
-        fn = backend.dist.Bernoulli(logits=backend.torch.zeros(2, 3)).to_event(2)
-        use(backend.site("z", fn))
+        with scope(prefix="layer"):
+            fn = backend.dist.Categorical(logits=backend.torch.zeros(3))
+            backend.pyro.sample("z", fn)
+
+    sites = backend.trace(backend.package.relax(program, 0.5))
+    assert list(sites) == ["layer/z_relaxed", "layer/z"]
+
+
+def test_relations_of_a_relaxed_model_can_be_drawn(backend):
+    from pyro.infer.inspect import get_model_relations
+
+    model, _ = chain(backend)
+    data = backend.torch.tensor([0.3, -1.2])
+    relations = get_model_relations(backend.package.relax(model, 0.5), (data,))
+    assert "x_0_relaxed" in relations["sample_sample"]["x_1_relaxed"]
+
+
+def test_a_soft_size_of_a_plate_is_refused_by_name(backend):
+    def program():
+        fn = backend.dist.Categorical(logits=backend.torch.zeros(3))
+        z = backend.pyro.sample("z", fn)
+        with backend.pyro.plate("rows", z + 1):
+            pass
 
     with pytest.raises(TypeError, match="'z' is relaxed"):
         backend.package.relax(program, 0.5)()
-
-
-def test_a_relaxed_bit_as_index_or_condition_is_a_type_error(backend):
-    torch = backend.torch
-    uses = {
-        "where": lambda z: torch.where(z, torch.ones(3), torch.zeros(3)),
-        "masked_fill": lambda z: torch.ones(3).masked_fill(z, 0.0),
-        "gather": lambda z: torch.ones(3).gather(0, z),
-        "index_select": lambda z: torch.ones(3).index_select(0, z),
-        "one_hot": torch.nn.functional.one_hot,
-        "embedding": lambda z: torch.nn.functional.embedding(z, torch.ones(2, 2)),
-    }
-    z = backend.soft_index.SoftBit(torch.rand(3), "z")
-    for use in uses.values():
-        with pytest.raises(TypeError, match="'z' is relaxed"):
-            use(z)
-
-
-def test_networks_see_the_number(backend):
-    torch = backend.torch
-    number = torch.rand(5, 3, requires_grad=True)
-    layer = torch.nn.Linear(3, 2)
-    soft = layer(backend.soft_index.SoftBit(number, "z"))
-    assert type(soft) is torch.Tensor
-    assert_exact(backend.numpy(soft), backend.numpy(layer(number)), "float32")
-    (gradient,) = torch.autograd.grad(soft.sum(), number)
-    assert gradient.abs().min() > 0
-
-
-def test_the_guard_survives_copies(backend):
-    soft = backend.soft_index.SoftBit(backend.torch.rand(3), "z")
-    for again in (copy.deepcopy(soft), pickle.loads(pickle.dumps(soft)), soft[1:]):
-        assert again.site == "z"
-        with pytest.raises(TypeError, match="'z' is relaxed"):
-            again.long()
-
-
-def test_plain_operands_stay_plain(backend):
-    torch = backend.torch
-    soft = backend.soft_index.SoftBit(torch.rand(3), "z")
-    first, second = torch.broadcast_tensors(soft, torch.ones(1))
-    assert type(first) is backend.soft_index.SoftBit
-    assert type(second) is torch.Tensor
-    assert type(torch.ones(1).expand_as(soft)) is torch.Tensor
-    assert type(torch.cat([torch.ones(3), soft])) is torch.Tensor

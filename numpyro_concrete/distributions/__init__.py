@@ -18,6 +18,7 @@ from numpyro_concrete.distributions import kl as _kl  # noqa: F401 (both registe
 from numpyro_concrete.distributions.abstract import AbstractConcrete
 from numpyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
 from numpyro_concrete.distributions.categorical import Concrete, ExpConcrete
+from numpyro_concrete.distributions.mass import ExpConcreteMass, LogitBinaryConcreteMass
 from numpyro_concrete.distributions.one_hot import OneHotCategorical
 from numpyro_concrete.distributions.parameters import check_temperature
 from numpyro_concrete.distributions.support import LogRatioTransform, log_simplex
@@ -27,8 +28,10 @@ __all__ = [
     "BinaryConcrete",
     "Concrete",
     "ExpConcrete",
+    "ExpConcreteMass",
     "LogRatioTransform",
     "LogitBinaryConcrete",
+    "LogitBinaryConcreteMass",
     "OneHotCategorical",
     "check_temperature",
     "log_simplex",

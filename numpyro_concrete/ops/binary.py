@@ -5,7 +5,7 @@ Twin: ``pyro_concrete.ops.binary``.
 
 import jax.numpy as jnp
 from jax import Array
-from jax.nn import log_sigmoid
+from jax.nn import log_sigmoid, sigmoid
 from jaxtyping import Float
 
 from numpyro_concrete.ops.precision import Temperature, log, wide
@@ -196,3 +196,30 @@ def unit_interior(value: Float[Array, "..."]) -> Float[Array, "..."]:
     """
     info = jnp.finfo(value.dtype)
     return jnp.clip(value, info.tiny, 1 - info.eps / 2)
+
+
+def logit_binary_concrete_log_mass(
+    value: Float[Array, "*batch"], logits: Float[Array, "*#batch"]
+) -> Float[Array, "*batch"]:
+    r"""Log-probability of a Bernoulli, read off at a point of the real line.
+
+    .. math:: \sigma(y) \log p + \sigma(-y) \log(1 - p)
+
+    At plus or minus infinity it is the log-probability of that bit. Between them it is
+    no density, and differences of two such numbers are no bound on anything.
+
+    Shapes:
+        value: (*batch), in logits.
+        logits: (*batch), broadcastable.
+        result: (*batch).
+
+    Example:
+        >>> mass = logit_binary_concrete_log_mass(jnp.zeros(()), jnp.zeros(()))
+        >>> float(jnp.exp(mass))
+        0.5
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21.
+        https://arxiv.org/abs/1611.00712
+    """
+    return sigmoid(value) * logits + log_sigmoid(-logits)

@@ -250,3 +250,30 @@ def _quadrature_nodes(n: int, like: Array) -> tuple[Array, float]:
     low, high = -(margin + math.log(n)) / 2, margin + math.log(n)
     nodes = jnp.arange(low, high, step, dtype=like.dtype)
     return nodes.reshape((-1,) + (1,) * like.ndim), step
+
+
+def exp_concrete_log_mass(
+    value: Float[Array, "*batch classes"], logits: Float[Array, "*#batch classes"]
+) -> Float[Array, "*batch"]:
+    r"""Log-probability of a categorical, read off at a point of the log-simplex.
+
+    .. math:: \sum_k \exp(y_k) \log p_k
+
+    At a vertex it is the log-probability of that class. Between them it is no density,
+    and differences of two such numbers are no bound on anything.
+
+    Shapes:
+        value: (*batch, classes), with logsumexp 0.
+        logits: (*batch, classes), broadcastable.
+        result: (*batch).
+
+    Example:
+        >>> mass = exp_concrete_log_mass(jnp.log(jnp.array([0.5, 0.5])), jnp.zeros(2))
+        >>> float(jnp.exp(mass))
+        0.5
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21.
+        https://arxiv.org/abs/1611.00712
+    """
+    return (jnp.exp(value) * log_softmax(logits)).sum(-1)

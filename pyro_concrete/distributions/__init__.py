@@ -17,6 +17,7 @@ from pyro_concrete.distributions import kl as _kl  # noqa: F401 (registers the r
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import Concrete, ExpConcrete
+from pyro_concrete.distributions.mass import ExpConcreteMass, LogitBinaryConcreteMass
 from pyro_concrete.distributions.parameters import check_temperature
 from pyro_concrete.distributions.support import LogRatioTransform, log_simplex
 
@@ -25,8 +26,10 @@ __all__ = [
     "BinaryConcrete",
     "Concrete",
     "ExpConcrete",
+    "ExpConcreteMass",
     "LogRatioTransform",
     "LogitBinaryConcrete",
+    "LogitBinaryConcreteMass",
     "check_temperature",
     "log_simplex",
 ]

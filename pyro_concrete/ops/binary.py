@@ -195,3 +195,30 @@ def unit_interior(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """
     info = torch.finfo(value.dtype)
     return value.clamp(info.tiny, 1 - info.eps / 2)
+
+
+def logit_binary_concrete_log_mass(
+    value: Float[Tensor, "*batch"], logits: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*batch"]:
+    r"""Log-probability of a Bernoulli, read off at a point of the real line.
+
+    .. math:: \sigma(y) \log p + \sigma(-y) \log(1 - p)
+
+    At plus or minus infinity it is the log-probability of that bit. Between them it is
+    no density, and differences of two such numbers are no bound on anything.
+
+    Shapes:
+        value: (*batch), in logits.
+        logits: (*batch), broadcastable.
+        result: (*batch).
+
+    Example:
+        >>> mass = logit_binary_concrete_log_mass(torch.zeros(()), torch.zeros(()))
+        >>> float(torch.exp(mass))
+        0.5
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21.
+        https://arxiv.org/abs/1611.00712
+    """
+    return value.sigmoid() * logits + logsigmoid(-logits)

@@ -249,3 +249,30 @@ def _quadrature_nodes(n: int, like: Tensor) -> tuple[Tensor, float]:
     low, high = -(margin + math.log(n)) / 2, margin + math.log(n)
     nodes = torch.arange(low, high, step, dtype=like.dtype, device=like.device)
     return nodes.reshape((-1,) + (1,) * like.dim()), step
+
+
+def exp_concrete_log_mass(
+    value: Float[Tensor, "*batch classes"], logits: Float[Tensor, "*#batch classes"]
+) -> Float[Tensor, "*batch"]:
+    r"""Log-probability of a categorical, read off at a point of the log-simplex.
+
+    .. math:: \sum_k \exp(y_k) \log p_k
+
+    At a vertex it is the log-probability of that class. Between them it is no density,
+    and differences of two such numbers are no bound on anything.
+
+    Shapes:
+        value: (*batch, classes), with logsumexp 0.
+        logits: (*batch, classes), broadcastable.
+        result: (*batch).
+
+    Example:
+        >>> mass = exp_concrete_log_mass(torch.log(torch.tensor([0.5, 0.5])), torch.zeros(2))
+        >>> float(torch.exp(mass))
+        0.5
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21.
+        https://arxiv.org/abs/1611.00712
+    """
+    return (value.exp() * logits.log_softmax(-1)).sum(-1)

@@ -1,0 +1,34 @@
+"""Train the models of the zoo with NumPyro, relaxed."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import zoo
+from numpyro.infer import SVI, TraceMeanField_ELBO
+from zoo.on_numpyro import guides
+
+from benchmarks.how_close_to_enumeration import PARTICLES, STAGES
+from numpyro_concrete import relax
+
+jax.config.update("jax_enable_x64", True)
+
+
+def trained_relaxed(entry: Any) -> dict[str, np.ndarray]:
+    """Return the parameters of a guide that is trained relaxed."""
+    model = zoo.model("numpyro", entry.name)
+    data = entry.data()
+    args = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
+    guide = guides.mean_field(model, args, options=entry.options)
+    elbo, params = TraceMeanField_ELBO(num_particles=PARTICLES), None
+    for i, (temperature, steps, first, last) in enumerate(STAGES):
+        settings = {"scoring": "discrete", **entry.options}
+        relaxed = [relax(fn, temperature, **settings) for fn in (model, guide)]
+        rate = optax.exponential_decay(first, steps, last / first)
+        svi = SVI(*relaxed, optax.adam(rate), elbo)
+        key = jax.random.key(i)
+        result = svi.run(key, steps, *args, progress_bar=False, init_params=params)
+        params = result.params
+    return {name: np.asarray(value) for name, value in params.items()}

@@ -1,0 +1,57 @@
+"""Train the models of the zoo with Pyro, enumerated and relaxed."""
+
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+import zoo
+from pyro.infer import SVI, TraceMeanField_ELBO
+from zoo.on_pyro import guides
+
+from benchmarks.how_close_to_enumeration import EXACT_STEPS, PARTICLES, STAGES
+from pyro_concrete import relax
+
+torch.set_default_dtype(torch.float64)
+
+
+def trained_by_enumeration(entry: Any) -> float:
+    """Return the discrete ELBO of a guide that is trained by enumeration."""
+    model, args, guide = _programs(entry)
+    pyro.clear_param_store()
+    guides.train_exactly(model, guide, args, entry.plates, steps=EXACT_STEPS)
+    return -float(guides.exact_loss(model, guide, args, entry.plates))
+
+
+def trained_relaxed(entry: Any) -> dict[str, np.ndarray]:
+    """Return the parameters of a guide that is trained relaxed."""
+    model, args, guide = _programs(entry)
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    elbo = TraceMeanField_ELBO(num_particles=PARTICLES)
+    for temperature, steps, first, last in STAGES:
+        settings = {"scoring": "discrete", **entry.options}
+        relaxed = [relax(fn, temperature, **settings) for fn in (model, guide)]
+        rate = {"lr": first, "lrd": (last / first) ** (1 / steps)}
+        svi = SVI(*relaxed, pyro.optim.ClippedAdam(rate), elbo)
+        for _ in range(steps):
+            svi.step(*args)
+    return {k: v.detach().numpy() for k, v in pyro.get_param_store().items()}
+
+
+def exact_elbo(entry: Any, params: dict[str, np.ndarray]) -> float:
+    """Return the discrete ELBO of a guide at these parameters."""
+    model, args, guide = _programs(entry)
+    pyro.clear_param_store()
+    pyro.poutine.trace(guide).get_trace(*args)  # constraints of the parameters
+    with torch.no_grad():
+        for name, value in params.items():
+            pyro.get_param_store()[name] = torch.tensor(np.asarray(value))
+    return -float(guides.exact_loss(model, guide, args, entry.plates))
+
+
+def _programs(entry: Any) -> tuple:
+    model = zoo.model("pyro", entry.name)
+    data = entry.data()
+    args = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in data]
+    return model, args, guides.mean_field(model, args, options=entry.options)

@@ -1,0 +1,101 @@
+"""The log-space family scored by the mass of the discrete variable, not a density.
+
+What `relax(..., scoring="discrete")` samples. The points are those of the Concrete; the
+log-probability is the discrete variable's, read off at the soft point (eq. 21), and the
+KL divergence is the discrete one (eq. 22): the discrete ELBO, as far as the likelihood
+of soft points is that of hard ones.
+
+Twin: ``pyro_concrete.distributions.mass``.
+"""
+
+from typing import Any
+
+from jax import Array
+from jax.nn import log_sigmoid
+from numpyro.distributions.kl import kl_divergence
+
+from numpyro_concrete import ops
+from numpyro_concrete.distributions.binary import LogitBinaryConcrete
+from numpyro_concrete.distributions.categorical import ExpConcrete
+
+
+class ExpConcreteMass(ExpConcrete):
+    r"""Points of an ExpConcrete, scored by the log-mass of its categorical.
+
+    .. math:: \log P(y) = \sum_k \exp(y_k) \log p_k
+
+    No density: at soft points an ELBO of it is no bound. As the temperature falls it
+    becomes the discrete ELBO.
+
+    Shapes:
+        temperature: scalar, or broadcastable to `batch_shape`.
+        logits: `batch_shape + (K,)`.
+        sample: `sample_shape + batch_shape + (K,)`, with logsumexp 0.
+
+    Args:
+        temperature: Relaxation temperature, > 0.
+        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
+        logits: Unnormalised log-probabilities, finite.
+        validate_args: As in NumPyro.
+
+    Example:
+        >>> d = ExpConcreteMass(0.5, logits=jnp.zeros((4, 3)))
+        >>> d.batch_shape, d.event_shape
+        ((4,), (3,))
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21 and 22.
+        https://arxiv.org/abs/1611.00712
+
+    Twin: :class:`pyro_concrete.distributions.ExpConcreteMass`.
+    """
+
+    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
+        return ops.exp_concrete_log_mass(value, self.logits)
+
+
+class LogitBinaryConcreteMass(LogitBinaryConcrete):
+    r"""Points of a LogitBinaryConcrete, scored by the log-mass of its Bernoulli.
+
+    .. math:: \log P(y) = \sigma(y) \log p + \sigma(-y) \log(1 - p)
+
+    No density: at soft points an ELBO of it is no bound. As the temperature falls it
+    becomes the discrete ELBO.
+
+    Shapes:
+        temperature: scalar, or broadcastable to `batch_shape`.
+        logits: `batch_shape`.
+        sample: `sample_shape + batch_shape`, real.
+
+    Args:
+        temperature: Relaxation temperature, > 0.
+        probs: Probability of one, in [0, 1]. Exactly one of `probs`, `logits`.
+        logits: Log-odds, finite.
+        validate_args: As in NumPyro.
+
+    Example:
+        >>> d = LogitBinaryConcreteMass(0.5, logits=jnp.zeros(4))
+        >>> d.batch_shape
+        (4,)
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21 and 22.
+        https://arxiv.org/abs/1611.00712
+
+    Twin: :class:`pyro_concrete.distributions.LogitBinaryConcreteMass`.
+    """
+
+    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
+        return ops.logit_binary_concrete_log_mass(value, self.logits)
+
+
+@kl_divergence.register(ExpConcreteMass, ExpConcreteMass)
+def _kl_categorical(p: ExpConcreteMass, q: ExpConcreteMass) -> Array:
+    return kl_divergence(p.discrete, q.discrete)
+
+
+@kl_divergence.register(LogitBinaryConcreteMass, LogitBinaryConcreteMass)
+def _kl_bernoulli(p: LogitBinaryConcreteMass, q: LogitBinaryConcreteMass) -> Array:
+    # The mean of the difference of two log-masses, which is linear in the bit.
+    gap = log_sigmoid(-p.logits) - log_sigmoid(-q.logits)
+    return p.probs * (p.logits - q.logits) + gap

@@ -1,0 +1,357 @@
+"""How soft values combine: along common factors, by products, position by position.
+
+Twin: ``pyro_concrete.soft_index``.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax._src import core
+
+from numpyro_concrete.soft_index.value import (
+    Factor,
+    Known,
+    SoftIndex,
+    contract,
+    fresh,
+    is_soft,
+    named,
+)
+
+# Known arrays stay known up to this size.
+LIMIT = 2**16
+# Joint supports of known values are merged where equal from this size on.
+MERGED = 64
+# Joint supports never grow past this size.
+STATES = 2**16
+
+Table = Any  # of NumPy if it is known while tracing, else of JAX
+
+
+def typed(x: Any) -> core.ShapedArray:
+    """Return the shape and type of an operand, soft or plain."""
+    return x.aval() if is_soft(x) else core.typeof(x)
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """Return a plain operand that is known while tracing, and not large, or None."""
+    if is_soft(x) or isinstance(x, core.Tracer):
+        return None
+    aval = core.typeof(x)
+    if aval.size > LIMIT or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+        return None
+    return np.asarray(x, aval.dtype)
+
+
+def uniform(x: np.ndarray) -> np.ndarray:
+    """Return a known array with axes of size one, if it has one value only."""
+    if x.size > 1 and (x == x.flat[0]).all():
+        return x.reshape(-1)[:1].reshape((1,) * x.ndim)
+    return x
+
+
+def run(function: Callable, *tables: Table) -> Any:
+    """Apply a function of JAX; what is known on the way in is known on the way out."""
+    if not all(isinstance(x, np.ndarray) for x in tables):
+        return function(*tables)
+    with core.set_current_trace(core.eval_trace):
+        return jax.tree.map(np.asarray, function(*tables))
+
+
+# --- operands of one operation --------------------------------------------------------
+
+
+class Joint:
+    """The factors of several operands: each draw once.
+
+    Args:
+        shape: Shape with which the operands broadcast.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+        self.factors: list[Factor] = []
+        self.weights: list[Array] = []
+
+    def add(self, soft: SoftIndex) -> list[int]:
+        """Take an operand in, and return where its factors stand."""
+        where: list[int] = []
+        before = len(self.factors)
+        for factor, weights in zip(soft.factors, soft.weights, strict=True):
+            same = (
+                i
+                for i in range(before)
+                if i not in where
+                and self.weights[i].shape[0] == weights.shape[0]
+                and self.factors[i].same(factor, self.shape)
+            )
+            i = next(same, len(self.factors))
+            if i == len(self.factors):
+                self.factors.append(factor)
+                self.weights.append(weights)
+            where.append(i)
+        return where
+
+    def sizes(self) -> tuple[int, ...]:
+        """Return the number of values of each factor."""
+        return tuple(w.shape[0] for w in self.weights)
+
+    def check(self) -> None:
+        """Raise a TypeError if there are more joint values than can be listed."""
+        states = math.prod(self.sizes())
+        if states > STATES:
+            names = " and ".join(dict.fromkeys(f.site for f in self.factors))
+            raise TypeError(
+                f"an operation on the relaxed sites {names!r} has {states} joint "
+                f"values, more than {STATES}. Leave one of them out with "
+                "infer={'relax': False} or enumerate it with "
+                "infer={'enumerate': 'parallel'}, or combine fewer of them in one "
+                "integer"
+            )
+
+    def spread(self, table: Table, where: Sequence[int]) -> Table:
+        """Return the values of an operand with an axis for every factor."""
+        n = len(where)
+        order = sorted(range(n), key=lambda i: where[i])
+        if order != list(range(n)):
+            table = table.transpose(*order, *range(n, table.ndim))
+        axes = [1] * len(self.factors)
+        for size, i in zip(table.shape[:n], sorted(where), strict=True):
+            axes[i] = size
+        return table.reshape(*axes, *table.shape[n:])
+
+
+def ranked(soft: SoftIndex, rank: int) -> SoftIndex:
+    """Return a scalar operand with as many axes as the others have."""
+    missing = rank - len(soft.extent)
+    if not missing:
+        return soft
+    extent = (1,) * missing + soft.extent
+
+    def insert(x: Table, axes: int) -> Table:
+        return x.reshape(x.shape[:axes] + (1,) * missing + x.shape[axes:])
+
+    return rebuilt(
+        soft,
+        insert(soft.table, len(soft.factors)),
+        [insert(w, 1) for w in soft.weights],
+        [insert(f.ids.array, 0) for f in soft.factors],
+        extent,
+    )
+
+
+def rebuilt(
+    soft: SoftIndex,
+    table: Table,
+    weights: Sequence[Array],
+    ids: Sequence[np.ndarray],
+    extent: Sequence[int],
+) -> SoftIndex:
+    """Return a value of the same draws, in another shape."""
+    factors = tuple(
+        Factor(f.site, f.token, Known(x))
+        for f, x in zip(soft.factors, ids, strict=True)
+    )
+    return SoftIndex(held(table), tuple(weights), factors, tuple(extent))
+
+
+def held(table: Table) -> Known | Array:
+    """Return values as a soft value holds them."""
+    return Known(table) if isinstance(table, np.ndarray) else table
+
+
+def enumerate_operands(
+    function: Callable, operands: Sequence[Any], shape: Sequence[int]
+) -> tuple[Table, Joint]:
+    """Apply an elementwise function to every joint value of its operands."""
+    joint = Joint(shape)
+    rank = len(joint.shape)
+    softs = [ranked(x, rank) if is_soft(x) else x for x in operands]
+    where = [joint.add(x) if is_soft(x) else [] for x in softs]
+    joint.check()
+    tables = []
+    for x, axes in zip(softs, where, strict=True):
+        if is_soft(x):
+            table = x.table
+        else:
+            known = concrete(x)
+            table = jnp.asarray(x) if known is None else uniform(known)
+            table = table.reshape((1,) * (rank - table.ndim) + table.shape)
+        tables.append(joint.spread(table, axes))
+    full = np.broadcast_shapes(*(t.shape for t in tables))
+    tables = [_broadcast(t, full) for t in tables]
+    return run(function, *tables), joint
+
+
+def _broadcast(table: Table, shape: Sequence[int]) -> Table:
+    known = isinstance(table, np.ndarray)
+    return (np if known else jnp).broadcast_to(table, tuple(shape))
+
+
+def finish(
+    table: Table, joint: Joint, shape: Sequence[int], *, integers: bool = False
+) -> Any:
+    """Return the result: soft if it is made of integers, else the weighted sum.
+
+    Args:
+        table: Values of the result, with an axis for every factor.
+        joint: The factors.
+        shape: Shape of the result.
+        integers: Whether floats are integers, as after a cast.
+    """
+    if jnp.issubdtype(table.dtype, jnp.inexact) and not integers:
+        return contract(table, joint.weights, shape, table.dtype)
+    return simplified(table, joint.factors, joint.weights, shape)
+
+
+def simplified(
+    table: Table,
+    factors: Sequence[Factor],
+    weights: Sequence[Array],
+    shape: Sequence[int],
+) -> Any:
+    """Return a soft value without the factors on which it does not depend."""
+    factors, weights = list(factors), list(weights)
+    if isinstance(table, np.ndarray):
+        for i in reversed(range(len(factors))):
+            if (table == table.take([0], i)).all():
+                table = np.asarray(table.take(0, i))
+                del factors[i], weights[i]
+    if not factors:
+        return constant(table, shape)
+    soft = SoftIndex(held(table), tuple(weights), tuple(factors), tuple(shape))
+    crowded = math.prod(table.shape[: len(factors)]) > MERGED
+    return merged(soft) if crowded and len(factors) > 1 and soft.compact else soft
+
+
+def constant(table: Table, shape: Sequence[int]) -> Any:
+    """Return a value that is no draw: plain, or in short if it is large and known."""
+    if not isinstance(table, np.ndarray):
+        return jnp.broadcast_to(table, tuple(shape))
+    if math.prod(shape) > max(LIMIT, table.size):
+        return SoftIndex(Known(table), (), (), tuple(shape))
+    with core.set_current_trace(core.eval_trace):
+        return jnp.asarray(np.broadcast_to(table, tuple(shape)))
+
+
+# --- one factor in the place of several -----------------------------------------------
+
+
+def flat_weights(soft: SoftIndex) -> Array:
+    """Return the weights of the joint values, `(K_1 * ... * K_m,) + shape`."""
+    n = len(soft.factors)
+    total = jnp.ones((), jnp.result_type(*soft.weights))
+    for i, w in enumerate(soft.weights):
+        axes = (1,) * i + w.shape[:1] + (1,) * (n - i - 1)
+        total = total * w.reshape(axes + w.shape[1:])
+    return total.reshape((-1, *total.shape[n:]))
+
+
+def flat_table(soft: SoftIndex) -> Table:
+    """Return the joint values along one axis."""
+    n = len(soft.factors)
+    sizes = tuple(w.shape[0] for w in soft.weights)
+    table = _broadcast(soft.table, sizes + soft.table.shape[n:])
+    return table.reshape((-1, *table.shape[n:]))
+
+
+def on_support(soft: SoftIndex, support: np.ndarray) -> Array:
+    """Return the weight of each value of a support that holds all of its values."""
+    rank = len(soft.extent)
+    values = soft.table.reshape(soft.table.shape[: len(soft.factors)])
+    values = flat_table(SoftIndex(Known(values), soft.weights, soft.factors, ()))
+    weights = flat_weights(soft)
+    if np.array_equal(values, support):
+        return weights
+    rows = (support[:, None] == values).astype(weights.dtype)
+    precise = jax.lax.Precision.HIGHEST
+    total = jnp.tensordot(rows, weights, axes=1, precision=precise)
+    return total.reshape((len(support), *weights.shape[1:])) if rank else total
+
+
+def merged(soft: SoftIndex, support: np.ndarray | None = None) -> SoftIndex:
+    """Return a known value as one factor whose values differ from each other."""
+    if support is None:
+        support = np.unique(soft.table)
+    weights = on_support(soft, support)
+    table = support.reshape((-1,) + (1,) * len(soft.extent))
+    factor = fresh(named(soft), weights.shape[1:])
+    return SoftIndex(Known(table), (weights,), (factor,), soft.extent)
+
+
+def values_of(x: Any) -> np.ndarray | None:
+    """Return the few values that an operand can have, or None if they are not known."""
+    if is_soft(x):
+        return np.unique(x.table) if x.compact else None
+    known = concrete(x)
+    if known is None:
+        return None
+    values = np.unique(known)
+    return values if len(values) <= MERGED else None
+
+
+def pick(function: Callable, operands: Sequence[Any]) -> SoftIndex:
+    """Apply a function that only moves elements to operands of different draws.
+
+    Each position of the result is one position of one operand, with its weights: one
+    factor, which nothing else knows.
+    """
+    shapes = [typed(x).shape for x in operands]
+    dtype = jnp.result_type(*(w for x in operands if is_soft(x) for w in x.weights))
+    support = common_values(operands)
+    if support is None:
+        pairs = [_listed(x, dtype) for x in operands]
+        size = max(len(weights) for _, weights in pairs)
+        tables = [_padded(t, size, s) for (t, _), s in zip(pairs, shapes, strict=True)]
+        table = jax.vmap(function)(*tables)
+        weights = [_padded(w, size) for _, w in pairs]
+    else:
+        table = None
+        weights = [weights_on(x, support, dtype) for x in operands]
+    full = [
+        jnp.broadcast_to(w, (len(w), *s)) for w, s in zip(weights, shapes, strict=True)
+    ]
+    moved = jax.vmap(function)(*full)
+    shape = moved.shape[1:]
+    if support is not None:
+        table = support.reshape((-1,) + (1,) * len(shape))
+    return SoftIndex(held(table), (moved,), (fresh(named(*operands), shape),), shape)
+
+
+def common_values(operands: Sequence[Any]) -> np.ndarray | None:
+    """Return the values that operands can have together, or None if there are many."""
+    supports = [values_of(x) for x in operands]
+    known = [s for s in supports if s is not None]
+    return np.unique(np.concatenate(known)) if len(known) == len(supports) else None
+
+
+def weights_on(x: Any, support: np.ndarray, dtype: Any) -> Array:
+    """Return the weight of each value of a support, also of a known plain operand."""
+    if is_soft(x):
+        return on_support(x, support).astype(dtype)
+    known = np.asarray(concrete(x))
+    return jnp.asarray(support.reshape((-1,) + (1,) * known.ndim) == known, dtype)
+
+
+def _listed(x: Any, dtype: Any) -> tuple[Table, Array]:
+    if is_soft(x):
+        table = flat_table(x)
+        full = table.shape[:1] + x.extent
+        return jnp.broadcast_to(table, full), flat_weights(x).astype(dtype)
+    x = jnp.asarray(x)[None]
+    return x, jnp.ones(x.shape, dtype)
+
+
+def _padded(x: Table, size: int, shape: Sequence[int] | None = None) -> Array:
+    if shape is not None:
+        x = jnp.broadcast_to(x, (len(x), *shape))
+        # Any value does where the weight is zero; one of the support is never wrong.
+        more = jnp.broadcast_to(x[:1], (size - len(x), *x.shape[1:]))
+        return jnp.concatenate([x, more])
+    widths = [(0, size - len(x), 0)] + [(0, 0, 0)] * (x.ndim - 1)
+    return lax.pad(x, jnp.zeros((), x.dtype), widths)

@@ -1,0 +1,270 @@
+"""The interpreter under which a program can hold soft values.
+
+A JAX array cannot be subclassed, so the program runs under a trace that knows these
+extra values. What meets no soft value goes to the surrounding trace as it is: compiled
+code pays nothing for the interpreter.
+
+Twin: none; torch dispatches on the value itself.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from numpyro_concrete.soft_index.algebra import concrete
+from numpyro_concrete.soft_index.loops import RULES as LOOPS
+from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
+from numpyro_concrete.soft_index.value import (
+    Pieces,
+    SoftIndex,
+    is_soft,
+    refusal,
+)
+
+# The interpreter's boundary is not public in quax nor in jax: this is all of it, and
+# `Interpreter` with its trace is the only user. pyproject.toml bounds both versions.
+from jax._src import core  # isort: skip
+from quax._trace import _QuaxTrace, _QuaxTracer  # isort: skip
+
+_CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr"}
+
+
+class _SoftTracer(_QuaxTracer):
+    """A soft value in the hands of the program, which cannot read it as a number."""
+
+    __slots__ = ()
+
+    @property
+    def site(self) -> str:
+        return self.value.site  # ty: ignore[missing-attribute]
+
+    def _read(self, what: str) -> np.ndarray:
+        if isinstance(self.value, SoftIndex) and self.value.certain:
+            return np.broadcast_to(self.value.table, self.value.extent)
+        raise TypeError(refusal(self.site, what))
+
+    def __bool__(self) -> bool:
+        return bool(self._read("reading it as a truth value"))
+
+    def __int__(self) -> int:
+        return int(self._read("reading it as a Python number"))
+
+    def __float__(self) -> float:
+        return float(self._read("reading it as a Python number"))
+
+    def __index__(self) -> int:
+        return int(self._read("using it as a Python index or size"))
+
+    def __hash__(self) -> int:
+        self._read("hashing it")
+        raise TypeError("unhashable type: array")
+
+    def __format__(self, spec: str) -> str:
+        return format(self._read("writing it into a text"), spec)
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        return self._read("reading it as a NumPy array")
+
+    def item(self, *_: Any) -> Any:
+        return self._read("reading it as a Python number").item()
+
+    def tolist(self) -> Any:
+        return self._read("reading it as Python numbers").tolist()
+
+
+class _SoftTrace(_QuaxTrace):
+    """A trace in which soft values meet the rules, and others the surrounding trace."""
+
+    __slots__ = ()
+
+    def process_primitive(
+        self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any]
+    ) -> Any:
+        values = [_value(t) for t in tracers]
+        if not any(map(is_soft, values)):
+            return self._plain(primitive, values, params)
+        body = _CALLS.get(primitive.name)
+        if body is not None:
+            return self._inlined(params[body], values)
+        with core.set_current_trace(self.parent_trace):
+            rule = LOOPS.get(primitive.name)
+            if rule is None:
+                out = apply(primitive, values, params)
+            else:
+                out = rule(primitive, [whole(x) for x in values], params)
+        return self.wrapped(out)
+
+    def stage_value(self, val: Any) -> Any:
+        if isinstance(val, _SoftTracer):
+            return val
+        parent: Any = self.parent_trace
+        return parent.stage_value(val)
+
+    def process_custom_jvp_call(
+        self,
+        primitive: Any,
+        fun: Any,
+        jvp: Any,
+        tracers: Sequence[Any],
+        **params: Any,
+    ) -> Any:
+        return self._custom(primitive, (fun, jvp), tracers, params)
+
+    def process_custom_vjp_call(
+        self,
+        primitive: Any,
+        fun: Any,
+        fwd: Any,
+        bwd: Any,
+        tracers: Sequence[Any],
+        **params: Any,
+    ) -> Any:
+        return self._custom(primitive, (fun, fwd, bwd), tracers, params)
+
+    def _custom(
+        self, primitive: Any, functions: Any, tracers: Any, params: dict[str, Any]
+    ) -> Any:
+        values = [_value(t) for t in tracers]
+        if any(map(is_soft, values)):
+            # The function of the support's values, which have no derivative.
+            with core.set_current_trace(self):
+                return functions[0].call_wrapped(*self.wrapped(values))
+        params = dict(params, subfuns=functions)
+        avals = tuple(core.typeof(x) for x in values)
+        parent = self.parent_trace
+        with core.set_current_trace(parent):
+            return primitive.bind_with_trace(parent, tuple(values), avals, params)
+
+    def wrapped(self, out: Any) -> Any:
+        """Return results as values of the program."""
+        if isinstance(out, list | tuple):
+            return [self.wrapped(x) for x in out]
+        return _SoftTracer(self, out) if is_soft(out) else out
+
+    def _plain(self, primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+        # Constants stay known under jit: z == 2 then has a known value.
+        trace = self.parent_trace
+        if primitive.name in FOLDED and _small(primitive, params):
+            if all(concrete(x) is not None for x in values):
+                trace = core.eval_trace
+        elif primitive.name == "jit" and _tiny(params["jaxpr"], values):
+            return self._inlined(params["jaxpr"], values)
+        with core.set_current_trace(trace):
+            return primitive.bind(*values, **params)
+
+    def _inlined(self, jaxpr: Any, values: list[Any]) -> Any:
+        if not isinstance(jaxpr, core.ClosedJaxpr):
+            jaxpr = core.ClosedJaxpr(jaxpr, ())
+        with core.set_current_trace(self):
+            return core.jaxpr_as_fun(jaxpr)(*self.wrapped(values))
+
+
+def _small(primitive: Any, params: dict[str, Any]) -> bool:
+    if primitive.name in ("iota", "broadcast_in_dim"):
+        return int(np.prod(params["shape"])) <= 2**16
+    return True
+
+
+def _tiny(jaxpr: Any, values: Sequence[Any]) -> bool:
+    """Whether a jitted function is a few steps with constants, such as a remainder."""
+    if len(jaxpr.jaxpr.eqns) > 16:
+        return False
+    known = (concrete(x) for x in values)
+    return all(x is not None and x.size <= 16 for x in known)
+
+
+def _value(x: Any) -> Any:
+    return x.value if isinstance(x, _SoftTracer) else x
+
+
+def whole(x: Any) -> Any:
+    """Return a value that is in pieces as one."""
+    return joined(x) if isinstance(x, Pieces) else x
+
+
+def read(x: Any) -> Any:
+    """Return what an interpreter's value is, whichever interpreter made it."""
+    return whole(_value(x))
+
+
+class Interpreter:
+    """The trace under which a program can hold soft values; a context manager.
+
+    Example:
+        >>> from numpyro_concrete.soft_index import soft_index
+        >>> with Interpreter() as interpreter:
+        ...     z = interpreter.lift(soft_index("z", [0, 1], jnp.array([0.75, 0.25])))
+        ...     result = interpreter.lower(2.0 * z)
+        >>> float(result)
+        0.5
+    """
+
+    def __enter__(self) -> "Interpreter":
+        self._take = core.take_current_trace()
+        self._trace = _SoftTrace(self._take.__enter__(), core.TraceTag())
+        self._set = core.set_current_trace(self._trace)
+        self._set.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._set.__exit__(*error)
+        self._take.__exit__(*error)
+
+    def outside(self) -> Any:
+        """Return a context manager for work in the surrounding trace."""
+        return core.set_current_trace(self._trace.parent_trace)
+
+    def lift(self, tree: Any) -> Any:
+        """Return soft values as values that the program can compute with."""
+        return jax.tree.map(
+            lambda x: _SoftTracer(self._trace, x) if is_soft(x) else x,
+            tree,
+            is_leaf=is_soft,
+        )
+
+    def drop(self, tree: Any) -> Any:
+        """Return the values of the program with soft values in the place of tracers."""
+        if not any(self.is_soft(x) for x in jax.tree.leaves(tree)):
+            return tree
+        with self.outside():
+            return jax.tree.map(read, tree)
+
+    def is_soft(self, x: Any) -> bool:
+        """Tell whether a value of the program is soft."""
+        return isinstance(x, _SoftTracer)
+
+    def lower(self, tree: Any) -> Any:
+        """Return the values of the program as plain arrays: soft ones as their mean."""
+        if not any(self.is_soft(x) for x in jax.tree.leaves(tree)):
+            return tree
+        with self.outside():
+            return jax.tree.map(plain, tree)
+
+
+def plain(x: Any) -> Any:
+    """Return a value of the program as plain numbers: a constant, or the mean."""
+    soft = read(x)
+    if not is_soft(soft):
+        return x
+    if isinstance(soft, SoftIndex) and soft.certain:
+        return soft.materialise()
+    return soft.number()
+
+
+def evaluate(function: Callable, *args: Any) -> Any:
+    """Return what a function gives for soft values, outside of any program.
+
+    Args:
+        function: A function of JAX.
+        args: Its arguments, of which some are soft.
+
+    Example:
+        >>> from numpyro_concrete.soft_index import soft_index
+        >>> z = soft_index("z", [0, 1], jnp.array([0.75, 0.25]))
+        >>> float(evaluate(jnp.exp, evaluate(lambda z: 0 * z, z)))
+        1.0
+    """
+    with Interpreter() as interpreter:
+        return interpreter.drop(function(*interpreter.lift(args)))

@@ -1,0 +1,499 @@
+"""Reading and writing at soft indices: gather, dynamic slices, scatter.
+
+Twin: ``pyro_concrete.soft_index``.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from numpyro_concrete.soft_index.algebra import (
+    Joint,
+    Table,
+    common_values,
+    concrete,
+    finish,
+    flat_weights,
+    held,
+    on_support,
+    pick,
+    ranked,
+    rebuilt,
+    run,
+    simplified,
+    typed,
+    uniform,
+    values_of,
+    weights_on,
+)
+from numpyro_concrete.soft_index.value import (
+    Factor,
+    Known,
+    Pieces,
+    SoftIndex,
+    SoftNumber,
+    bounded,
+    fresh,
+    is_soft,
+    named,
+    refusal,
+)
+
+
+def shapes_of(soft: SoftIndex, function: Callable, known: bool = True) -> Any:
+    """Apply a function that only moves elements to one value.
+
+    Args:
+        soft: The value.
+        function: What it does to an array of the value's shape; one array or several.
+        known: Whether the function is known while tracing, so that draws keep their
+            identity.
+    """
+    rows = range(math.prod(soft.extent))
+    places = np.array(rows, int).reshape(soft.extent)
+    shapes = jax.eval_shape(function, places)
+    several = isinstance(shapes, list | tuple)
+    shapes = list(shapes) if several else [shapes]
+    parts = [_part(soft, function, i if several else None, s.shape, known)
+             for i, s in enumerate(shapes)]  # fmt: skip
+    return parts if several else parts[0]
+
+
+def _part(
+    soft: SoftIndex,
+    function: Callable,
+    i: int | None,
+    shape: tuple[int, ...],
+    known: bool,
+) -> SoftIndex:
+    def one(x: Table) -> Array:
+        return function(x) if i is None else function(x)[i]
+
+    def move(x: Table, lead: int) -> Table:
+        return moved(one, x, lead, soft.extent, len(shape))
+
+    table = move(soft.table, len(soft.factors))
+    weights = [move(w, 1) for w in soft.weights]
+    if known:
+        ids = [move(f.ids.array, 0) for f in soft.factors]
+        return rebuilt(soft, table, weights, ids, shape)
+    factors = [fresh(f.site, w.shape[1:])
+               for f, w in zip(soft.factors, weights, strict=True)]  # fmt: skip
+    return SoftIndex(held(table), tuple(weights), tuple(factors), shape)
+
+
+def moved(
+    function: Callable, x: Table, lead: int, shape: Sequence[int], rank: int
+) -> Table:
+    """Apply a function that only moves elements behind leading axes."""
+    if math.prod(x.shape[lead:]) == 1:
+        return x.reshape(x.shape[:lead] + (1,) * rank)
+    broadcast = np.broadcast_to if isinstance(x, np.ndarray) else jnp.broadcast_to
+    head = x.shape[:lead]
+    flat = broadcast(x, (*head, *shape)).reshape(math.prod(head), *shape)
+    out = run(jax.vmap(function), flat)
+    return out.reshape(head + out.shape[1:])
+
+
+# --- reading --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How an operation reads a table at indices.
+
+    Args:
+        at: Reads at indices `batch + (n,)`.
+        rows: Reads at indices `(K, n)`: `(K,) + window`; None if they have a batch.
+        window: Axes of the result that come from the table; the others are the batch.
+        shape: Shape of the result.
+    """
+
+    at: Callable
+    rows: Callable | None
+    window: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The part of the result's shape that comes from the indices."""
+        return tuple(n for a, n in enumerate(self.shape) if a not in self.window)
+
+    def spaced(self, x: Table, lead: int) -> Table:
+        """Return an array over the batch with axes of size one for the window."""
+        return x.reshape(x.shape[:lead] + self._spaced(x.shape[lead:]))
+
+    def _spaced(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        left = iter(sizes)
+        return tuple(
+            1 if a in self.window else next(left) for a in range(len(self.shape))
+        )
+
+
+def _gather(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    operand, indices = values
+    if not is_soft(indices):
+        known = concrete(indices)
+        index = indices if known is None else known
+
+        # A draw has no value that stands for "out of range".
+        clipped = {**params, "mode": lax.GatherScatterMode.CLIP}
+        if params["mode"] != lax.GatherScatterMode.FILL_OR_DROP:
+            clipped = params
+
+        def function(x: Table) -> Array:
+            return primitive.bind(x, index, **clipped)
+
+        return shapes_of(operand, function, known is not None)
+    parts = components(indices)
+    out = jax.eval_shape(
+        lambda x, i: primitive.bind(x, i, **params),
+        *(jax.ShapeDtypeStruct(typed(x).shape, typed(x).dtype) for x in values),
+    )
+    dims = params["dimension_numbers"]
+    window = len(dims.offset_dims)
+    kept = {k: params[k] for k in ("slice_sizes", "mode", "fill_value") if k in params}
+    flat = dims._replace(offset_dims=tuple(range(1, 1 + window)))
+    reading = Reading(
+        lambda x, i: primitive.bind(x, i, **params),
+        None
+        if dims.operand_batching_dims
+        else lambda x, i: lax.gather(x, i, flat, **kept),
+        tuple(map(int, dims.offset_dims)),
+        out.shape,
+    )
+    return read(operand, parts, reading, primitive.name)
+
+
+def _dynamic_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    operand, *starts = values
+    if not any(map(is_soft, starts)):
+        known = all(concrete(s) is not None for s in starts)
+        return shapes_of(operand, lambda x: primitive.bind(x, *starts, **params), known)
+    sizes = params["slice_sizes"]
+
+    def at(x: Table, index: Table) -> Array:
+        return lax.dynamic_slice(x, [index[i] for i in range(len(sizes))], sizes)
+
+    n = len(sizes)
+    dims = lax.GatherDimensionNumbers(tuple(range(1, n + 1)), (), tuple(range(n)))
+
+    def rows(x: Table, index: Table) -> Array:
+        clip = lax.GatherScatterMode.CLIP
+        return lax.gather(x, index, dims, slice_sizes=sizes, mode=clip)
+
+    reading = Reading(at, rows, tuple(range(n)), tuple(sizes))
+    return read(operand, starts, reading, primitive.name)
+
+
+def components(indices: Any) -> list[Any]:
+    """Return an array of indices as one array for each axis that it addresses."""
+    if isinstance(indices, Pieces) and indices.axis == len(indices.aval().shape) - 1:
+        return [c for part in indices.parts for c in components(part)]
+    if isinstance(indices, Pieces):
+        from numpyro_concrete.soft_index.rules import joined
+
+        indices = joined(indices)
+    n = typed(indices).shape[-1]
+    known = concrete(indices)
+    if known is not None:
+        return [known[..., i] for i in range(n)]
+    if not is_soft(indices):
+        return [indices[..., i] for i in range(n)]
+    return [_component(indices, i) for i in range(n)]
+
+
+def _component(soft: SoftIndex, i: int) -> Any:
+    part = shapes_of(soft, lambda x: lax.index_in_dim(x, i, -1, keepdims=False))
+    return simplified(part.table, part.factors, part.weights, part.extent)
+
+
+def _table_of(x: Any, joint: Joint, where: Sequence[int]) -> Table:
+    if is_soft(x):
+        return joint.spread(x.table, where)
+    known = concrete(x)
+    table = jnp.asarray(x) if known is None else uniform(known)
+    missing = len(joint.shape) - table.ndim
+    return joint.spread(table.reshape((1,) * missing + table.shape), [])
+
+
+def joint_indices(
+    parts: Sequence[Any], batch: Sequence[int]
+) -> tuple[list[Table], Joint]:
+    """Return the joint values of the indices of several axes."""
+    joint = Joint(batch)
+    parts = [ranked(x, len(batch)) if is_soft(x) else x for x in parts]
+    where = [joint.add(x) if is_soft(x) else [] for x in parts]
+    joint.check()
+    tables = [_table_of(x, joint, w) for x, w in zip(parts, where, strict=True)]
+    return tables, joint
+
+
+def stacked(tables: Sequence[Table], shape: Sequence[int]) -> Table:
+    """Return indices `shape + (n,)`, known if all of them are."""
+    known = all(isinstance(t, np.ndarray) for t in tables)
+    xp = np if known else jnp
+    dtype = jnp.result_type(*(t.dtype for t in tables))
+    full = [xp.broadcast_to(t, tuple(shape)).astype(dtype) for t in tables]
+    return xp.stack(full, -1)
+
+
+def read(operand: Any, parts: Sequence[Any], reading: Reading, name: str) -> Any:
+    """Return what is found at soft indices.
+
+    Args:
+        operand: The table, plain or soft.
+        parts: Indices of each axis, of the shape of the batch.
+        reading: How to read.
+        name: Name of the operation, for errors.
+    """
+    if is_soft(operand):
+        return _read_soft(operand, parts, reading, name)
+    tables, joint = joint_indices(parts, reading.batch)
+    sizes = joint.sizes()
+    lead = len(sizes)
+    constant = all(math.prod(t.shape[lead:]) == 1 for t in tables)
+    if constant and reading.rows is not None:
+        index = stacked([t.reshape(t.shape[:lead]) for t in tables], sizes)
+        index = index.reshape(-1, len(tables))
+        rows = _read(reading.rows, operand, index)
+        if jnp.issubdtype(rows.dtype, jnp.inexact):
+            return _weighted_rows(rows, joint, reading)
+        table = rows.reshape(sizes + _window_only(rows.shape[1:], reading))
+    else:
+        index = stacked(tables, sizes + reading.batch)
+        index = index.reshape(math.prod(sizes), *reading.batch, len(tables))
+        table = _read(jax.vmap(reading.at, (None, 0)), operand, index)
+        table = table.reshape(sizes + reading.shape)
+    spaced = Joint(reading.shape)
+    spaced.weights = [reading.spaced(w, 1) for w in joint.weights]
+    spaced.factors = [
+        Factor(f.site, f.token, Known(reading.spaced(f.ids.array, 0)))
+        for f in joint.factors
+    ]
+    return finish(table, spaced, reading.shape)
+
+
+def _read(function: Callable, operand: Any, index: Table) -> Table:
+    known = concrete(operand)
+    if known is None or jnp.issubdtype(known.dtype, jnp.inexact):
+        return function(operand, jnp.asarray(index))
+    return run(lambda i: function(known, i), index)
+
+
+def _window_only(window: Sequence[int], reading: Reading) -> tuple[int, ...]:
+    left = iter(window)
+    rank = len(reading.shape)
+    return tuple(next(left) if a in reading.window else 1 for a in range(rank))
+
+
+def _weighted_rows(rows: Array, joint: Joint, reading: Reading) -> Array:
+    """Return the weighted sum of a few rows, by one matrix product."""
+    soft = SoftIndex(
+        Known(np.zeros(())), tuple(joint.weights), tuple(joint.factors), joint.shape
+    )
+    weights = flat_weights(soft)
+    finite, restore = bounded(rows, 1)
+    dtype = jnp.result_type(weights.dtype, rows.dtype)
+    total = jnp.tensordot(
+        weights.astype(dtype),
+        finite.astype(dtype),
+        axes=(0, 0),
+        precision=lax.Precision.HIGHEST,
+    )
+    total = restore(total).astype(rows.dtype)
+    # The batch comes first: its axes, then the window's, go where the result has them.
+    rank = len(reading.shape)
+    order = [a for a in range(rank) if a not in reading.window] + list(reading.window)
+    total = total.transpose(*np.argsort(np.array(order, int))) if rank else total
+    return jnp.broadcast_to(total, reading.shape)
+
+
+def _read_soft(
+    operand: SoftIndex, parts: Sequence[Any], reading: Reading, name: str
+) -> SoftIndex:
+    """Return what is found in soft integers: their weights, read like floats."""
+    if isinstance(operand, SoftNumber):
+        raise TypeError(refusal(named(operand, *parts), name))
+    support = values_of(operand)
+    site = named(operand, *parts)
+    if support is None:
+        operation = f"{name} in values that are known only at run time"
+        raise TypeError(refusal(site, operation))
+    weights = on_support(operand, support)
+    weights = jnp.broadcast_to(weights, weights.shape[:1] + operand.extent)
+    weights = jax.vmap(lambda w: read(w, parts, reading, name))(weights)
+    table = support.reshape((-1,) + (1,) * len(reading.shape))
+    factor = fresh(site, reading.shape)
+    return SoftIndex(Known(table), (weights,), (factor,), reading.shape)
+
+
+# --- writing --------------------------------------------------------------------------
+
+
+def _write_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    """Write a plain slice at a soft place: the whole operation at each place."""
+    operand, update, *starts = values
+    if is_soft(operand) or is_soft(update):
+        raise TypeError(refusal(named(*values), primitive.name))
+    tables, joint = joint_indices(starts, ())
+    sizes = joint.sizes()
+    index = stacked(tables, sizes).reshape(math.prod(sizes), len(tables))
+
+    def write(i: Array) -> Array:
+        starts_ = [i[a] for a in range(len(tables))]
+        return primitive.bind(operand, update, *starts_, **params)
+
+    shape = typed(operand).shape
+    table = jax.vmap(write)(jnp.asarray(index)).reshape(sizes + shape)
+    spaced = Joint(shape)
+    ones = (1,) * len(shape)
+    spaced.weights = [w.reshape(w.shape[:1] + ones) for w in joint.weights]
+    spaced.factors = [
+        Factor(f.site, f.token, Known(f.ids.array.reshape(ones))) for f in joint.factors
+    ]
+    return finish(table, spaced, shape)
+
+
+def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    operand, indices, updates = values
+    adds = primitive.name != "scatter"
+    floats = jnp.issubdtype(typed(operand).dtype, jnp.inexact)
+    if not is_soft(indices):
+        if not adds and not floats:
+            return pick(lambda x, u: _set(x, indices, u, params), [operand, updates])
+        return _as_numbers(primitive, values, params, floats)
+    places = Places(indices, typed(operand).shape, params)
+    if adds:
+        total = places.add(_mean(operand, places), _mean(updates, places))
+        if floats:
+            return total.astype(typed(operand).dtype)
+        return SoftNumber(total, named(*values))
+    if not places.distinct:
+        raise TypeError(
+            refusal(named(*values), "writing at several places that may coincide")
+        )
+    if floats:
+        result = places.set(_mean(operand, places), _mean(updates, places))
+        return result.astype(typed(operand).dtype)
+    support = common_values([operand, updates])
+    if support is None:
+        raise TypeError(refusal(named(*values), primitive.name))
+    full = [
+        jnp.broadcast_to(
+            weights_on(x, support, places.dtype), (len(support), *typed(x).shape)
+        )
+        for x in (operand, updates)
+    ]
+    weights = jax.vmap(places.set)(*full)
+    shape = typed(operand).shape
+    table = support.reshape((-1,) + (1,) * len(shape))
+    factor = fresh(named(*values), shape)
+    return SoftIndex(Known(table), (weights,), (factor,), shape)
+
+
+def _mean(x: Any, places: "Places") -> Array:
+    x = x.number() if is_soft(x) else jnp.asarray(x)
+    return x.astype(jnp.result_type(x.dtype, places.dtype))
+
+
+def _as_numbers(
+    primitive: Any, values: list[Any], params: dict[str, Any], floats: bool
+) -> Any:
+    """Write soft values at plain places as numbers."""
+    operand, indices, updates = values
+    softs = [x for x in (operand, updates) if is_soft(x)]
+    dtype = jnp.result_type(*(x.number() for x in softs))
+    if floats:
+        dtype = typed(operand).dtype
+    new = [(x.number() if is_soft(x) else jnp.asarray(x)).astype(dtype)
+           for x in (operand, updates)]  # fmt: skip
+    write = lax.scatter_add if primitive.name != "scatter" else lax.scatter
+    kept = {k: params[k] for k in ("indices_are_sorted", "unique_indices", "mode")}
+    dims = params["dimension_numbers"]
+    result = write(new[0], indices, new[1], dims, **kept)
+    return result if floats else SoftNumber(result, named(*values))
+
+
+def _set(x: Array, indices: Any, updates: Array, params: dict[str, Any]) -> Array:
+    kept = {k: params[k] for k in ("indices_are_sorted", "unique_indices", "mode")}
+    dims = params["dimension_numbers"]
+    return lax.scatter(x, jnp.asarray(indices), updates, dims, **kept)
+
+
+class Places:
+    """Soft places to write at: every joint value of the indices, with its weight."""
+
+    def __init__(
+        self, indices: Any, shape: Sequence[int], params: dict[str, Any]
+    ) -> None:
+        self.dims = params["dimension_numbers"]
+        self.mode = params["mode"]
+        self.shape = tuple(shape)
+        parts = components(indices)
+        self.batch = typed(indices).shape[:-1]
+        tables, joint = joint_indices(parts, self.batch)
+        sizes = joint.sizes()
+        full = stacked(tables, sizes + self.batch)
+        states = math.prod(sizes)
+        self.index = jnp.asarray(full.reshape(states, *self.batch, len(parts)))
+        soft = SoftIndex(
+            Known(np.zeros(())), tuple(joint.weights), tuple(joint.factors), joint.shape
+        )
+        weights = flat_weights(soft)
+        self.weights = jnp.broadcast_to(weights, (states, *self.batch))
+        self.dtype = self.weights.dtype
+        self.distinct = self._distinct(parts)
+
+    def _distinct(self, parts: Sequence[Any]) -> bool:
+        """Whether no two places coincide, whatever the soft indices are."""
+        batched = self.dims.scatter_indices_batching_dims
+        apart = [concrete(x) for x in parts]
+        grids = [np.broadcast_to(x, self.batch) for x in apart if x is not None]
+        grids += [g for a, g in enumerate(np.indices(self.batch)) if a in batched]
+        if math.prod(self.batch) <= 1:
+            return True
+        if not grids:
+            return False
+        rows = np.stack([g.reshape(-1) for g in grids], -1)
+        return len(np.unique(rows, axis=0)) == len(rows)
+
+    def add(self, operand: Array, updates: Array) -> Array:
+        """Add to each place its update times its weight."""
+        window = self.dims.update_window_dims
+        left = iter(self.batch)
+        spaced = [1 if a in window else next(left) for a in range(updates.ndim)]
+        weights = self.weights.reshape(-1, *spaced)
+        dims = self.dims._replace(
+            update_window_dims=tuple(a + 1 for a in window),
+            scatter_indices_batching_dims=tuple(
+                a + 1 for a in self.dims.scatter_indices_batching_dims
+            ),
+        )
+        return lax.scatter_add(
+            operand, self.index, weights * updates, dims, mode=self.mode
+        )
+
+    def set(self, operand: Array, updates: Array) -> Array:
+        """Replace at each place, as far as its weight goes."""
+        zeros = jnp.zeros(self.shape, self.dtype)
+        hit = self.add(zeros, jnp.ones(updates.shape, self.dtype))
+        # What is replaced for sure may have been infinite.
+        old = jnp.where(hit == 1, 0, operand) * (1 - hit)
+        return old + self.add(zeros.astype(operand.dtype), updates)
+
+
+RULES: dict[str, Callable] = {
+    "gather": _gather,
+    "dynamic_slice": _dynamic_slice,
+    "write_slice": _write_slice,
+    "scatter": _scatter,
+    "scatter-add": _scatter,
+    "scatter_add": _scatter,
+}

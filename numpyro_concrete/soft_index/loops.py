@@ -1,0 +1,383 @@
+"""Soft values in loops and branches: cond, while and scan.
+
+A loop's carry has one form for every step. An integer that becomes soft is soft from
+the start, with all its weight on its value; a carried value has one factor, over the
+values that it takes in any step.
+
+Twin: none; Python's loops run as they are in torch.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax._src import core
+
+from numpyro_concrete.soft_index.algebra import concrete, merged, typed, values_of
+from numpyro_concrete.soft_index.rules import apply
+from numpyro_concrete.soft_index.value import (
+    Factor,
+    Known,
+    SoftIndex,
+    SoftNumber,
+    fresh,
+    is_soft,
+    named,
+    new_token,
+    positions,
+    refusal,
+)
+
+_PASSES = 6
+_GROWS = (
+    "site '{}' is relaxed, and a loop carries an integer whose possible values grow "
+    "with every step. Carry it as a float (1.0 * value), or leave the site out with "
+    "infer={{'relax': False}}"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What a carried value is in every step.
+
+    Args:
+        site: Sites that it depends on; empty if it is plain.
+        support: The integers that it can be; None if it is a number with a guard.
+        open: Whether its first value is not known, and takes a place of its own.
+        dtype: Type of the weights.
+        token: Identity of its draws inside of the loop.
+    """
+
+    site: str = ""
+    support: Known | None = None
+    open: bool = False
+    dtype: Any = None
+    token: Any = None
+
+    def join(self, x: Any, first: bool = False) -> "Form":
+        """Return the form that can hold one more value, which comes from a step.
+
+        Args:
+            x: The value, soft or plain.
+            first: Whether it comes from a step that saw a plain carry: its values may
+                be known when the carry is soft.
+        """
+        if not is_soft(x) or _inexact(x):
+            return self
+        new = dataclasses.replace(
+            self, site=self.site or named(x), dtype=self.dtype or _float_type(x)
+        )
+        if isinstance(x, SoftNumber) or (self.site and self.support is None):
+            return dataclasses.replace(new, support=None)
+        values = _values(x, first)
+        if self.support is not None:
+            values = np.union1d(values, self.support.array)
+        return dataclasses.replace(new, support=Known(values))
+
+    def start(self, x: Any) -> "Form":
+        """Return the form that can hold the first value too."""
+        if not self.site or self.support is None or is_soft(x):
+            return self.join(x)
+        known = concrete(x)
+        if known is None:
+            return dataclasses.replace(self, open=True)
+        values = np.union1d(self.support.array, known).astype(known.dtype)
+        return dataclasses.replace(self, support=Known(values))
+
+    def enter(self, x: Any) -> Any:
+        """Return a value in this form."""
+        if not self.site:
+            return x.number().astype(typed(x).dtype) if is_soft(x) else x
+        if self.support is None:
+            number = x.number() if is_soft(x) else jnp.asarray(x)
+            return SoftNumber(number.astype(self.dtype), self.site)
+        shape, dtype = typed(x).shape, typed(x).dtype
+        support = self.support.array.astype(dtype)
+        values = support.reshape((-1,) + (1,) * len(shape))
+        weights, last = self._weights(x, support, values)
+        weights = jnp.broadcast_to(weights, weights.shape[:1] + shape)
+        factor = Factor(self.site, self.token, positions(shape))
+        table = Known(values)
+        if self.open:
+            rows = jnp.broadcast_to(values, values.shape[:1] + shape)
+            table = jnp.concatenate([rows, jnp.broadcast_to(last, (1, *shape))])
+        weights = weights.astype(self.dtype)
+        return SoftIndex(table, (weights,), (factor,), shape)
+
+    def _weights(
+        self, x: Any, support: np.ndarray, values: np.ndarray
+    ) -> tuple[Array, Any]:
+        """The weights of a value, and what stands in the place of its own."""
+        own = values[:1]
+        if not is_soft(x):
+            known = concrete(x)
+            weights = jnp.asarray(values == (x if known is None else known), self.dtype)
+            if known is None:
+                # All its weight is on its own place, in the support or not.
+                weights = jnp.zeros((len(values), *typed(x).shape), self.dtype)
+                return _one_more(weights, 1), jnp.asarray(x)
+            return (_one_more(weights, 0) if self.open else weights), own
+        if not x.compact:
+            return x.weights[0], x.table[-1:]  # it is in this form already
+        if not np.isin(x.table, support).all():
+            raise NotImplementedError(_GROWS.format(named(x)))
+        weights = merged(x, support).weights[0]
+        return (_one_more(weights, 0) if self.open else weights), own
+
+
+def _one_more(weights: Array, value: float) -> Array:
+    row = jnp.full((1, *weights.shape[1:]), value, weights.dtype)
+    return jnp.concatenate([weights, row])
+
+
+def _inexact(x: Any) -> bool:
+    return jnp.issubdtype(typed(x).dtype, jnp.inexact)
+
+
+def _float_type(x: Any) -> Any:
+    if isinstance(x, SoftNumber):
+        return x.value.dtype
+    return jnp.result_type(*(w.dtype for w in x.weights))
+
+
+def _values(x: SoftIndex, first: bool) -> np.ndarray:
+    support = values_of(x)
+    if support is None and x.known:
+        support = np.unique(x.table)
+    if support is None and first:
+        return np.zeros(0, x.table.dtype)
+    if support is None:
+        raise NotImplementedError(
+            f"site {named(x)!r} is relaxed, and a loop carries an integer made of it "
+            "whose values are known only at run time. Carry a float, or leave the site "
+            "out with infer={'relax': False}"
+        )
+    return support
+
+
+def settled(step: Callable, init: Sequence[Any]) -> list[Form]:
+    """Return the forms that a loop's carry has in every step.
+
+    Args:
+        step: Takes the carry and returns it after one step; runs without effects.
+        init: The first carry, of which some may be soft.
+
+    Raises:
+        NotImplementedError: If its values grow from step to step; it names the sites.
+    """
+    forms = [Form(token=new_token()).join(x) for x in init]
+    for i in range(_PASSES):
+        started = [f.start(x) for f, x in zip(forms, init, strict=True)]
+        entered = [f.enter(x) for f, x in zip(started, init, strict=True)]
+        # The first step sees plain integers that are known; later ones do not.
+        out = jax.eval_shape(step, entered) if i else _shapes(step, entered)
+        new = [f.join(_closed(f, x), not i) for f, x in zip(started, out, strict=True)]
+        if i and new == started:
+            return started
+        forms = new
+    names = " and ".join(dict.fromkeys(f.site for f in forms if f.site))
+    raise NotImplementedError(_GROWS.format(names))
+
+
+def _shapes(step: Callable, carry: list[Any]) -> list[Any]:
+    return jax.eval_shape(lambda: step(carry))
+
+
+def _closed(form: Form, x: Any) -> Any:
+    """The carry as it was, if a step hands on one with a place of its own."""
+    own = form.open and isinstance(x, SoftIndex) and not x.known
+    if own and [f.token for f in x.factors] == [form.token]:
+        support = _array(form.support).reshape((-1,) + (1,) * len(x.extent))
+        return SoftIndex(Known(support), x.weights, x.factors, x.extent)
+    return x
+
+
+def _array(support: Known | None) -> np.ndarray:
+    return np.zeros(0) if support is None else support.array
+
+
+def left(form: Form, x: Any) -> Any:
+    """A carried value after the loop: draws that nothing else knows."""
+    if not isinstance(x, SoftIndex):
+        return x
+    return SoftIndex(x.values, x.weights, (fresh(form.site, x.extent),), x.extent)
+
+
+# --- sequences ------------------------------------------------------------------------
+
+
+def split_time(xs: Sequence[Any]) -> list[Any]:
+    """Return sequences whose steps `lax.scan` can take apart."""
+    tokens: dict[Any, Any] = {}
+    return [_split(x, tokens) if isinstance(x, SoftIndex) else x for x in xs]
+
+
+def _split(soft: SoftIndex, tokens: dict[Any, Any]) -> SoftIndex:
+    extent = soft.extent[1:]
+    n, time = len(soft.factors), soft.extent[0]
+
+    def first(x: Any, lead: int) -> Array:
+        x = jnp.broadcast_to(x, (*x.shape[:lead], time, *x.shape[lead + 1 :]))
+        return jnp.moveaxis(x, lead, 0)
+
+    factors = [
+        Factor(
+            f.site,
+            tokens.setdefault((f.token, f.ids), new_token()),
+            positions(w.shape[2:]),
+        )
+        for f, w in zip(soft.factors, soft.weights, strict=True)
+    ]
+    weights = tuple(first(w, 1) for w in soft.weights)
+    if soft.known and soft.table.shape[n] == 1:
+        values = Known(soft.table.squeeze(n))
+    else:
+        values = first(jnp.asarray(soft.table), n)
+    return SoftIndex(values, weights, tuple(factors), extent)
+
+
+def join_time(ys: Sequence[Any], time: int, start: int) -> list[Any]:
+    """Return the sequences that `lax.scan` made of the soft results of its steps.
+
+    Args:
+        ys: Soft results with the time axis first in all their arrays, or plain arrays.
+        time: Number of steps.
+        start: Draws with a smaller token were there before the loop.
+    """
+    tokens: dict[Any, Any] = {}
+    return [_join(y, time, start, tokens) if is_soft(y) else y for y in ys]
+
+
+def _join(
+    soft: Any, time: int, start: int, tokens: dict[Any, Any]
+) -> SoftIndex | SoftNumber:
+    if isinstance(soft, SoftNumber):
+        return soft
+    n = len(soft.factors)
+    if soft.known:
+        table = soft.table
+        values = Known(table.reshape((*table.shape[:n], 1, *table.shape[n:])))
+    else:
+        values = jnp.moveaxis(soft.table, 0, n)
+    factors = []
+    for f in soft.factors:
+        ids = f.ids.array[None]
+        token = f.token
+        if token >= start:
+            token = tokens.setdefault(token, new_token())
+            steps = np.arange(time).reshape((-1,) + (1,) * (ids.ndim - 1))
+            ids = steps * 2**32 + ids
+        factors.append(Factor(f.site, token, Known(ids)))
+    weights = tuple(jnp.moveaxis(w, 0, 1) for w in soft.weights)
+    return SoftIndex(values, weights, tuple(factors), (time, *soft.extent))
+
+
+# --- the primitives -------------------------------------------------------------------
+
+
+def under_interpreter(function: Callable) -> Callable:
+    """Return a function of soft and plain values that runs under an interpreter."""
+    from numpyro_concrete.soft_index.interpreter import Interpreter
+
+    def run(*args: Any) -> list[Any]:
+        with Interpreter() as interpreter:
+            out = function(*interpreter.lift(list(args)))
+            return interpreter.drop(list(out))
+
+    return run
+
+
+def _scan(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
+    consts, init, xs = unpacked(values, params)
+    body = under_interpreter(core.jaxpr_as_fun(params["jaxpr"]))
+    start = new_token()
+    sequences = split_time(xs)
+    n = len(init)
+
+    def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
+        out = body(*consts, *carry, *x)
+        return out[:n], out[n:]
+
+    one = _first(sequences)
+    forms = settled(lambda carry: step(carry, one())[0], init)
+
+    def stable(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
+        carry, y = step(carry, x)
+        return [f.enter(c) for f, c in zip(forms, carry, strict=True)], y
+
+    entered = [f.enter(x) for f, x in zip(forms, init, strict=True)]
+    kept = {k: params[k] for k in ("length", "reverse", "unroll")}
+    carry, ys = lax.scan(stable, entered, sequences, **kept)
+    after = [left(f, c) for f, c in zip(forms, carry, strict=True)]
+    return after + join_time(ys, params["length"], start)
+
+
+def unpacked(values: list[Any], params: dict[str, Any]) -> tuple[list, list, list]:
+    """Return the constants, the first carry and the sequences of a scan."""
+    from quax._compat import unpack_scan_args
+
+    consts, init, xs = unpack_scan_args(values, params)
+    return list(consts), list(init), list(xs)
+
+
+def _first(sequences: list[Any]) -> Callable[[], list[Any]]:
+    """Make the elements of one step, for their shapes only."""
+
+    def zeros() -> list[Any]:
+        return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), sequences)
+
+    return zeros
+
+
+def _while(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
+    n, m = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    asks = under_interpreter(core.jaxpr_as_fun(params["cond_jaxpr"]))
+    body = under_interpreter(core.jaxpr_as_fun(params["body_jaxpr"]))
+    init = values[m:]
+
+    def step(carry: list[Any]) -> list[Any]:
+        return body(*values[n:m], *carry)
+
+    forms = settled(step, init)
+
+    def stable(carry: list[Any]) -> list[Any]:
+        return [f.enter(c) for f, c in zip(forms, step(carry), strict=True)]
+
+    def goes_on(carry: list[Any]) -> Array:
+        (more,) = asks(*values[:n], *carry)
+        if is_soft(more):
+            raise TypeError(refusal(named(more), "ending a loop by it"))
+        return more
+
+    entered = [f.enter(x) for f, x in zip(forms, init, strict=True)]
+    carry = lax.while_loop(goes_on, stable, entered)
+    return [left(f, c) for f, c in zip(forms, carry, strict=True)]
+
+
+def _cond(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
+    which, *operands = values
+    functions = [under_interpreter(core.jaxpr_as_fun(j)) for j in params["branches"]]
+    if not is_soft(which):
+        shapes = [jax.eval_shape(f, *operands) for f in functions]
+        trees = {jax.tree.structure(s) for s in shapes}
+        if len(trees) == 1 and not any(map(is_soft, shapes[0])):
+            return list(lax.switch(which, functions, *operands))
+    cases = [f(*operands) for f in functions]
+    return [chosen(which, each) for each in zip(*cases, strict=True)]
+
+
+def chosen(which: Any, cases: Sequence[Any]) -> Any:
+    """Return the result of the branch that a soft or plain index stands for."""
+    if not is_soft(which) and not any(map(is_soft, cases)):
+        return lax.select_n(which, *cases)
+    shape = typed(cases[0]).shape
+    if not is_soft(which):
+        which = jnp.broadcast_to(which, shape)
+    return apply(lax.select_n_p, [which, *cases], {})
+
+
+RULES: dict[str, Callable] = {"scan": _scan, "while": _while, "cond": _cond}

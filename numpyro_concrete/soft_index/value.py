@@ -1,0 +1,366 @@
+"""SoftIndex and SoftNumber: what a program holds in the place of an integer.
+
+Twin: ``pyro_concrete.soft_index``.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax._src import core
+from jax.typing import ArrayLike
+
+from numpyro_concrete.soft_index.operators import Operators
+
+_tokens = itertools.count()
+
+
+def refusal(site: str, operation: str) -> str:
+    """Return the message for an operation that has no relaxation.
+
+    Args:
+        site: Name of the relaxed site.
+        operation: What the program tried to do with its value.
+
+    Example:
+        >>> print(refusal("z", "sort"))
+        site 'z' is relaxed: its value lies between integers, and sort would round ...
+    """
+    return (
+        f"site {site!r} is relaxed: its value lies between integers, and {operation} "
+        "would round it and lose the gradient. Leave the site out with "
+        "infer={'relax': False} or enumerate it with infer={'enumerate': 'parallel'}; "
+        "or, where the relaxed number itself is meant, take it with 1.0 * value"
+    )
+
+
+@jax.tree_util.register_static
+class Known:
+    """A NumPy array that is known while JAX traces: hashable, and no leaf of a tree."""
+
+    __slots__ = ("_hash", "array")
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self._hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            x = self.array
+            self._hash = hash((x.shape, x.dtype.str, x.tobytes()))
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Known):
+            return False
+        x, y = self.array, other.array
+        return x is y or (x.dtype == y.dtype and np.array_equal(x, y, equal_nan=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor:
+    """Which draw stands at a position: the identity of one set of weights.
+
+    Args:
+        site: Name of the sample site, for errors.
+        token: Equal for two factors that come from one array of draws.
+        ids: Which of those draws, for each position; its shape broadcasts to the value.
+    """
+
+    site: str
+    token: int
+    ids: Known
+
+    def same(self, other: "Factor", shape: Sequence[int]) -> bool:
+        """Tell whether two factors are the same draw at every position."""
+        if self.token != other.token:
+            return False
+        x, y = self.ids.array, other.ids.array
+        if x is y or (x.shape == y.shape and np.array_equal(x, y)):
+            return True
+        return np.array_equal(np.broadcast_to(x, shape), np.broadcast_to(y, shape))
+
+
+def new_token() -> int:
+    """Return a token that no draw has; later ones are greater."""
+    return next(_tokens)
+
+
+def fresh(site: str, shape: Sequence[int]) -> Factor:
+    """Return the factor of draws that no other value knows."""
+    return Factor(site, new_token(), positions(tuple(shape)))
+
+
+def positions(shape: tuple[int, ...]) -> Known:
+    """Return the number of each position of an array."""
+    return Known(np.arange(math.prod(shape)).reshape(shape))
+
+
+class AbstractSoft(Operators):
+    """What stands for an integer in a relaxed program."""
+
+    def materialise(self) -> ArrayLike:
+        """Refuse to become an integer array."""
+        raise TypeError(refusal(self.site, "reading it as an integer"))
+
+    @property
+    def site(self) -> str:
+        """The names of the sites that it depends on, for errors."""
+        raise NotImplementedError
+
+    def number(self) -> Array:
+        """Return the relaxed number."""
+        raise NotImplementedError
+
+
+class SoftIndex(AbstractSoft):
+    """An integer that is a convex combination of integers.
+
+    Each operation on it is applied to every value of its support. An integer or boolean
+    result stays soft, with the same weights; a float result is the weighted sum. At a
+    vertex, where one weight is one, every result is the discrete program's.
+
+    Shapes:
+        values: `(K_1, ..., K_m) + shape`, with axes of size one where values do not
+            depend on the position; m is the number of factors.
+        weights: for each factor `(K_i,) + shape`, likewise.
+
+    Args:
+        values: The support, jointly over the factors.
+        weights: Weights of each factor, which sum to one over the first axis.
+        factors: Identity of each factor: operands of one draw combine along it, others
+            by the product of their supports.
+        extent: Shape of the integer array that it stands for.
+
+    Raises:
+        TypeError: When an operation has no relaxation; it names the site.
+
+    Example:
+        >>> z = soft_index("z", [0, 1, 2], jnp.array([0.5, 0.25, 0.25]))
+        >>> float(z * 2.0), float(1.0 * (z == 2))
+        (1.5, 0.25)
+
+    Twin: :class:`pyro_concrete.soft_index.SoftIndex`.
+    """
+
+    values: Known | Array
+    weights: tuple[Array, ...]
+    factors: tuple[Factor, ...] = eqx.field(static=True)
+    extent: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def table(self) -> Any:
+        """The values as an array: NumPy's if they are known while tracing."""
+        return self.values.array if isinstance(self.values, Known) else self.values
+
+    @property
+    def known(self) -> bool:
+        """Whether the values are known while tracing."""
+        return isinstance(self.values, Known)
+
+    @property
+    def compact(self) -> bool:
+        """Whether the values are known and the same at every position."""
+        n = len(self.factors)
+        return self.known and math.prod(self.table.shape[n:]) == 1
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is no draw at all, but a constant."""
+        return not self.factors
+
+    @property
+    def site(self) -> str:
+        """The names of the sites that it depends on, for errors."""
+        return named(self)
+
+    def aval(self) -> core.ShapedArray:
+        """Return what the program sees: an integer array."""
+        return core.ShapedArray(self.extent, self.table.dtype)
+
+    def materialise(self) -> ArrayLike:
+        """Return a constant as an array, and refuse to round a draw."""
+        if not self.certain:
+            return super().materialise()
+        return jnp.broadcast_to(jnp.asarray(self.table), self.extent)
+
+    def number(self) -> Array:
+        """Return the relaxed number: the weighted sum of the values."""
+        if self.certain:
+            return jnp.asarray(self.materialise())
+        dtype = jnp.result_type(*self.weights)
+        table = self.table.astype(dtype)
+        return contract(table, self.weights, self.extent, dtype)
+
+
+class SoftNumber(AbstractSoft):
+    """The mean of an integer whose support is too large to list, such as a sum of bits.
+
+    Arithmetic with floats gives the plain number; integer operations that are linear
+    keep the guard; whatever would round it raises an error that names the site.
+
+    Shapes:
+        value: any.
+
+    Args:
+        value: The mean.
+        sites: Name of the sample site, for errors.
+
+    Raises:
+        TypeError: When it is compared, cast to a boolean, used as an index or
+            condition, or read as a Python number.
+
+    Example:
+        >>> n = SoftNumber(jnp.array(2.5), "z")
+        >>> float(n * 2.0)
+        5.0
+
+    Twin: :class:`pyro_concrete.soft_index.SoftNumber`.
+    """
+
+    value: Array
+    sites: str = eqx.field(static=True)
+
+    @property
+    def site(self) -> str:
+        """The names of the sites that it depends on, for errors."""
+        return self.sites
+
+    def aval(self) -> core.ShapedArray:
+        """Return what the program sees: an integer array."""
+        return core.ShapedArray(jnp.shape(self.value), jnp.result_type(int))
+
+    def number(self) -> Array:
+        """Return the number."""
+        return self.value
+
+
+class Pieces(AbstractSoft):
+    """Arrays that the program has joined along an axis, of which some are soft.
+
+    Indices of several axes come so: the lookup that follows wants them one by one.
+    """
+
+    parts: tuple[Any, ...]
+    axis: int = eqx.field(static=True)
+
+    @property
+    def site(self) -> str:
+        """The names of the sites that it depends on, for errors."""
+        return named(*self.parts)
+
+    def aval(self) -> core.ShapedArray:
+        """Return what the program sees: an integer array."""
+        shapes = [x.aval() if is_soft(x) else core.typeof(x) for x in self.parts]
+        shape = list(shapes[0].shape)
+        shape[self.axis] = sum(s.shape[self.axis] for s in shapes)
+        return core.ShapedArray(tuple(shape), shapes[0].dtype)
+
+
+def soft_index(
+    site: str, values: ArrayLike | Sequence[int], weights: ArrayLike
+) -> SoftIndex:
+    """Return the soft value of a site.
+
+    Shapes:
+        values: `(K,)`.
+        weights: `(K,) + shape`.
+
+    Args:
+        site: Name of the sample site, for errors.
+        values: The integers of its support.
+        weights: Their weights, which sum to one over the first axis.
+
+    Example:
+        >>> soft_index("z", [0, 1, 2], jnp.ones((3, 4)) / 3).shape
+        (4,)
+    """
+    weights = jnp.asarray(weights)
+    table = np.asarray(values)
+    shape = weights.shape[1:]
+    table = table.astype(jnp.result_type(table)).reshape((-1,) + (1,) * len(shape))
+    return SoftIndex(Known(table), (weights,), (fresh(site, shape),), shape)
+
+
+def named(*operands: Any) -> str:
+    """Return the names of the sites that operands depend on."""
+    names: dict[str, None] = {}
+    for x in operands:
+        if isinstance(x, SoftIndex):
+            names |= dict.fromkeys(f.site for f in x.factors)
+        elif isinstance(x, AbstractSoft):
+            names[x.site] = None
+    parts = dict.fromkeys(p for name in names for p in name.split(" and "))
+    return " and ".join(parts)
+
+
+def is_soft(x: Any) -> bool:
+    """Tell whether a value stands for an integer, rather than being an array.
+
+    Example:
+        >>> is_soft(soft_index("z", [0, 1], jnp.ones(2) / 2)), is_soft(jnp.zeros(3))
+        (True, False)
+    """
+    return isinstance(x, AbstractSoft)
+
+
+# --- the weighted sum -----------------------------------------------------------------
+
+
+def contract(
+    table: np.ndarray | Array,
+    weights: Sequence[Array],
+    shape: Sequence[int],
+    dtype: Any,
+) -> Array:
+    """Return the weighted sum of values over the axes of their factors.
+
+    Shapes:
+        table: `(K_1, ..., K_m) + shape`, with axes of size one allowed.
+        weights: for each factor `(K_i,) + shape`, likewise.
+
+    Args:
+        table: The values, floats.
+        weights: Weights of each factor.
+        shape: Shape of the result.
+        dtype: Type of the result.
+    """
+    n = len(weights)
+    table, restore = bounded(table, n)
+    total = jnp.asarray(table)
+    for i in reversed(range(n)):
+        w = weights[i].reshape((1,) * i + weights[i].shape)
+        total = (total * w).sum(i)
+    return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
+
+
+def bounded(table: np.ndarray | Array, axes: int) -> tuple[Any, Any]:
+    """Return finite values, and the function that puts infinities back in their sum.
+
+    An infinity counts as the largest log-probability that is finite, and NaN a half
+    more: numbers of few bits, which the sum meets exactly where they have all the
+    weight, and there it is the discrete program's. Inside, the sum is finite.
+    """
+    if isinstance(table, np.ndarray) and np.isfinite(table).all():
+        return table, lambda total: total
+    over = tuple(range(axes))
+    bound = math.floor(-math.log(jnp.finfo(table.dtype).tiny))
+    infinite, nan = jnp.isinf(table), jnp.isnan(table)
+    ever_infinite, ever_nan = infinite.any(over), nan.any(over)
+    signed = jnp.where(table > 0, bound, -bound).astype(table.dtype)
+    finite = jnp.where(infinite, signed, table)
+    finite = jnp.where(nan, jnp.asarray(bound + 0.5, table.dtype), finite)
+
+    def restore(total: Array) -> Array:
+        total = jnp.where(ever_infinite & (total == bound), jnp.inf, total)
+        total = jnp.where(ever_infinite & (total == -bound), -jnp.inf, total)
+        return jnp.where(ever_nan & (total == bound + 0.5), jnp.nan, total)
+
+    return finite, restore

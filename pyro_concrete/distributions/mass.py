@@ -1,0 +1,98 @@
+"""The log-space family scored by the mass of the discrete variable, not a density.
+
+What `relax(..., scoring="discrete")` samples. The points are those of the Concrete; the
+log-probability is the discrete variable's, read off at the soft point (eq. 21), and the
+KL divergence is the discrete one (eq. 22): the discrete ELBO, as far as the likelihood
+of soft points is that of hard ones.
+
+Twin: ``numpyro_concrete.distributions.mass``.
+"""
+
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, kl_divergence, register_kl
+
+from pyro_concrete import ops
+from pyro_concrete.distributions.binary import LogitBinaryConcrete
+from pyro_concrete.distributions.categorical import ExpConcrete
+
+
+class ExpConcreteMass(ExpConcrete):
+    r"""Points of an ExpConcrete, scored by the log-mass of its categorical.
+
+    .. math:: \log P(y) = \sum_k \exp(y_k) \log p_k
+
+    No density: at soft points an ELBO of it is no bound. As the temperature falls it
+    becomes the discrete ELBO.
+
+    Shapes:
+        temperature: scalar, or broadcastable to `batch_shape`.
+        logits: `batch_shape + (K,)`.
+        sample: `sample_shape + batch_shape + (K,)`, with logsumexp 0.
+
+    Args:
+        temperature: Relaxation temperature, > 0.
+        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
+        logits: Unnormalised log-probabilities, finite.
+        validate_args: As in Pyro.
+
+    Example:
+        >>> d = ExpConcreteMass(0.5, logits=torch.zeros(4, 3))
+        >>> d.batch_shape, d.event_shape
+        (torch.Size([4]), torch.Size([3]))
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21 and 22.
+        https://arxiv.org/abs/1611.00712
+
+    Twin: :class:`numpyro_concrete.distributions.ExpConcreteMass`.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return ops.exp_concrete_log_mass(value, self.logits)
+
+
+class LogitBinaryConcreteMass(LogitBinaryConcrete):
+    r"""Points of a LogitBinaryConcrete, scored by the log-mass of its Bernoulli.
+
+    .. math:: \log P(y) = \sigma(y) \log p + \sigma(-y) \log(1 - p)
+
+    No density: at soft points an ELBO of it is no bound. As the temperature falls it
+    becomes the discrete ELBO.
+
+    Shapes:
+        temperature: scalar, or broadcastable to `batch_shape`.
+        logits: `batch_shape`.
+        sample: `sample_shape + batch_shape`, real.
+
+    Args:
+        temperature: Relaxation temperature, > 0.
+        probs: Probability of one, in [0, 1]. Exactly one of `probs`, `logits`.
+        logits: Log-odds, finite.
+        validate_args: As in Pyro.
+
+    Example:
+        >>> d = LogitBinaryConcreteMass(0.5, logits=torch.zeros(4))
+        >>> d.batch_shape
+        torch.Size([4])
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21 and 22.
+        https://arxiv.org/abs/1611.00712
+
+    Twin: :class:`numpyro_concrete.distributions.LogitBinaryConcreteMass`.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return ops.logit_binary_concrete_log_mass(value, self.logits)
+
+
+@register_kl(ExpConcreteMass, ExpConcreteMass)
+def _kl_categorical(p: ExpConcreteMass, q: ExpConcreteMass) -> Tensor:
+    p, q = (Categorical(logits=d.logits, validate_args=False) for d in (p, q))
+    return kl_divergence(p, q)
+
+
+@register_kl(LogitBinaryConcreteMass, LogitBinaryConcreteMass)
+def _kl_bernoulli(p: LogitBinaryConcreteMass, q: LogitBinaryConcreteMass) -> Tensor:
+    p, q = (Bernoulli(logits=d.logits, validate_args=False) for d in (p, q))
+    return kl_divergence(p, q)

@@ -1,0 +1,455 @@
+"""Soft integers under JAX: each primitive's rule, control flow, and eager speed.
+
+The expected value is always the discrete program's, or the mean by hand.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+from asserts import assert_exact, assert_finite
+from backends import get_backend
+
+T = 0.5
+_RNG = np.random.default_rng(0)
+_TABLE = _RNG.normal(size=(3, 3))
+_BLOCK = _RNG.normal(size=(4, 3, 5))
+_ROW = _RNG.normal(size=4)
+_SHARES = np.random.default_rng(1).dirichlet([1, 2, 3], 3)
+_INTEGERS = _RNG.integers(0, 3, size=(3, 3))
+
+
+@pytest.fixture
+def backend():
+    return get_backend("numpyro")
+
+
+@pytest.fixture
+def soft(backend):
+    """Make soft integers, and run functions of them."""
+    from numpyro_concrete.soft_index import interpreter, soft_index
+
+    class Soft:
+        run = staticmethod(interpreter.evaluate)
+
+        @staticmethod
+        def at(site, values, size=3):
+            return soft_index(site, np.arange(size), np.eye(size)[:, values])
+
+        @staticmethod
+        def inside(site, weights):
+            return soft_index(site, np.arange(len(weights)), weights)
+
+    return Soft
+
+
+# Functions of two vectors of four integers below three; h holds the host and data.
+OPERATIONS = {
+    "lookup": lambda h, z, u: h.t[z],
+    "joint lookup": lambda h, z, u: h.t[z, u],
+    "lookup with a constant": lambda h, z, u: h.t[z, 0],
+    "lookup of a column": lambda h, z, u: h.t[:, z],
+    "lookup with an arange": lambda h, z, u: h.vindex(h.b)[h.rows, z],
+    "lookup under vindex": lambda h, z, u: h.vindex(h.b[..., 0])[..., z[:, None]],
+    "negative lookup": lambda h, z, u: h.t[z, u - 1],
+    "lookup at a looked-up index": lambda h, z, u: h.t[h.n[z, u]],
+    "lookup in soft integers": lambda h, z, u: h.t[z[u]],
+    "scalar lookups": lambda h, z, u: h.t[z[0], u[0]],
+    "take": lambda h, z, u: h.jnp.take(h.t, z, axis=0),
+    "take along an axis": lambda h, z, u: h.jnp.take_along_axis(h.t[z], u[:, None], 1),
+    "choose": lambda h, z, u: h.jnp.choose(z, [h.x, -h.x, 2 * h.x], mode="clip"),
+    "vmapped lookup": lambda h, z, u: h.jax.vmap(lambda a, b: h.t[a, b])(z, u),
+    "where": lambda h, z, u: h.jnp.where(z == 1, 2.0, h.x),
+    "where by data": lambda h, z, u: h.t[h.jnp.where(h.x > 0, z, u)],
+    "where by data with a constant": lambda h, z, u: h.t[h.jnp.where(h.x > 0, z, 0)],
+    "select": lambda h, z, u: 1.0 * h.jnp.select([z == 0, z == 1], [u, z], 0),
+    "one-hot": lambda h, z, u: h.jax.nn.one_hot(z, 3) @ h.t,
+    "one-hot and back": lambda h, z, u: 1.0 * h.jax.nn.one_hot(z, 3).argmax(-1),
+    "one-hot by writing": lambda h, z, u: h.jnp.zeros((4, 3)).at[h.rows, z].set(1.0),
+    "integer one-hot by writing": (
+        lambda h, z, u: 1.0 * h.jnp.zeros((4, 3), int).at[h.rows, z].set(1)
+    ),
+    "count by adding": lambda h, z, u: h.jnp.zeros(3).at[z].add(h.x),
+    "write a row": lambda h, z, u: h.t.at[z[0]].set(1.0),
+    "write an integer": lambda h, z, u: h.t[z.at[0].set(2)],
+    "write soft integers": lambda h, z, u: h.t[h.jnp.zeros(4, int).at[1:].set(z[1:])],
+    "stack": lambda h, z, u: 1.0 * h.jnp.stack([z, u], -1),
+    "array of elements": lambda h, z, u: 1.0 * h.jnp.array([z[0], u[1], 1]),
+    "concatenate": lambda h, z, u: 1.0 * h.jnp.concatenate([h.jnp.zeros(1, int), z]),
+    "roll": lambda h, z, u: 1.0 * h.jnp.roll(z, 1) * z,
+    "tile": lambda h, z, u: 1.0 * h.jnp.tile(z, 2),
+    "repeat": lambda h, z, u: 1.0 * h.jnp.repeat(z, 2),
+    "reverse and transpose": lambda h, z, u: 1.0 * z[::-1].reshape(2, 2).T,
+    "integer arithmetic": lambda h, z, u: 1.0 * (z // 2 + (z - u) % 2),
+    "minimum": lambda h, z, u: h.t[h.jnp.minimum(z + u, 2)],
+    "clip": lambda h, z, u: 1.0 * h.jnp.clip(z, 0, 1),
+    "bits": lambda h, z, u: 1.0 * (z ^ u),
+    "logarithm": lambda h, z, u: h.jnp.log(z),
+    "special function": lambda h, z, u: h.jax.scipy.special.gammaln(z + 1),
+    "activation": lambda h, z, u: h.jax.nn.softplus(z * h.x),
+    "division": lambda h, z, u: z / 2,
+    "product with floats": lambda h, z, u: h.jnp.einsum("i,ij->j", z, h.b[..., 0]),
+    "sum": lambda h, z, u: 1.0 * z.sum(),
+    "mean": lambda h, z, u: h.jnp.mean(z),
+    "running sum": lambda h, z, u: 1.0 * h.jnp.cumsum(z),
+    "all": lambda h, z, u: 1.0 * (z == u).all(),
+    "any of one draw": lambda h, z, u: 1.0 * (z[:, None] == h.jnp.arange(2)).any(-1),
+    "cond": lambda h, z, u: h.jax.lax.cond(
+        z[0] == 0, lambda x: 2 * x, lambda x: x + 1, h.x
+    ),
+    "switch": lambda h, z, u: h.jax.lax.switch(
+        z[1], [h.jnp.exp, lambda x: 3 * x, h.jnp.sin], h.x
+    ),
+    "scan with a soft carry": (
+        lambda h, z, u: h.jax.lax.scan(lambda c, a: ((c + a) % 3, h.t[c]), 0, z)[1]
+    ),
+    "scan over integers": (
+        lambda h, z, u: (
+            1.0
+            * h.jax.lax.scan(
+                lambda c, a: (h.jnp.where(h.t[c, a] > 0, c, a), c == a), z[0], u
+            )[1]
+        )
+    ),
+    "loop": (
+        lambda h, z, u: (
+            1.0 * h.jax.lax.fori_loop(0, 3, lambda i, c: (c + z[0]) % 3, u[0])
+        )
+    ),
+}
+
+
+VECTORS = [np.array(v) for v in ([0, 1, 2, 1], [2, 0, 1, 0], [1, 1, 0, 2])]
+
+
+@pytest.fixture
+def host(backend):
+    from numpyro.ops.indexing import Vindex
+
+    class Host:
+        jax, jnp, vindex = backend.jax, backend.jnp, Vindex
+        t, b, x, n = map(backend.jnp.asarray, (_TABLE, _BLOCK, _ROW, _INTEGERS))
+        rows = backend.jnp.arange(4)
+
+    return Host
+
+
+operations = pytest.mark.parametrize("use", OPERATIONS.values(), ids=OPERATIONS.keys())
+
+
+@operations
+def test_a_vertex_gives_the_discrete_result(soft, host, use):
+    # Not jitted: small operations are compiled once for all of these tests.
+    for z, u in itertools.product(VECTORS[:2], VECTORS[1:]):
+        expected = use(host, host.jnp.asarray(z), host.jnp.asarray(u))
+        values = soft.at("z", z), soft.at("u", u)
+        result = soft.run(lambda z, u: use(host, z, u), *values)
+        assert result.dtype == expected.dtype
+        assert_exact(np.asarray(result), np.asarray(expected))
+
+
+@operations
+def test_inside_it_is_finite_with_a_gradient(soft, host, use):
+    jax, jnp = host.jax, host.jnp
+
+    def total(a, b):
+        values = soft.inside("z", a), soft.inside("u", b)
+        out = soft.run(lambda z, u: use(host, z, u), *values)
+        return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum()
+
+    value, gradient = jax.value_and_grad(total)(_interior(1), _interior(2))
+    assert_finite(value)
+    assert_finite(gradient)
+    assert np.abs(gradient).max() > 0
+
+
+def _interior(seed):
+    return np.random.default_rng(seed).dirichlet([1.0, 2.0, 0.5], 4).T
+
+
+# The same by hand, from weights p of z and q of u, of shape (3, 4).
+BY_HAND = {
+    "lookup": lambda p, q: np.einsum("kn,kd->nd", p, _TABLE),
+    "joint lookup": lambda p, q: np.einsum("kn,jn,kj->n", p, q, _TABLE),
+    "where": lambda p, q: p[1] * 2 + (1 - p[1]) * _ROW,
+    "where by data": lambda p, q: np.where(_ROW > 0, p, q).T @ _TABLE,
+    "lookup with an arange": lambda p, q: np.einsum("kn,nkd->nd", p, _BLOCK),
+    "one-hot by writing": lambda p, q: p.T,
+    "integer one-hot by writing": lambda p, q: p.T,
+    "count by adding": lambda p, q: p @ _ROW,
+    "sum": lambda p, q: (p * np.arange(3)[:, None]).sum(),
+    "all": lambda p, q: (p * q).sum(0).prod(),
+    "stack": lambda p, q: np.stack([np.arange(3) @ p, np.arange(3) @ q], -1),
+    "minimum": lambda p, q: sum(
+        np.outer(p[i] * q[j], _TABLE[min(i + j, 2)]) for i in range(3) for j in range(3)
+    ),
+    "scalar lookups": lambda p, q: p[:, 0] @ _TABLE @ q[:, 0],
+    "cond": lambda p, q: p[0, 0] * 2 * _ROW + (1 - p[0, 0]) * (_ROW + 1),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_inside_it_is_the_mean_by_hand(soft, host, name):
+    p, q = _interior(3), _interior(4)
+    use = OPERATIONS[name]
+
+    def run(p, q):
+        values = soft.inside("z", p), soft.inside("u", q)
+        return soft.run(lambda z, u: use(host, z, u), *values)
+
+    for function in (run, host.jax.jit(run)):
+        assert_exact(np.asarray(function(p, q)), BY_HAND[name](p, q), scale=10)
+
+
+# --- which draws are the same ---------------------------------------------------------
+
+
+def _mean(soft, p, use):
+    return np.asarray(soft.run(lambda z: 1.0 * use(z), soft.inside("z", p)))
+
+
+def test_functions_of_one_draw_combine_along_it(soft, host):
+    p = _interior(5)
+    assert_exact(_mean(soft, p, lambda z: z * (z - 1)), np.arange(3) * 0 @ p + 2 * p[2])
+    assert_exact(_mean(soft, p, lambda z: (z == 0) | (z == 2)), p[0] + p[2])
+    assert_exact(_mean(soft, p, lambda z: z[::-1][::-1] == z), np.ones(4))
+    both = host.jnp.stack
+    assert_exact(_mean(soft, p, lambda z: both([z, z * z])[1]), np.arange(3) ** 2 @ p)
+
+
+def test_draws_at_different_places_are_independent(soft, host):
+    p = _interior(6)
+    expected = (p[:, 1:] * p[:, :-1]).sum(0)
+    assert_exact(_mean(soft, p, lambda z: z[1:] == z[:-1]), expected)
+    pairs = np.einsum("kn,km->nm", p, p)
+    assert_exact(_mean(soft, p, lambda z: z[:, None] == z), pairs)
+
+
+def test_an_index_known_only_at_run_time_gives_draws_of_their_own(soft, host):
+    p = _interior(7)
+
+    def product(i):
+        value = soft.inside("z", p)
+        return soft.run(lambda z: 1.0 * (z[i] == z[i + 1]), value)
+
+    assert_exact(np.asarray(host.jax.jit(product)(1)), (p[:, 1] * p[:, 2]).sum())
+
+
+def test_a_jitted_function_keeps_draws_apart(soft, host):
+    # Two calls of one function give two values that are not the same draw.
+    p = _interior(8)
+
+    def use(z):
+        masked = host.jax.jit(lambda mask: host.jnp.where(mask, z, z[::-1]))
+        left = masked(host.x > 0)
+        return 1.0 * (left == masked(host.x <= 0))
+
+    result = soft.run(use, soft.inside("z", p))
+    assert_exact(np.asarray(result), (p * p[:, ::-1]).sum(0))
+
+
+# --- refusals -------------------------------------------------------------------------
+
+REFUSED = {
+    "sort": lambda h, z: h.jnp.sort(z),
+    "largest": lambda h, z: z.max(),
+    "comparison of a sum": lambda h, z: z.sum() == 2,
+    "index by a sum": lambda h, z: h.t[z.sum()],
+    "while": lambda h, z: h.jax.lax.while_loop(lambda c: c < z[0], lambda c: c + 1, 0),
+    "truth": lambda h, z: bool(z[0] == 1),
+    "hash": lambda h, z: hash(z[0]),
+    "NumPy": lambda h, z: np.asarray(z),
+    "writing at places that may coincide": lambda h, z: h.t.at[z].set(1.0),
+    "bits": lambda h, z: h.jax.lax.population_count(z.sum()),
+}
+
+
+@pytest.mark.parametrize("use", REFUSED.values(), ids=REFUSED.keys())
+def test_what_has_no_relaxation_is_refused_by_name(soft, host, use):
+    with pytest.raises(TypeError, match=r"site 'z' is relaxed.*'relax': False"):
+        soft.run(lambda z: use(host, z), soft.inside("z", _interior(9)))
+
+
+def test_a_carry_whose_values_grow_is_refused_by_name(soft, host):
+    def use(z):
+        return host.jax.lax.scan(lambda c, a: (c + a, c), 0, z)[0]
+
+    with pytest.raises(NotImplementedError, match=r"'z' is relaxed.*grow"):
+        soft.run(use, soft.inside("z", _interior(9)))
+
+
+def test_what_is_certain_may_be_read(soft, host):
+    def use(z):
+        return bool((z >= 0).all()) and int((0 * z).max()) == 0
+
+    assert soft.run(use, soft.inside("z", _interior(9))) is True
+
+
+# --- programs -------------------------------------------------------------------------
+
+
+def _chain(backend, length=5):
+    """A chain by scan, its table of moves, and what is seen of each state."""
+    from numpyro.contrib.control_flow import scan
+
+    rng = np.random.default_rng(2)
+    moves = backend.array(rng.dirichlet([1, 2, 1], 3))
+    locs = backend.array([-1.0, 0.5, 2.0])
+    data = backend.array(rng.normal(size=length))
+
+    def model():
+        def step(z, y):
+            z = backend.site("z", backend.dist.Categorical(moves[z]))
+            backend.site("y", backend.dist.Normal(locs[z], 1.0), obs=y)
+            return z, z
+
+        last, states = scan(step, 0, data)
+        backend.deterministic("seen", locs[states])
+        return locs[last]
+
+    return model, locs
+
+
+def test_a_scan_carries_soft_integers_and_returns_them(backend):
+    model, locs = _chain(backend)
+    relaxed = backend.package.relax(model, T)
+    sites = backend.trace(relaxed)
+    point = np.exp(backend.numpy(sites["z_relaxed"]["value"]))
+    assert point.shape == (5, 3)
+    assert_exact(backend.numpy(sites["seen"]["value"]), point @ backend.numpy(locs))
+    last = backend.numpy(backend.call(relaxed))
+    assert_exact(last, point[-1] @ backend.numpy(locs))
+    probs = backend.numpy(sites["z_relaxed"]["fn"].probs)
+    assert probs.shape == (5, 3)
+
+
+def test_a_relaxed_scan_has_a_gradient(backend):
+    model, _ = _chain(backend)
+
+    def guide():
+        logits = backend.param("logits", backend.array(np.zeros((5, 3))))
+
+        def step(carry, a):
+            backend.site("z", backend.dist.Categorical(logits=a))
+            return carry, None
+
+        from numpyro.contrib.control_flow import scan
+
+        scan(step, 0.0, logits)
+
+    start = {"logits": backend.array(np.random.default_rng(3).normal(size=(5, 3)))}
+    relax = backend.package.relax
+    programs = relax(model, T), relax(guide, T)
+    gradient = backend.loss_grad("TraceMeanField", *programs, params=start)["logits"]
+    assert_finite(gradient)
+    assert (np.abs(gradient).max(-1) > 1e-6).all()
+    hard = backend.package.harden(programs[1])
+    assert set(np.unique(backend.trace(hard)["z"]["value"])) <= {0, 1, 2}
+    assert_finite(backend.loss("Trace", model, hard, params=start))
+
+
+def test_a_hardened_scan_is_the_discrete_program(backend):
+    model, _ = _chain(backend)
+    hard = backend.trace(backend.package.harden(backend.package.relax(model, T)))
+    assert "z_relaxed" not in hard
+    z = backend.numpy(hard["z"]["value"])
+    assert z.shape == (5,)
+    assert_exact(backend.numpy(hard["seen"]["value"]), np.array([-1, 0.5, 2])[z])
+
+
+def test_branches_of_cond_take_soft_operands(backend):
+    from numpyro.contrib.control_flow import cond
+
+    def program(flag):
+        z = backend.site("z", backend.dist.Categorical(probs=backend.array([0.2, 0.8])))
+        z = cond(flag, lambda z: 1 - z, lambda z: z, z)
+        return backend.array([3.0, 5.0])[z]
+
+    relaxed = backend.package.relax(program, T)
+    up, down = (backend.numpy(backend.call(relaxed, flag)) for flag in (True, False))
+    assert_exact(up + down, 8.0)
+
+
+def test_soft_counts_and_masks_score_by_every_value(backend):
+    dist, log = backend.dist, np.log
+
+    def program():
+        n = backend.site("n", dist.Categorical(probs=backend.array([0.2, 0.3, 0.5])))
+        backend.site("k", dist.Binomial(n + 1, 0.4), obs=backend.array(1, "int64"))
+        with backend.mask(n == 2):
+            backend.site("y", dist.Normal(0.0, 1.0), obs=backend.array(0.0))
+
+    p = np.array([0.2, 0.7, 0.1])
+    relaxed = backend.package.relax(program, T)
+    scores = backend.log_prob(relaxed, values={"n_relaxed": backend.array(log(p))})
+    terms = [0.4, 2 * 0.4 * 0.6, 3 * 0.4 * 0.6**2]
+    assert_exact(backend.numpy(scores["k"]), (p * log(terms)).sum())
+    assert_exact(backend.numpy(scores["y"]), -0.5 * p[2] * log(2 * np.pi))
+
+
+def test_a_count_of_a_relaxed_count_is_relaxed_too(backend):
+    dist = backend.dist
+
+    def program():
+        n = backend.site("n", dist.Binomial(3, backend.array(0.6)))
+        m = backend.site("m", dist.Binomial(n, backend.array(0.5)))
+        backend.site("y", dist.Normal(m, 1.0), obs=backend.array(1.0))
+
+    relaxed = backend.package.relax(program, T)
+    hard = {"n_relaxed": backend.array([-1e4, -1e4, 0.0, -1e4])}
+    site = backend.trace(backend.condition(relaxed, hard))["m_relaxed"]
+    probs = backend.numpy(site["fn"].probs)
+    assert_exact(probs, np.array([0.25, 0.5, 0.25, 0.0]))
+
+
+def test_empty_plates_run(backend):
+    def program(n):
+        with backend.plate("rows", n, dim=-1):
+            z = backend.site("z", backend.dist.Categorical(backend.array([0.2, 0.8])))
+            loc = backend.array([1.0, 2.0])[z] + (z == 1)
+            return backend.site("y", backend.dist.Normal(loc, 1.0))
+
+    def empty():
+        z = backend.site("z", backend.dist.Categorical(backend.array(np.ones((0, 2)))))
+        return backend.array([1.0, 2.0])[z]
+
+    assert backend.call(backend.package.relax(empty, T)).shape == (0,)
+    assert backend.call(backend.package.relax(lambda: program(3), T)).shape == (3,)
+
+
+def test_a_second_run_without_jit_compiles_nothing(backend):
+    from jax import monitoring
+
+    def program():
+        with backend.plate("rows", 6, dim=-1):
+            z = backend.site("z", backend.dist.Categorical(backend.array(_SHARES[0])))
+            u = backend.site("u", backend.dist.Categorical(backend.array(_SHARES)[z]))
+            loc = backend.array(_TABLE)[z, u] + backend.jnp.where(z == 1, 1.0, 2.0)
+            return backend.site("y", backend.dist.Normal(loc, 1.0 + z * u))
+
+    relaxed = backend.package.relax(program, T)
+    backend.call(relaxed)
+    compiled = []
+
+    def count(event, duration, **_):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    monitoring.register_event_duration_secs_listener(count)
+    try:
+        backend.call(relaxed)
+    finally:
+        monitoring.clear_event_listeners()
+    assert not compiled
+
+
+def test_constants_of_a_relaxed_program_may_be_read(backend):
+    def program():
+        data = backend.array([0, 2, 1], "int64")
+        size = int(data.max()) + 1
+        z = backend.site(
+            "z", backend.dist.Categorical(backend.array(np.ones(size) / 3))
+        )
+        return backend.jnp.zeros(size)[z] if data.sum() > 0 else z
+
+    assert backend.call(backend.package.relax(program, T)).shape == ()
