@@ -196,20 +196,6 @@ def test_one_hot_categorical_against_categorical(backend):
     assert_exact(backend.numpy(backend.kl(d, other)), expected)
 
 
-def test_discrete_sites_inside_of_scan_are_an_error(backend):
-    from numpyro.contrib.control_flow import scan
-
-    def program():
-        def step(carry, _):
-            z = backend.site("z", backend.one_hot(backend.array(np.zeros(3))))
-            return carry, z
-
-        scan(step, 0.0, None, length=4)
-
-    with pytest.raises(NotImplementedError, match="'z' is discrete and inside of scan"):
-        backend.call(backend.package.relax(program, T))
-
-
 def test_continuous_sites_inside_of_scan_run(backend):
     from numpyro.contrib.control_flow import scan
 
@@ -227,7 +213,7 @@ def test_continuous_sites_inside_of_scan_run(backend):
 
 
 def test_functions_of_jax_refuse_a_reparameterized_bit(backend):
-    # handlers.reparam runs no interpreter: operators work, functions refuse by name.
+    # handlers.reparam runs no interpreter: operators work, functions refuse.
     config = {"z": backend.package.ConcreteReparam(T)}
     jnp = backend.jnp
 
@@ -239,7 +225,7 @@ def test_functions_of_jax_refuse_a_reparameterized_bit(backend):
         return backend.call(backend.reparam(program, config))
 
     for use in (lambda z: jnp.where(z, 1.0, 2.0), jnp.exp, lambda z: jnp.ones(2)[z]):
-        with pytest.raises((TypeError, IndexError), match="SoftBit"):
+        with pytest.raises((TypeError, IndexError), match="SoftIndex"):
             run(use)
     number = run(lambda z: 1.0 * z)
     assert ((number > 0) & (number < 1)).all()
@@ -251,34 +237,11 @@ def test_functions_of_jax_refuse_a_reparameterized_bit(backend):
 def test_errors_leave_the_trace_as_it_was(backend):
     def program():
         z = backend.site("z", backend.dist.Bernoulli(0.5))
-        return z == 1
+        return 1 if z == 1 else 0
 
     with pytest.raises(TypeError, match="'z' is relaxed"):
         backend.call(backend.package.relax(program, T))
     assert float(backend.jnp.ones(()) + 1) == 2.0
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda z, jnp: jnp.where(z, 1.0, 2.0),
-        lambda z, jnp: z.astype(bool),
-        lambda z, jnp: jnp.take(jnp.ones(2), z),
-        lambda z, jnp: jnp.maximum(z, 0),
-        lambda z, jnp: ~z,
-        lambda z, jnp: z & 1,
-        lambda z, jnp: jnp.sign(z),
-        lambda z, jnp: jnp.argmax(z),
-    ],
-    ids=["where", "bool", "take", "maximum", "invert", "and", "sign", "argmax"],
-)
-def test_rounding_by_jax_functions_is_a_type_error(backend, use):
-    def program():
-        fn = backend.dist.Bernoulli(logits=backend.jnp.zeros(3)).to_event(1)
-        use(backend.site("z", fn), backend.jnp)
-
-    with pytest.raises(TypeError, match="'z' is relaxed"):
-        backend.call(backend.package.relax(program, T))
 
 
 def test_jitted_functions_see_the_number(backend):

@@ -104,13 +104,31 @@ def test_temperature_may_be_one_for_each_row(backend):
     assert tuple(sites["b_relaxed"]["fn"].batch_shape) == (8,)
 
 
-@programs
-def test_impossible_values_stay_finite(backend, program):
-    logits = -np.inf if program is bits else (0.0, 0.0, -np.inf)
-    sites = backend.trace(backend.package.relax(program(backend, logits), T))
-    value = sites["z_relaxed"]["value"]
-    assert_finite(backend.numpy(value))
-    assert_finite(backend.numpy(sites["z_relaxed"]["fn"].log_prob(value)))
+@pytest.mark.parametrize("family", ["Bernoulli", "Categorical", "OneHotCategorical"])
+@pytest.mark.parametrize("certain", [0, 1])
+def test_probabilities_of_zero_and_one_stay_finite(backend, family, certain):
+    """A dead animal, a masked step."""
+    probs = {
+        "Bernoulli": [0.3, float(certain)],
+        "Categorical": [[0.3, 0.7], [1.0 - certain, float(certain)]],
+    }
+    probs["OneHotCategorical"] = probs["Categorical"]
+    own = family == "OneHotCategorical" and backend.name == "numpyro"
+    make = getattr(backend.package if own else backend.dist, family)
+
+    def score(probs):
+        def program():
+            fn = make(probs=probs)
+            backend.site("z", fn.to_event(1))
+
+        sites = backend.trace(backend.package.relax(program, T))
+        value = sites["z_relaxed"]["value"]
+        return value.sum() + sites["z_relaxed"]["fn"].log_prob(value)
+
+    probs = backend.array(probs[family])
+    assert_finite(backend.numpy(score(probs)))
+    (gradient,) = backend.grad(score, probs)
+    assert_finite(backend.numpy(gradient))
 
 
 def test_value_and_gradient_equal_the_model_relaxed_by_hand(backend, device):

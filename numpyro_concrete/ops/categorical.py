@@ -268,7 +268,8 @@ def exp_concrete_log_mass(
         result: (*batch).
 
     Example:
-        >>> mass = exp_concrete_log_mass(jnp.log(jnp.array([0.5, 0.5])), jnp.zeros(2))
+        >>> centre = jnp.log(jnp.array([0.5, 0.5]))
+        >>> mass = exp_concrete_log_mass(centre, jnp.zeros(2))
         >>> float(jnp.exp(mass))
         0.5
 

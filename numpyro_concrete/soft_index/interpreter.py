@@ -244,7 +244,18 @@ class Interpreter:
 
 
 def plain(x: Any) -> Any:
-    """Return a value of the program as plain numbers: a constant, or the mean."""
+    """Return a value of the program as plain numbers: a constant, or the mean.
+
+    Args:
+        x: Any value.
+
+    Example:
+        >>> from numpyro_concrete.soft_index import soft_index
+        >>> float(plain(soft_index("z", [0, 1], jnp.array([0.25, 0.75]))))
+        0.75
+
+    Twin: :func:`pyro_concrete.soft_index.plain`.
+    """
     soft = read(x)
     if not is_soft(soft):
         return x

@@ -267,7 +267,8 @@ def exp_concrete_log_mass(
         result: (*batch).
 
     Example:
-        >>> mass = exp_concrete_log_mass(torch.log(torch.tensor([0.5, 0.5])), torch.zeros(2))
+        >>> centre = torch.log(torch.tensor([0.5, 0.5]))
+        >>> mass = exp_concrete_log_mass(centre, torch.zeros(2))
         >>> float(torch.exp(mass))
         0.5
 

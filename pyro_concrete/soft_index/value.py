@@ -75,6 +75,10 @@ def refusal(site: str, operation: str) -> str:
     Args:
         site: Name of the relaxed site.
         operation: What the program tried to do with its value.
+
+    Example:
+        >>> refusal("z", "sort").startswith("site 'z' is relaxed")
+        True
     """
     return (
         f"site {site!r} is relaxed: its value is soft, and {operation} needs one that "
@@ -351,6 +355,11 @@ def soft_index(site: str, values: Tensor, weights: Tensor) -> SoftIndex:
         values: The integers of its support.
         weights: Their weights, which sum to one over the first axis.
 
+    Example:
+        >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
+        >>> torch.tensor([4.0, 8.0])[z]
+        tensor(7.)
+
     Twin: :func:`numpyro_concrete.soft_index.soft_index`.
     """
     return SoftIndex(values, (Draw(weights, site),))
@@ -385,7 +394,15 @@ def mapped(transform: Callable, tree: Any) -> Any:
 
 
 def is_soft(x: Any) -> bool:
-    """Tell whether a value stands for an integer, rather than being an array."""
+    """Tell whether a value stands for an integer, rather than being an array.
+
+    Args:
+        x: Any value.
+
+    Example:
+        >>> is_soft(torch.arange(2))
+        False
+    """
     return isinstance(x, AbstractSoft)
 
 
