@@ -258,3 +258,19 @@ def test_jitted_functions_see_the_number(backend):
     total = z[1:].sum() + (1 - z).sum()
     assert_exact(backend.numpy(tanh), np.tanh(total))
     assert_exact(backend.numpy(softplus), np.log1p(np.exp(total)))
+
+
+def test_known_probabilities_are_checked_in_a_relaxed_program_under_jit(backend):
+    """There they are constants that JAX's functions would trace."""
+
+    def score(first):
+        def program():
+            probs = backend.jnp.array([first, 0.8])
+            fn = backend.package.OneHotCategorical(probs=probs, validate_args=True)
+            return backend.site("z", fn)
+
+        return lambda: backend.call(backend.package.relax(program, T)).sum()
+
+    assert_exact(backend.numpy(backend.jax.jit(score(0.2))()), 1.0)
+    with pytest.raises(ValueError, match="outside"):
+        backend.jax.jit(score(-0.2))()

@@ -15,10 +15,29 @@ from backends import get_backend
 T = 0.5
 
 
-CASES = [(host, entry) for entry in zoo.ENTRIES.values() for host in entry.hosts]
+# XLA compiles each model for seconds, so that most of NumPyro's are marked slow: these
+# have every mechanism.
+QUICK = {
+    "gaussian_mixture",
+    "joint_mixture",
+    "semi_supervised_vae",
+    "n_mixture",
+    "truncated_poisson",
+    "capture_recapture_scan",
+    "masked_step_scan",
+    "enumerated_beside",
+    "switch_branch",
+    "cond_branch",
+}
 
 
-@pytest.fixture(params=CASES, ids=[f"{host}-{e.name}" for host, e in CASES])
+def _case(host, entry):
+    slow = host == "numpyro" and entry.name not in QUICK
+    marks = [pytest.mark.slow] if slow else []
+    return pytest.param((host, entry), id=f"{host}-{entry.name}", marks=marks)
+
+
+@pytest.fixture(params=[_case(h, e) for e in zoo.ENTRIES.values() for h in e.hosts])
 def case(request):
     return request.param
 

@@ -9,6 +9,7 @@ from zoo.chains import SCANS
 # float64 in one host, -36.04; that of the smallest number, or -inf, in the other.
 IMPOSSIBLE = -36.0
 QUICK = {"xla_backend_optimization_level": 0}
+pytestmark = pytest.mark.slow  # XLA compiles each model for seconds
 TWINS = [e for e in ENTRIES.values() if len(e.hosts) == 2]
 
 

@@ -6,6 +6,7 @@ Twin: ``pyro_concrete.distributions.parameters``.
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from numpyro.util import not_jax_tracer
@@ -89,6 +90,7 @@ def as_logits(
         return given
     if validate and not_jax_tracer(given):
         upper = math.inf if class_dims else 1.0
-        if not ((given >= 0) & (given <= upper)).all():
+        values = np.asarray(given)  # under jit, JAX would trace what is known
+        if not ((values >= 0) & (values <= upper)).all():
             raise ValueError(f"{name} got probs outside [0, {upper:g}]")
     return ops.categorical_logits(given) if class_dims else ops.bernoulli_logits(given)
