@@ -50,8 +50,5 @@ def run(backends: Sequence[str], out: Path) -> None:
             row = [entry.name, *(f"{x:.3f}" for x in elbos)]
             verdict = "ok" if difference <= 0.05 or percent <= 2 else "far"
             rows.append([*row, f"{difference:.3f}", f"{percent:.2f}", verdict])
-            print(backend, *rows[-1], flush=True)
-        write_csv(
-            out / f"how_close_to_enumeration_{backend}.csv", backend, HEADER, rows
-        )
+            write_csv(out / f"{name}_{backend}.csv", backend, HEADER, rows)
         table(f"ELBO a datum, {backend}", HEADER, rows)

@@ -156,7 +156,14 @@ def test_svi_does_not_compile_twice(backend):
     assert len(calls) == before
 
 
-@pytest.mark.parametrize("name", ["AutoNormal", "AutoDelta", "AutoBNAFNormal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AutoNormal",
+        "AutoDelta",
+        pytest.param("AutoBNAFNormal", marks=pytest.mark.slow),  # compiles for a minute
+    ],
+)
 def test_autoguides_accept_relaxed_sites(backend, name):
     model, _ = two_layers(backend)
     relaxed = backend.package.relax(model, T)

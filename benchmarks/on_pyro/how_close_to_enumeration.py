@@ -20,7 +20,7 @@ def trained_by_enumeration(entry: Any) -> float:
     model, args, guide = _programs(entry)
     pyro.clear_param_store()
     guides.train_exactly(model, guide, args, entry.plates, steps=EXACT_STEPS)
-    return -float(guides.exact_loss(model, guide, args, entry.plates))
+    return _elbo(entry, model, guide, args)
 
 
 def trained_relaxed(entry: Any) -> dict[str, np.ndarray]:
@@ -47,7 +47,12 @@ def exact_elbo(entry: Any, params: dict[str, np.ndarray]) -> float:
     with torch.no_grad():
         for name, value in params.items():
             pyro.get_param_store()[name] = torch.tensor(np.asarray(value))
-    return -float(guides.exact_loss(model, guide, args, entry.plates))
+    return _elbo(entry, model, guide, args)
+
+
+def _elbo(entry: Any, model: Any, guide: Any, args: list) -> float:
+    with torch.no_grad():
+        return -float(guides.exact_loss(model, guide, args, entry.plates))
 
 
 def _programs(entry: Any) -> tuple:
