@@ -22,6 +22,7 @@ from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
     blank,
+    is_soft,
     plain,
     refusal,
     rule,
@@ -34,7 +35,7 @@ from pyro_concrete.soft_index.value import (
 
 
 @rule("""
-    reshape view expand broadcast_to unsqueeze squeeze transpose swapaxes swapdims
+    reshape view expand broadcast_to squeeze transpose swapaxes swapdims
     permute movedim moveaxis flatten ravel unflatten t adjoint narrow select unbind
     split chunk tensor_split split_with_sizes hsplit vsplit tile repeat
     repeat_interleave flip fliplr flipud roll rot90 diagonal unfold
@@ -64,6 +65,19 @@ def _known_sizes(x: Any) -> Any:
         return x.item()
     finally:
         torch._C._set_tracing_state(state)
+
+
+@rule("unsqueeze")
+def _unsqueezed(call: Call) -> Any:
+    x, dim = call.arguments("input", "dim")
+    if not isinstance(x, SoftIndex) or is_soft(dim):
+        return _placed(call)
+    # From the right it is the same dimension with a support in front: no need of vmap.
+    dim = dim if dim < 0 else dim - x.dim() - 1
+    if not -x.dim() - 1 <= dim < 0:
+        raise IndexError(f"unsqueeze: no place for a dimension among {x.dim()}")
+    draws = [Draw(d.positions(x.dim()).unsqueeze(dim), d.site) for d in x.draws]
+    return SoftIndex(x.states.unsqueeze(dim), draws)
 
 
 def moved(move: Callable, x: Any) -> Any:
