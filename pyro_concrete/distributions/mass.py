@@ -88,11 +88,9 @@ class LogitBinaryConcreteMass(LogitBinaryConcrete):
 
 @register_kl(ExpConcreteMass, ExpConcreteMass)
 def _kl_categorical(p: ExpConcreteMass, q: ExpConcreteMass) -> Tensor:
-    p, q = (Categorical(logits=d.logits, validate_args=False) for d in (p, q))
-    return kl_divergence(p, q)
+    return kl_divergence(*(Categorical(logits=d.logits) for d in (p, q)))
 
 
 @register_kl(LogitBinaryConcreteMass, LogitBinaryConcreteMass)
 def _kl_bernoulli(p: LogitBinaryConcreteMass, q: LogitBinaryConcreteMass) -> Tensor:
-    p, q = (Bernoulli(logits=d.logits, validate_args=False) for d in (p, q))
-    return kl_divergence(p, q)
+    return kl_divergence(*(Bernoulli(logits=d.logits) for d in (p, q)))

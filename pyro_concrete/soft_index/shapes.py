@@ -60,11 +60,11 @@ def _known_sizes(x: Any) -> Any:
     if isinstance(x, AbstractSoft) or not isinstance(x, Tensor) or x.dim():
         return blank(x)
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    torch._C._set_tracing_state(None)  # ty: ignore[missing-attribute]
     try:
         return x.item()
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # ty: ignore[missing-attribute]
 
 
 @rule("unsqueeze")
