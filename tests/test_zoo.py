@@ -18,9 +18,7 @@ T = 0.5
 # XLA compiles each model for seconds, so that most of NumPyro's are marked slow: these
 # have every mechanism.
 QUICK = {
-    "gaussian_mixture",
     "joint_mixture",
-    "semi_supervised_vae",
     "n_mixture",
     "truncated_poisson",
     "capture_recapture_scan",
