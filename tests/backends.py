@@ -201,7 +201,7 @@ class PyroBackend:
         return self.is_latent(site) and site["fn"].support.is_discrete
 
     def is_bit(self, site):
-        leaf = self.relaxation._leaf(site["fn"])
+        leaf = self.relaxation.site.leaf_of(site["fn"])
         return isinstance(leaf, self.distributions.LogitBinaryConcrete)
 
     def log_softmax(self, x):
@@ -451,7 +451,7 @@ class NumPyroBackend:
         return support is not None and support.is_discrete
 
     def is_bit(self, site):
-        leaf = self.relaxation._leaf(site["fn"])
+        leaf = self.relaxation.site.leaf_of(site["fn"])
         return isinstance(leaf, self.distributions.LogitBinaryConcrete)
 
     def log_softmax(self, x):

@@ -17,6 +17,8 @@ ONLY_NUMPYRO = {
     "Interpreter": "torch dispatches on the value itself",
     "soft_index/interpreter.py": "torch dispatches on the value itself",
     "soft_index/operators.py": "a soft tensor has the operators of tensors",
+    "relaxation/control_flow.py": "torch has no loops of its own",
+    "soft_index/internals.py": "torch needs no more than its public names",
     "soft_index/loops.py": "torch has no loops of its own",
     "SoftlyMasked": "a soft mask is a tensor to Pyro's own masked distribution",
     "States": "torch distributions broadcast, JAX ones are mapped over states",
@@ -25,6 +27,7 @@ ONLY_NUMPYRO = {
 }
 ONLY_PYRO = {
     "Deterministic": "NumPyro has messages of this type",
+    "known": "in NumPyro soft_parameters goes through the wrappers",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
     "soft_index/shapes.py": "JAX has a few primitives for shapes, in rules.py",
 }
@@ -36,6 +39,8 @@ MODULES = [
     ".soft_parameters",
     ".supports",
     ".relaxation",
+    ".relaxation.handlers",
+    ".relaxation.site",
 ]
 
 

@@ -32,6 +32,7 @@ FUNCTIONS = {
     "gather": lambda z: _TABLE.gather(1, z[:, None, None].expand(N, 1, 3)),
     "gather along the last": lambda z: _TABLE[..., 0].gather(-1, z.unsqueeze(-1)),
     "take_along_dim": lambda z: _TABLE[..., 0].take_along_dim(z[:, None], -1),
+    "take_along_dim of one row": lambda z: _ROWS[:, :1].T.take_along_dim(z[:, None], 1),
     "take": lambda z: _ROWS.take(z),
     "index_select": lambda z: _ROWS.index_select(0, z),
     "index_select of a column": lambda z: _TABLE.index_select(1, z),

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax._src import core
 
+from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.value import (
     Factor,
     Known,
@@ -33,16 +33,16 @@ STATES = 2**16
 Table = Any  # of NumPy if it is known while tracing, else of JAX
 
 
-def typed(x: Any) -> core.ShapedArray:
+def typed(x: Any) -> internals.ShapedArray:
     """Return the shape and type of an operand, soft or plain."""
-    return x.aval() if is_soft(x) else core.typeof(x)
+    return x.aval() if is_soft(x) else internals.typeof(x)
 
 
 def concrete(x: Any) -> np.ndarray | None:
     """Return a plain operand that is known while tracing, and not large, or None."""
-    if is_soft(x) or isinstance(x, core.Tracer):
+    if is_soft(x) or isinstance(x, internals.Tracer):
         return None
-    aval = core.typeof(x)
+    aval = internals.typeof(x)
     if aval.size > LIMIT or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
         return None
     return np.asarray(x, aval.dtype)
@@ -59,7 +59,7 @@ def run(function: Callable, *tables: Table) -> Any:
     """Apply a function of JAX; what is known on the way in is known on the way out."""
     if not all(isinstance(x, np.ndarray) for x in tables):
         return function(*tables)
-    with core.set_current_trace(core.eval_trace):
+    with internals.set_current_trace(internals.eval_trace):
         return jax.tree.map(np.asarray, function(*tables))
 
 
@@ -235,7 +235,7 @@ def constant(table: Table, shape: Sequence[int]) -> Any:
         return jnp.broadcast_to(table, tuple(shape))
     if math.prod(shape) > max(LIMIT, table.size):
         return SoftIndex(Known(table), (), (), tuple(shape))
-    with core.set_current_trace(core.eval_trace):
+    with internals.set_current_trace(internals.eval_trace):
         return jnp.asarray(np.broadcast_to(table, tuple(shape)))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.algebra import concrete
 from numpyro_concrete.soft_index.loops import RULES as LOOPS
 from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
@@ -23,15 +24,10 @@ from numpyro_concrete.soft_index.value import (
     refusal,
 )
 
-# The interpreter's boundary is not public in quax nor in jax: this is all of it, and
-# `Interpreter` with its trace is the only user. pyproject.toml bounds both versions.
-from jax._src import core  # isort: skip
-from quax._trace import _QuaxTrace, _QuaxTracer  # isort: skip
-
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr"}
 
 
-class _SoftTracer(_QuaxTracer):
+class _SoftTracer(internals.QuaxTracer):
     """A soft value in the hands of the program, which cannot read it as a number."""
 
     __slots__ = ()
@@ -74,7 +70,7 @@ class _SoftTracer(_QuaxTracer):
         return self._read("reading it as Python numbers").tolist()
 
 
-class _SoftTrace(_QuaxTrace):
+class _SoftTrace(internals.QuaxTrace):
     """A trace in which soft values meet the rules, and others the surrounding trace."""
 
     __slots__ = ()
@@ -88,7 +84,7 @@ class _SoftTrace(_QuaxTrace):
         body = _CALLS.get(primitive.name)
         if body is not None:
             return self._inlined(params[body], values)
-        with core.set_current_trace(self.parent_trace):
+        with internals.set_current_trace(self.parent_trace):
             rule = LOOPS.get(primitive.name)
             if rule is None:
                 out = apply(primitive, values, params)
@@ -129,12 +125,12 @@ class _SoftTrace(_QuaxTrace):
         values = [_value(t) for t in tracers]
         if any(map(is_soft, values)):
             # The function of the support's values, which have no derivative.
-            with core.set_current_trace(self):
+            with internals.set_current_trace(self):
                 return functions[0].call_wrapped(*self.wrapped(values))
         params = dict(params, subfuns=functions)
-        avals = tuple(core.typeof(x) for x in values)
+        avals = tuple(internals.typeof(x) for x in values)
         parent = self.parent_trace
-        with core.set_current_trace(parent):
+        with internals.set_current_trace(parent):
             return primitive.bind_with_trace(parent, tuple(values), avals, params)
 
     def wrapped(self, out: Any) -> Any:
@@ -148,17 +144,17 @@ class _SoftTrace(_QuaxTrace):
         trace = self.parent_trace
         if primitive.name in FOLDED and _small(primitive, params):
             if all(concrete(x) is not None for x in values):
-                trace = core.eval_trace
+                trace = internals.eval_trace
         elif primitive.name == "jit" and _tiny(params["jaxpr"], values):
             return self._inlined(params["jaxpr"], values)
-        with core.set_current_trace(trace):
+        with internals.set_current_trace(trace):
             return primitive.bind(*values, **params)
 
     def _inlined(self, jaxpr: Any, values: list[Any]) -> Any:
-        if not isinstance(jaxpr, core.ClosedJaxpr):
-            jaxpr = core.ClosedJaxpr(jaxpr, ())
-        with core.set_current_trace(self):
-            return core.jaxpr_as_fun(jaxpr)(*self.wrapped(values))
+        if not isinstance(jaxpr, internals.ClosedJaxpr):
+            jaxpr = internals.ClosedJaxpr(jaxpr, ())
+        with internals.set_current_trace(self):
+            return internals.jaxpr_as_fun(jaxpr)(*self.wrapped(values))
 
 
 def _small(primitive: Any, params: dict[str, Any]) -> bool:
@@ -202,9 +198,9 @@ class Interpreter:
     """
 
     def __enter__(self) -> "Interpreter":
-        self._take = core.take_current_trace()
-        self._trace = _SoftTrace(self._take.__enter__(), core.TraceTag())
-        self._set = core.set_current_trace(self._trace)
+        self._take = internals.take_current_trace()
+        self._trace = _SoftTrace(self._take.__enter__(), internals.TraceTag())
+        self._set = internals.set_current_trace(self._trace)
         self._set.__enter__()
         return self
 
@@ -214,7 +210,7 @@ class Interpreter:
 
     def outside(self) -> Any:
         """Return a context manager for work in the surrounding trace."""
-        return core.set_current_trace(self._trace.parent_trace)
+        return internals.set_current_trace(self._trace.parent_trace)
 
     def lift(self, tree: Any) -> Any:
         """Return soft values as values that the program can compute with."""

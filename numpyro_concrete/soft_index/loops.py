@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax._src import core
 
+from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.algebra import concrete, merged, typed, values_of
 from numpyro_concrete.soft_index.rules import apply
 from numpyro_concrete.soft_index.value import (
@@ -293,7 +293,7 @@ def under_interpreter(function: Callable) -> Callable:
 
 def _scan(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
     consts, init, xs = unpacked(values, params)
-    body = under_interpreter(core.jaxpr_as_fun(params["jaxpr"]))
+    body = under_interpreter(internals.jaxpr_as_fun(params["jaxpr"]))
     start = new_token()
     sequences = split_time(xs)
     n = len(init)
@@ -318,9 +318,7 @@ def _scan(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
 
 def unpacked(values: list[Any], params: dict[str, Any]) -> tuple[list, list, list]:
     """Return the constants, the first carry and the sequences of a scan."""
-    from quax._compat import unpack_scan_args
-
-    consts, init, xs = unpack_scan_args(values, params)
+    consts, init, xs = internals.unpack_scan_args(values, params)
     return list(consts), list(init), list(xs)
 
 
@@ -335,8 +333,8 @@ def _first(sequences: list[Any]) -> Callable[[], list[Any]]:
 
 def _while(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
     n, m = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    asks = under_interpreter(core.jaxpr_as_fun(params["cond_jaxpr"]))
-    body = under_interpreter(core.jaxpr_as_fun(params["body_jaxpr"]))
+    asks = under_interpreter(internals.jaxpr_as_fun(params["cond_jaxpr"]))
+    body = under_interpreter(internals.jaxpr_as_fun(params["body_jaxpr"]))
     init = values[m:]
 
     def step(carry: list[Any]) -> list[Any]:
@@ -360,7 +358,9 @@ def _while(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
 
 def _cond(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
     which, *operands = values
-    functions = [under_interpreter(core.jaxpr_as_fun(j)) for j in params["branches"]]
+    functions = [
+        under_interpreter(internals.jaxpr_as_fun(j)) for j in params["branches"]
+    ]
     if not is_soft(which):
         shapes = [jax.eval_shape(f, *operands) for f in functions]
         trees = {jax.tree.structure(s) for s in shapes}

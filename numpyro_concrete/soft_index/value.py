@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax._src import core
 from jax.typing import ArrayLike
 
+from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.operators import Operators
 
 _tokens = itertools.count()
@@ -31,13 +31,13 @@ def refusal(site: str, operation: str) -> str:
 
     Example:
         >>> print(refusal("z", "sort"))
-        site 'z' is relaxed: its value lies between integers, and sort would round ...
+        site 'z' is relaxed: its value is soft, and sort needs one that is drawn. ...
     """
     return (
-        f"site {site!r} is relaxed: its value lies between integers, and {operation} "
-        "would round it and lose the gradient. Leave the site out with "
-        "infer={'relax': False} or enumerate it with infer={'enumerate': 'parallel'}; "
-        "or, where the relaxed number itself is meant, take it with 1.0 * value"
+        f"site {site!r} is relaxed: its value is soft, and {operation} needs one that "
+        "is drawn. Leave the site out with infer={'relax': False} or enumerate it with "
+        "infer={'enumerate': 'parallel'}; or, where the mean of the soft value is "
+        "meant, take it with 1.0 * value"
     )
 
 
@@ -181,9 +181,9 @@ class SoftIndex(AbstractSoft):
         """The names of the sites that it depends on, for errors."""
         return named(self)
 
-    def aval(self) -> core.ShapedArray:
+    def aval(self) -> internals.ShapedArray:
         """Return what the program sees: an integer array."""
-        return core.ShapedArray(self.extent, self.table.dtype)
+        return internals.ShapedArray(self.extent, self.table.dtype)
 
     def materialise(self) -> ArrayLike:
         """Return a constant as an array, and refuse to round a draw."""
@@ -233,9 +233,9 @@ class SoftNumber(AbstractSoft):
         """The names of the sites that it depends on, for errors."""
         return self.sites
 
-    def aval(self) -> core.ShapedArray:
+    def aval(self) -> internals.ShapedArray:
         """Return what the program sees: an integer array."""
-        return core.ShapedArray(jnp.shape(self.value), jnp.result_type(int))
+        return internals.ShapedArray(jnp.shape(self.value), jnp.result_type(int))
 
     def number(self) -> Array:
         """Return the number."""
@@ -256,12 +256,12 @@ class Pieces(AbstractSoft):
         """The names of the sites that it depends on, for errors."""
         return named(*self.parts)
 
-    def aval(self) -> core.ShapedArray:
+    def aval(self) -> internals.ShapedArray:
         """Return what the program sees: an integer array."""
-        shapes = [x.aval() if is_soft(x) else core.typeof(x) for x in self.parts]
+        shapes = [x.aval() if is_soft(x) else internals.typeof(x) for x in self.parts]
         shape = list(shapes[0].shape)
         shape[self.axis] = sum(s.shape[self.axis] for s in shapes)
-        return core.ShapedArray(tuple(shape), shapes[0].dtype)
+        return internals.ShapedArray(tuple(shape), shapes[0].dtype)
 
 
 def soft_index(

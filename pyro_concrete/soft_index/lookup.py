@@ -94,11 +94,8 @@ def lookup(table: Tensor, index: tuple) -> Tensor:
         for d in draws
     ]
     terms = _to(terms, m, rank, lead)
-    return (
-        total(terms, placed)
-        if terms.is_floating_point()
-        else soft_integer(terms, placed)
-    )
+    summed = total if terms.is_floating_point() else soft_integer
+    return summed(terms, placed)
 
 
 def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
@@ -203,6 +200,7 @@ def _gather(call: Call) -> Any:
     if along:
         others = (*x.shape[:dim], 1, *x.shape[dim + 1 :])
         sizes = torch.broadcast_shapes(index.shape, others)
+        x = x.expand(*sizes[:dim], x.shape[dim], *sizes[dim + 1 :])
     picks: list[Any] = [
         torch.arange(n, device=x.device).reshape(-1, *(1,) * (len(sizes) - i - 1))
         for i, n in enumerate(sizes)

@@ -51,9 +51,8 @@ def _names(text: str) -> frozenset[str]:
 
 
 @rule("""
-    size dim ndimension numel nelement len stride is_floating_point is_complex is_signed
-    get_device element_size is_contiguous
-    .shape .dtype .device .ndim .requires_grad .is_cuda .is_leaf .layout .grad_fn
+    size ndimension numel nelement len stride is_complex is_signed get_device
+    element_size is_contiguous .requires_grad .is_cuda .is_leaf .layout .grad_fn
     .is_sparse .is_nested .is_mps .is_meta .is_cpu .is_quantized .itemsize .grad
 """)
 def _metadata(call: Call) -> Any:
@@ -196,7 +195,7 @@ def number(result: Tensor, operands: Any) -> Tensor:
 
 
 @rule("""
-    sum nansum prod cumsum cumprod diff trace matmul rmatmul mm bmm mv dot vdot inner
+    sum nansum prod cumsum cumprod diff trace matmul mm bmm mv dot vdot inner
     outer ger kron tensordot einsum addmm addmv addbmm baddbmm chain_matmul multi_dot
     diag diag_embed diagflat
 """)

@@ -85,21 +85,20 @@ def moved(move: Callable, x: Any) -> Any:
     if isinstance(x, SoftNumber):
         return _each(lambda y: SoftNumber(y, x.dtype, x.site), move(x.number))
     many = torch.vmap(move)
-    rank = x.dim()
-    moved = []
+    draws = []
     for draw in x.draws:
-        full = draw.positions(rank).expand(-1, *x.shape)
-        moved.append(_each(functools.partial(Draw, site=draw.site), many(full)))
+        full = draw.positions(x.dim()).expand(-1, *x.shape)
+        draws.append(_each(functools.partial(Draw, site=draw.site), many(full)))
     supports = [len(d.weights) for d in x.draws]
     if x.states.numel() == math.prod(supports):
         values = x.states.reshape(supports)
-        return _each(lambda *draws: SoftIndex(values, draws), *moved)
+        return _each(lambda *several: SoftIndex(values, several), *draws)
     states = x.states.expand(*supports, *x.shape).flatten(0, len(supports) - 1)
 
-    def rebuilt(y: Tensor, *draws: Draw) -> SoftIndex:
-        return SoftIndex(y.unflatten(0, supports), draws)
+    def rebuilt(y: Tensor, *several: Draw) -> SoftIndex:
+        return SoftIndex(y.unflatten(0, supports), several)
 
-    return _each(rebuilt, many(states), *moved)
+    return _each(rebuilt, many(states), *draws)
 
 
 def _each(func: Callable, *parts: Any) -> Any:
@@ -115,7 +114,7 @@ def _iter(call: Call) -> Any:
 
 
 @rule("broadcast_tensors")
-def _broadcasttensors(call: Call) -> Any:
+def _broadcast_tensors(call: Call) -> Any:
     shape = torch.broadcast_shapes(*(x.shape for x in call.args))
     return tuple(x.expand(shape) for x in call.args)
 
@@ -160,8 +159,8 @@ def _cast(call: Call) -> Any:
     dtype = move(blank(x)).dtype
     if dtype is torch.bool:
         raise TypeError(refusal(x.site, "a cast to bool"))
-    number = x.number.to(dtype) if dtype.is_floating_point else x.number
-    return SoftNumber(number, dtype, x.site)
+    mean = x.number.to(dtype) if dtype.is_floating_point else x.number
+    return SoftNumber(mean, dtype, x.site)
 
 
 def _with_rest(func: Callable, rest: Sequence[Any], kwargs: dict, x: Tensor) -> Any:
@@ -219,12 +218,9 @@ def _triangle(call: Call) -> Any:
 @rule("stack cat concat concatenate hstack vstack column_stack dstack")
 def _concatenated(call: Call) -> Any:
     parts = call.args[0]
-    if not all(integral(x) for x in parts):
-        return call.func(plain(parts), *call.args[1:], **call.kwargs)
-    if any(isinstance(x, SoftNumber) for x in parts):
-        result = call.func(plain(parts), *call.args[1:], **call.kwargs)
-        return number(result, parts)
-    return _chosen(lambda *xs: call.func(xs, *call.args[1:], **call.kwargs), parts)
+    if all(map(integral, parts)) and not any(isinstance(x, SoftNumber) for x in parts):
+        return _chosen(lambda *xs: call.func(xs, *call.args[1:], **call.kwargs), parts)
+    return number(call.on(plain), parts)  # plain if one of them is of floats
 
 
 def _chosen(

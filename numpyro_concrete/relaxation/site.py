@@ -1,0 +1,185 @@
+"""One site: which are relaxed, how, and what the program sees of them.
+
+Twin: ``pyro_concrete.relaxation.site``.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.nn import sigmoid
+from jax.typing import ArrayLike
+from numpyro.distributions import (
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
+from numpyro.distributions.discrete import BernoulliLogits, BernoulliProbs
+
+# Only the stack tells a handler what those around it will do, and lets it send a site
+# through them alone: see _fixed_outside and _send.
+from numpyro_concrete import ops
+from numpyro_concrete.distributions import (
+    AbstractConcrete,
+    ExpConcrete,
+    ExpConcreteMass,
+    LogitBinaryConcrete,
+    LogitBinaryConcreteMass,
+    OneHotCategorical,
+    check_temperature,
+)
+from numpyro_concrete.soft_index import (
+    SoftIndex,
+    soft_index,
+)
+from numpyro_concrete.soft_parameters import SoftlyMasked
+from numpyro_concrete.supports import FiniteSupport, support_of
+
+SUFFIX = "_relaxed"
+LEFT_OUT = "_left_out"
+# What scores a site of n values, and one of two.
+FAMILIES = {
+    "concrete": (ExpConcrete, LogitBinaryConcrete),
+    "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
+}
+Sites = Collection[str] | Callable[[dict[str, Any]], bool]
+Temperature = ArrayLike | Mapping[str, ArrayLike]
+Truncate = int | float | Mapping[str, int | float]
+
+
+class Site:
+    """How one site is relaxed: its distribution, and what the program sees of it."""
+
+    def __init__(
+        self,
+        name: str,
+        fn: Any,
+        temperature: Any,
+        truncate: int | float | None,
+        scoring: str = "concrete",
+    ) -> None:
+        self.families = FAMILIES[scoring]
+        check_temperature(temperature, name)
+        leaf = leaf_of(fn)
+        self.name = name
+        self.binary = isinstance(leaf, BernoulliProbs | BernoulliLogits)
+        self.one_hot = isinstance(leaf, OneHotCategorical)
+        self.left_out = None
+        if self.binary:
+            self.values, self.logits = np.arange(2), _bernoulli_logits(leaf)
+        else:
+            self.values, self.logits, self.left_out = support_of(name, leaf, truncate)
+        self.relaxed: Any = None
+        self.infer: dict[str, Any] = {}
+        if len(self.values) > 1:
+            self._relax(fn, temperature)
+
+    def _relax(self, fn: Any, temperature: ArrayLike) -> None:
+        self.relaxed = rebuilt(fn, self._concrete, temperature)
+        hard = fn if self.left_out is None else rebuilt(fn, self._truncated)
+        self.infer["_relaxed_from"] = hard
+        if not self.one_hot:
+            self.infer["_values"] = tuple(self.values.tolist())
+
+    def value(self, point: Array) -> Array | SoftIndex:
+        """What the program sees of a point in log space."""
+        dtype = jnp.result_type(self.logits)
+        if self.one_hot:
+            return jnp.exp(point).astype(dtype)
+        if self.binary:
+            weights = jnp.stack([sigmoid(-point), sigmoid(point)])
+        else:
+            weights = jnp.moveaxis(jnp.exp(point), -1, 0)
+        return soft_index(self.name, self.values, weights.astype(dtype))
+
+    def _concrete(self, _: Any, temperature: ArrayLike) -> AbstractConcrete:
+        # Gradients in log space do not fit half precision.
+        logits = ops.wide(self.logits)
+        # An impossible value keeps a finite logit, and the relaxation a density there.
+        bound = -math.log(jnp.finfo(logits.dtype).tiny)
+        logits = jnp.nan_to_num(logits, nan=jnp.nan, posinf=bound, neginf=-bound)
+        # The host's check of a vector fails if there is none.
+        checks = None if logits.size else False
+        return self.families[self.binary](
+            temperature, logits=logits, validate_args=checks
+        )
+
+    def _truncated(self, _: Any, __: None) -> FiniteSupport:
+        return FiniteSupport(self.values, self.logits)
+
+
+def _bernoulli_logits(leaf: Any) -> Array:
+    # The host's logits of a probability of one are infinite.
+    probs = isinstance(leaf, BernoulliProbs)
+    return ops.bernoulli_logits(jnp.asarray(leaf.probs)) if probs else leaf.logits
+
+
+def checked(temperature: Temperature | None) -> Temperature:
+    """Return a temperature, or a mapping of them, that is positive as far as known."""
+    if isinstance(temperature, Mapping):
+        for value in temperature.values():
+            checked(value)
+        return temperature
+    if temperature is None or callable(temperature):
+        raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
+    check_temperature(temperature)
+    return temperature
+
+
+def of_site(setting: Any, name: str) -> Any:
+    """Return the setting of one site, of one for all or a mapping."""
+    return setting.get(name) if isinstance(setting, Mapping) else setting
+
+
+def selected(msg: dict[str, Any], sites: Sites | None) -> bool:
+    """Tell whether a message is a latent discrete site that is to be relaxed."""
+    if msg["type"] != "sample" or msg["is_observed"] or msg["value"] is not None:
+        return False
+    mark = msg["infer"].get("relax")
+    if mark is False or not is_discrete(msg["fn"]):
+        return False
+    if sites is not None:
+        return bool(sites(msg)) if callable(sites) else msg["name"] in sites
+    return bool(mark is not None or not msg["infer"].get("enumerate"))
+
+
+def is_discrete(fn: Distribution) -> bool:
+    """Tell whether a distribution is one of discrete values."""
+    support = fn.support
+    try:
+        return support is not None and support.is_discrete
+    except NotImplementedError:
+        return False
+
+
+def discrete_of(leaf: AbstractConcrete, _: None) -> Distribution:
+    """Return the discrete distribution that a Concrete relaxes."""
+    return leaf.discrete
+
+
+def leaf_of(fn: Any) -> Any:
+    """Return the distribution inside of to_event, expand and mask."""
+    wrappers = Independent | MaskedDistribution | ExpandedDistribution | SoftlyMasked
+    while isinstance(fn, wrappers):
+        fn = fn.base_dist
+    return fn
+
+
+def rebuilt(fn: Any, rebuild: Callable, temperature: ArrayLike | None = None) -> Any:
+    """Return the same wrappers around another distribution."""
+    if isinstance(fn, Independent):
+        n = fn.reinterpreted_batch_ndims
+        if temperature is not None and jnp.ndim(temperature):
+            temperature = jnp.expand_dims(temperature, tuple(range(-n, 0)))
+        return rebuilt(fn.base_dist, rebuild, temperature).to_event(n)
+    if isinstance(fn, MaskedDistribution):
+        return rebuilt(fn.base_dist, rebuild, temperature).mask(fn._mask)
+    if isinstance(fn, SoftlyMasked):
+        return SoftlyMasked(rebuilt(fn.base_dist, rebuild, temperature), fn.share)
+    if isinstance(fn, ExpandedDistribution):
+        return rebuilt(fn.base_dist, rebuild, temperature).expand(fn.batch_shape)
+    return rebuild(fn, temperature)

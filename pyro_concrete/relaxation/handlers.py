@@ -1,0 +1,201 @@
+"""The effect handlers behind relax, harden and config_relax.
+
+Twin: ``numpyro_concrete.relaxation.handlers``.
+"""
+
+from typing import Any
+
+import torch
+from pyro.poutine.block_messenger import BlockMessenger
+from pyro.poutine.markov_messenger import MarkovMessenger
+from pyro.poutine.messenger import Messenger
+
+# A site beside the program's own is sent through the stack by hand: see _send.
+from pyro.poutine.runtime import _PYRO_STACK, default_process_message
+from torch import Tensor
+
+from pyro_concrete.distributions import (
+    AbstractConcrete,
+    LogitBinaryConcrete,
+)
+from pyro_concrete.relaxation.site import (
+    FAMILIES,
+    LEFT_OUT,
+    SUFFIX,
+    Deterministic,
+    Site,
+    Sites,
+    Temperature,
+    Truncate,
+    checked,
+    discrete_of,
+    is_discrete,
+    known,
+    leaf_of,
+    of_site,
+    rebuilt,
+    selected,
+)
+from pyro_concrete.soft_index import is_soft, plain, refusal
+
+# Auxiliary, or SVI would look for it among the latent sites of the model.
+_AUXILIARY = {"_deterministic": True, "is_auxiliary": True}
+
+
+class ConfigMessenger(Messenger):
+    """The effect handler behind `config_relax`."""
+
+    def __init__(self, mark: dict[str, Any] | bool) -> None:
+        super().__init__()
+        self.mark = mark
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        latent = not msg["is_observed"] and is_discrete(msg["fn"])
+        if latent and not msg["infer"].get("enumerate"):
+            msg["infer"].setdefault("relax", self.mark)
+
+
+class RelaxMessenger(Messenger):
+    """The effect handler behind `relax`."""
+
+    def __init__(
+        self,
+        temperature: Temperature | None,
+        sites: Sites | None = None,
+        truncate: Truncate | None = None,
+        scoring: str = "concrete",
+    ) -> None:
+        super().__init__()
+        self.temperature = checked(temperature)
+        self.sites = sites
+        self.truncate = truncate
+        if scoring not in FAMILIES:
+            raise ValueError(f"scoring is one of {[*FAMILIES]}, not {scoring!r}")
+        self.scoring = scoring
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if is_soft(msg["value"]):
+            self._lower(msg)
+        msg["fn"] = known(msg["fn"])
+        if not selected(msg, self.sites):
+            return
+        marks = msg["infer"].get("relax")
+        marks = marks if isinstance(marks, dict) else {}
+        name = msg["name"]
+        temperature = marks.get("temperature", of_site(self.temperature, name))
+        if temperature is None:
+            raise ValueError(f"relax has no temperature for site {name!r}")
+        truncate = marks.get("truncate", of_site(self.truncate, name))
+        site = Site(name, msg["fn"], temperature, truncate, self.scoring)
+        if len(site.values) < 2:
+            return  # a constant
+        point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
+        if site.left_out is not None:
+            fn = Deterministic(site.left_out, 0)
+            _send(self, msg, name + LEFT_OUT, fn, _AUXILIARY, site.left_out)
+        self._show(msg, *site.value(point))
+        msg["infer"]["_relaxed"] = True
+
+    def _lower(self, msg: dict[str, Any]) -> None:
+        """Let a deterministic site record a mean; refuse a soft value as data."""
+        if not msg["infer"].get("_deterministic"):
+            operation = f"observing it at site {msg['name']!r}"
+            raise TypeError(refusal(msg["value"].site, operation))
+        self._show(msg, plain(msg["value"]), msg["value"])
+
+    def _show(self, msg: dict[str, Any], seen: Tensor, value: Tensor) -> None:
+        """Make a site deterministic: handlers get the mean, the program the value."""
+        msg["fn"] = Deterministic(seen, msg["fn"].event_dim)
+        msg["value"] = seen
+        msg["is_observed"] = True
+        msg["infer"] = {**_markov(msg), **_AUXILIARY, "_seen": (self, seen, value)}
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        owner, seen, value = msg["infer"].get("_seen", (None, None, None))
+        if owner is not self:
+            return
+        if msg["value"] is not seen and not _same(msg["value"], seen):
+            raise ValueError(
+                f"site {msg['name']!r} is relaxed, and a handler around relax sets it "
+                "to another value. Put that handler inside, relax(condition(model, "
+                f"data), ...), or set {msg['name'] + SUFFIX!r} in log space"
+            )
+        # Traces have seen the plain mean by now; the program gets the soft value.
+        msg["value"] = value
+
+
+class HardenMessenger(Messenger):
+    """The effect handler behind `harden`."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if "_relaxed" in msg["infer"]:
+            msg["stop"] = True  # its discrete site has been sampled already
+            return
+        if msg["is_observed"] or msg["value"] is not None:
+            return
+        name = msg["name"].removesuffix(SUFFIX)
+        if name == msg["name"] or not isinstance(leaf_of(msg["fn"]), AbstractConcrete):
+            return
+        infer = msg["infer"]
+        fn = infer.get("_relaxed_from") or rebuilt(msg["fn"], discrete_of)
+        hard = _send(self, msg, name, fn, {"relax": False})
+        if isinstance(leaf_of(msg["fn"]), LogitBinaryConcrete):
+            msg["value"] = (2 * hard - 1) * torch.inf
+        else:
+            values = infer.get("_values")
+            one_hot = hard if values is None else hard[..., None] == values
+            msg["value"] = one_hot.to(leaf_of(msg["fn"]).logits.dtype).log()
+        msg["stop"] = True
+
+
+def _send(
+    messenger: Messenger,
+    msg: dict[str, Any],
+    name: str,
+    fn: Any,
+    infer: dict[str, Any],
+    value: Tensor | None = None,
+) -> Tensor:
+    """Sample another site at the place of a message.
+
+    Like a sample statement there, but past the handlers inside of this one that choose,
+    rename or count sites: they have let the message pass already.
+    """
+    own = _PYRO_STACK.index(messenger)
+    inside = [x for x in _PYRO_STACK[own:] if not _goes_by_name(x)]
+    infer = {**_markov(msg), **infer}
+    stack = _PYRO_STACK[:own] + inside
+    fresh = {"cond_indep_stack": (), "scale": 1.0, "mask": None, "done": False}
+    fresh |= {"stop": False, "continuation": None, "is_observed": value is not None}
+    other: Any = {**msg, **fresh}
+    other |= {"name": name, "fn": fn, "value": value, "infer": dict(infer)}
+    passed = []
+    for handler in reversed(stack):
+        passed.append(handler)
+        handler._process_message(other)
+        if other["stop"]:
+            break
+    default_process_message(other)
+    for handler in reversed(passed):
+        handler._postprocess_message(other)
+    if other["continuation"] is not None:
+        other["continuation"](other)
+    return other["value"]
+
+
+def _goes_by_name(handler: Messenger) -> bool:
+    renames = "autoname" in type(handler).__module__
+    return renames or isinstance(handler, BlockMessenger | MarkovMessenger)
+
+
+def _markov(msg: dict[str, Any]) -> dict[str, Any]:
+    """What pyro.markov has noted of a site, which another in its place shares."""
+    return {k: v for k, v in msg["infer"].items() if k.startswith("_markov")}
+
+
+def _same(given: Any, value: Tensor) -> bool:
+    """Whether a handler set the value that the site has anyway, as Predictive does."""
+    given = plain(given)
+    if not isinstance(given, Tensor) or given.numel() != value.numel():
+        return False
+    return torch.allclose(given.reshape(value.shape).to(value.dtype), value)

@@ -1,0 +1,220 @@
+"""relax, config_relax, harden and ConcreteReparam: what users call.
+
+Twin: ``numpyro_concrete.relaxation.programs``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+from pyro.infer.reparam.reparam import Reparam
+
+# A site beside the program's own is sent through the stack by hand: see _send.
+from torch import Tensor
+
+from pyro_concrete.relaxation.handlers import (
+    ConfigMessenger,
+    HardenMessenger,
+    RelaxMessenger,
+)
+from pyro_concrete.relaxation.site import (
+    SUFFIX,
+    Deterministic,
+    Site,
+    Sites,
+    Temperature,
+    Truncate,
+    checked,
+    known,
+)
+
+
+def relax(
+    fn: Callable | None = None,
+    temperature: Temperature | None = None,
+    *,
+    sites: Sites | None = None,
+    truncate: Truncate | None = None,
+    scoring: str = "concrete",
+) -> Any:
+    """Relax the discrete sites of a model or guide, which stays as it is.
+
+    Every latent site with a finite discrete support that is not observed, not marked
+    ``infer={"enumerate": ...}`` and not opted out by ``infer={"relax": False}`` is
+    replaced: ``z_relaxed`` is sampled from its Concrete relaxation in log space, and
+    ``z`` becomes a deterministic site with the mean of the relaxed value. The program
+    receives a point of the simplex at one-hot sites, and at all others a `SoftIndex`,
+    which it can use as the integers that it expects: ``locs[z]``, ``z == 1``,
+    ``torch.where(z > 2, a, b)``. Relax the model and the guide, each with a temperature
+    of its own, and train them by any ELBO: with `Trace_ELBO` that is a true bound on
+    the relaxed model's evidence (eq. 20); never compare it with a discrete ELBO.
+
+    One site can be marked for itself, by ``infer={"relax": {"temperature": 0.5}}`` or
+    with `config_relax`. A site that is named in `sites`, or marked for relaxation, is
+    relaxed even if it is marked for enumeration, too.
+
+    Shapes:
+        temperature: scalar, or broadcastable to the batch shape of every site.
+
+    Args:
+        fn: Model or guide. Without it, a decorator and context manager is returned.
+        temperature: Relaxation temperature, > 0, or a mapping of them by site. The
+            paper's (model, guide) pairs are (1/2, 2/3) for two values, (2/3, 1) for
+            four, (2/5, 2/3) for eight.
+        sites: Names of the sites to relax, or a predicate on Pyro's site messages; by
+            default every site that can be.
+        truncate: For sites with an unbounded support, such as a Poisson: the largest
+            value to keep, or, as a float in (0, 1), the largest mass to leave out,
+            which is worked out at every call. A mapping by site, or one for all. The
+            mass that is left out is the deterministic site ``z_left_out``.
+        scoring: What scores a relaxed site: its "concrete" density, or the "discrete"
+            log-probability read off at the soft point (eq. 21), with the discrete KL in
+            `TraceMeanField_ELBO` (eq. 22). Discrete scoring is no bound, and is nearer
+            to the discrete ELBO at low temperatures: a confident guide pays the
+            discrete KL, not the larger one of two Concretes. Score the model and the
+            guide alike.
+
+    Returns:
+        The relaxed program, with the arguments of `fn`.
+
+    Raises:
+        TypeError: If no temperature is given; and in the program, where it needs a
+            drawn value (``if z:``, ``z.item()``, ``range(z)``), by site.
+        ValueError: If the temperature is not positive or the scoring unknown, or at a
+            site with an unbounded support that is not truncated, by name.
+        NotImplementedError: At a site of vectors other than one-hot ones, by name.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model():
+        ...     z = pyro.sample("z", dist.Categorical(logits=torch.zeros(3)))
+        ...     return torch.tensor([-1.0, 0.0, 1.0])[z]
+        >>> trace = pyro.poutine.trace(relax(model, temperature=0.5)).get_trace()
+        >>> [name for name in trace.nodes if name.startswith("z")]
+        ['z_relaxed', 'z']
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
+        https://arxiv.org/abs/1611.00712
+
+    Twin: :func:`numpyro_concrete.relax`.
+    """
+    messenger = RelaxMessenger(temperature, sites, truncate, scoring)
+    return messenger if fn is None else messenger(fn)
+
+
+def config_relax(
+    fn: Callable | None = None,
+    default: bool = True,
+    *,
+    temperature: Tensor | float | None = None,
+    truncate: int | float | None = None,
+) -> Any:
+    """Mark the latent discrete sites of a program for `relax`.
+
+    As `config_enumerate` does for enumeration: every latent discrete site without a
+    mark for relaxation or enumeration gets ``infer={"relax": ...}``.
+
+    Args:
+        fn: Model or guide. Without it, a decorator and context manager is returned.
+        default: Whether `relax` takes the sites.
+        temperature: Relaxation temperature of these sites, > 0; by default that of
+            `relax`.
+        truncate: Truncation of these sites, as for `relax`.
+
+    Returns:
+        The program with marks, with the arguments of `fn`.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model():
+        ...     pyro.sample("z", dist.Categorical(logits=torch.zeros(3)))
+        >>> trace = pyro.poutine.trace(config_relax(model, temperature=0.5)).get_trace()
+        >>> trace.nodes["z"]["infer"]
+        {'relax': {'temperature': 0.5}}
+
+    Twin: :func:`numpyro_concrete.config_relax`.
+    """
+    given = {"temperature": temperature, "truncate": truncate}
+    marks = {key: value for key, value in given.items() if value is not None}
+    messenger = ConfigMessenger(marks if default else False)
+    return messenger if fn is None else messenger(fn)
+
+
+def harden(fn: Callable) -> Callable:
+    """Return the discrete program that a relaxed guide or model stands for.
+
+    Each site ``z_relaxed`` with a Concrete distribution is replaced by its discrete
+    site ``z``, and the program goes on with the hard value. The argmax of a Concrete
+    sample is a sample of its categorical at every temperature, so this is exact: use
+    ``Trace_ELBO().loss(model, harden(guide), ...)`` for the discrete ELBO of a model
+    that was trained relaxed.
+
+    Args:
+        fn: A relaxed program: the result of `relax`, or one that samples from
+            `ExpConcrete` or `LogitBinaryConcrete` at sites named ``..._relaxed``.
+
+    Returns:
+        The discrete program, with the arguments of `fn`.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def guide():
+        ...     fn = dist.Bernoulli(logits=torch.zeros(2)).to_event()
+        ...     return pyro.sample("z", fn)
+        >>> z = harden(relax(guide, temperature=0.5))()
+        >>> (1.0 * z).unique().tolist() in ([0.0], [1.0], [0.0, 1.0])
+        True
+
+    Twin: :func:`numpyro_concrete.harden`.
+    """
+    return HardenMessenger()(fn)
+
+
+class ConcreteReparam(Reparam):
+    """Relax one site of a model, in the convention of Pyro's reparameterizers.
+
+    The same as `relax` for the site that `poutine.reparam` is configured with. Pyro's
+    reparameterizers cannot mark sites as auxiliary: for guides, use `relax`.
+
+    Shapes:
+        temperature: scalar, or broadcastable to the batch shape of the site.
+
+    Args:
+        temperature: Relaxation temperature, > 0.
+        truncate: Truncation of an unbounded support, as for `relax`.
+
+    Raises:
+        ValueError: If the temperature is not positive, or at a site with an unbounded
+            support that is not truncated, by name.
+        NotImplementedError: At a site of vectors other than one-hot ones, by name.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model():
+        ...     return pyro.sample("z", dist.OneHotCategorical(logits=torch.zeros(3)))
+        >>> config = {"z": ConcreteReparam(0.5)}
+        >>> pyro.poutine.reparam(model, config=config)().shape
+        torch.Size([3])
+
+    Twin: :class:`numpyro_concrete.ConcreteReparam`.
+    """
+
+    def __init__(
+        self, temperature: Tensor | float, *, truncate: int | float | None = None
+    ) -> None:
+        self.temperature = checked(temperature)
+        self.truncate = truncate
+
+    def apply(self, msg: dict[str, Any]) -> dict[str, Any]:
+        """Replace the message of one site, unless it is observed."""
+        if msg["is_observed"]:
+            return msg
+        fn = known(msg["fn"])
+        site = Site(msg["name"], fn, self.temperature, self.truncate)
+        if len(site.values) < 2:
+            return msg  # a constant
+        point = pyro.sample(site.name + SUFFIX, site.relaxed, infer=site.infer)
+        seen, value = site.value(point)
+        fn = Deterministic(seen, fn.event_dim)
+        return {"fn": fn, "value": value, "is_observed": True}

@@ -1,0 +1,218 @@
+"""One site: which are relaxed, how, and what the program sees of them.
+
+Twin: ``numpyro_concrete.relaxation.site``.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from pyro.distributions import Delta, constraints
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+    TorchDistribution,
+    TorchDistributionMixin,
+)
+
+# A site beside the program's own is sent through the stack by hand: see _send.
+from torch import Tensor
+from torch.distributions import Bernoulli, Independent, OneHotCategorical
+
+from pyro_concrete import ops
+from pyro_concrete.distributions import (
+    AbstractConcrete,
+    ExpConcrete,
+    ExpConcreteMass,
+    LogitBinaryConcrete,
+    LogitBinaryConcreteMass,
+    check_temperature,
+)
+from pyro_concrete.soft_index import is_soft, refusal, soft_index
+from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
+from pyro_concrete.supports import FiniteSupport, support_of
+
+SUFFIX = "_relaxed"
+LEFT_OUT = "_left_out"
+# What scores a site of n values, and one of two.
+FAMILIES = {
+    "concrete": (ExpConcrete, LogitBinaryConcrete),
+    "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
+}
+Sites = Collection[str] | Callable[[dict[str, Any]], bool]
+Temperature = Tensor | float | Mapping[str, Tensor | float]
+Truncate = int | float | Mapping[str, int | float]
+
+
+class Deterministic(TorchDistribution):
+    """The distribution of a deterministic site: it records a value and scores nothing.
+
+    A masked Delta compares its value with itself, at a cost; and masked by `False` it
+    scores float32 zeros, which TraceEnum_ELBO cannot add to float64.
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+    has_rsample = True
+
+    def __init__(self, value: Tensor, event_dim: int) -> None:
+        self.value = value
+        batch = value.dim() - event_dim
+        super().__init__(value.shape[:batch], value.shape[batch:], validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return constraints.independent(constraints.real, self.event_dim)
+
+    @property
+    def base_dist(self) -> TorchDistributionMixin:
+        """The distribution that deterministic sites are known by, in a mask there."""
+        return Delta(self.value, event_dim=self.event_dim)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Deterministic":
+        value = self.value.expand(torch.Size(batch_shape) + self.event_shape)
+        return Deterministic(value, self.event_dim)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return self.value.expand(torch.Size(sample_shape) + self.value.shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        shape = value.shape[: value.dim() - self.event_dim]
+        return self.value.new_zeros(()).expand(shape)
+
+
+class Site:
+    """How one site is relaxed: its distribution, and what the program sees of it."""
+
+    def __init__(
+        self,
+        name: str,
+        fn: Any,
+        temperature: Any,
+        truncate: int | float | None,
+        scoring: str = "concrete",
+    ) -> None:
+        check_temperature(temperature)
+        self.families = FAMILIES[scoring]
+        leaf = leaf_of(fn)
+        self.name = name
+        self.binary = isinstance(leaf, Bernoulli)
+        self.one_hot = isinstance(leaf, OneHotCategorical)
+        self.left_out = None
+        if self.binary:
+            self.logits = leaf.logits
+            self.values = torch.arange(2).to(self.logits)
+        else:
+            self.values, self.logits, self.left_out = support_of(name, leaf, truncate)
+        self.relaxed: Any = None
+        self.infer: Any = {}
+        if len(self.values) > 1:
+            self._relax(fn, temperature)
+
+    def _relax(self, fn: Any, temperature: Tensor | float) -> None:
+        self.relaxed = rebuilt(fn, self._concrete, temperature)
+        hard = fn if self.left_out is None else rebuilt(fn, self._truncated)
+        self.infer["_relaxed_from"] = hard
+        if not self.one_hot:
+            self.infer["_values"] = self.values
+
+    def value(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """What handlers and the program see of a point in log space."""
+        dtype = self.logits.dtype
+        if self.binary:
+            mean = point.sigmoid().to(dtype)
+            weights = torch.stack([(-point).sigmoid().to(dtype), mean])
+        else:
+            simplex = point.exp().to(dtype)
+            if self.one_hot:
+                return simplex, simplex
+            weights, mean = simplex.movedim(-1, 0), simplex @ self.values.to(simplex)
+        return mean, soft_index(self.name, self.values, weights)
+
+    def _concrete(self, _: Any, temperature: Tensor | float) -> AbstractConcrete:
+        # Gradients in log space do not fit half precision.
+        logits = ops.wide(self.logits)
+        # An impossible value keeps a finite logit, and the relaxation a density there.
+        bound = -math.log(torch.finfo(logits.dtype).tiny)
+        logits = logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
+        return self.families[self.binary](temperature, logits=logits)
+
+    def _truncated(self, _: Any, __: None) -> FiniteSupport:
+        return FiniteSupport(self.values, self.logits)
+
+
+def checked(temperature: Temperature | None) -> Temperature:
+    """Return a temperature, or a mapping of them, that is positive as far as known."""
+    if isinstance(temperature, Mapping):
+        for value in temperature.values():
+            checked(value)
+        return temperature
+    if temperature is None or (
+        callable(temperature) and not isinstance(temperature, Tensor)
+    ):
+        raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
+    check_temperature(temperature)
+    return temperature
+
+
+def of_site(setting: Any, name: str) -> Any:
+    """Return the setting of one site, of one for all or a mapping."""
+    return setting.get(name) if isinstance(setting, Mapping) else setting
+
+
+def selected(msg: dict[str, Any], sites: Sites | None) -> bool:
+    """Tell whether a message is a latent discrete site that is to be relaxed."""
+    if msg["is_observed"] or msg["value"] is not None or not is_discrete(msg["fn"]):
+        return False
+    mark = msg["infer"].get("relax")
+    if mark is False:
+        return False
+    if sites is not None:
+        return bool(sites(msg)) if callable(sites) else msg["name"] in sites
+    return bool(mark is not None or not msg["infer"].get("enumerate"))
+
+
+def is_discrete(fn: Any) -> bool:
+    """Tell whether a distribution is one of discrete values."""
+    if type(fn).__name__ == "_Subsample":
+        return False
+    try:
+        return fn.support.is_discrete
+    except (AttributeError, NotImplementedError):
+        return False
+
+
+def known(fn: Any) -> Any:
+    """Return the distribution with soft parameters averaged over, or as it is."""
+    leaf = leaf_of(fn)
+    if is_soft(getattr(leaf, "size", None)):  # a plate
+        raise TypeError(refusal(leaf.size.site, "using it as the size of a plate"))
+    if not hasattr(leaf, "__dict__") or not is_soft_parameter(leaf):
+        return fn
+    return rebuilt(fn, lambda leaf, _: with_known_parameters(leaf))
+
+
+def discrete_of(leaf: AbstractConcrete, _: None) -> TorchDistributionMixin:
+    """Return the discrete distribution that a Concrete relaxes."""
+    return leaf.discrete
+
+
+def leaf_of(fn: Any) -> Any:
+    """Return the distribution inside of to_event, expand and mask."""
+    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def rebuilt(fn: Any, rebuild: Callable, temperature: Any = None) -> Any:
+    """Return the same wrappers around another distribution."""
+    if isinstance(fn, Independent):
+        n = fn.reinterpreted_batch_ndims
+        if isinstance(temperature, Tensor) and temperature.dim():
+            temperature = temperature.reshape(temperature.shape + (1,) * n)
+        return rebuilt(fn.base_dist, rebuild, temperature).to_event(n)
+    if isinstance(fn, MaskedDistribution):
+        return rebuilt(fn.base_dist, rebuild, temperature).mask(fn._mask)
+    if isinstance(fn, ExpandedDistribution):
+        return rebuilt(fn.base_dist, rebuild, temperature).expand(fn.batch_shape)
+    return rebuild(fn, temperature)
