@@ -1,0 +1,251 @@
+"""JAX and NumPyro: see the package."""
+
+import contextlib
+
+import numpy as np
+
+
+class NumPyroBackend:
+    """JAX and NumPyro, with numpyro_concrete."""
+
+    name = "numpyro"
+
+    def __init__(self):
+        import jax
+        import jax.numpy as jnp
+        import numpyro
+
+        jax.config.update("jax_enable_x64", True)
+        import numpyro_concrete
+        from numpyro_concrete import distributions, ops, relaxation, soft_index
+
+        self.jax, self.jnp = jax, jnp
+        self.xp = jnp
+        self.numpyro, self.dist = numpyro, numpyro.distributions
+        self.package, self.ops, self.distributions = (
+            numpyro_concrete,
+            ops,
+            distributions,
+        )
+        self.relaxation, self.soft_index = relaxation, soft_index
+
+    # --- arrays
+
+    def has_device(self, device):
+        return bool(self._devices(device))
+
+    def on(self, device):
+        return self.jax.default_device(self._devices(device)[0])
+
+    def _devices(self, device):
+        with contextlib.suppress(RuntimeError):
+            return self.jax.devices({"cpu": "cpu", "cuda": "gpu"}[device])
+        return []
+
+    def array(self, x, dtype="float64"):
+        return self.jnp.asarray(np.asarray(x), dtype)
+
+    def numpy(self, x):
+        x = np.asarray(x)
+        return x.astype("float32") if x.dtype == self.jnp.bfloat16 else x
+
+    def bit(self, x):
+        """Values of a Bernoulli site, in the type that the host gives to them."""
+        return self.array(x, "int64")
+
+    def dtype(self, x):
+        return str(x.dtype)
+
+    def grad(self, fn, *args):
+        """Gradients of a scalar function of arrays in each of them."""
+        return self.jax.grad(fn, argnums=tuple(range(len(args))))(*args)
+
+    def value_and_grad(self, fn):
+        """A function that gives a scalar function's value and its gradients."""
+
+        def both(*args):
+            argnums = tuple(range(len(args)))
+            return self.jax.value_and_grad(fn, argnums=argnums)(*args)
+
+        return self.jax.jit(both)
+
+    def double_precision(self):
+        """Let Python's numbers become float64: they do already."""
+        return contextlib.nullcontext()
+
+    def exp(self, x):
+        return self.jnp.exp(x)
+
+    # --- distributions
+
+    def uniform(self, seed, shape, dtype="float64"):
+        generator = np.random.default_rng(seed)
+        return self.array(generator.uniform(size=shape), dtype)
+
+    def sample(self, d, seed, shape=()):
+        """Draw a value without gradients."""
+        return d.sample(self.jax.random.key(seed), shape)
+
+    def sample_own(self, d, seed, shape=()):
+        """Draw a value along its path, and its log-density scored from the noise."""
+        key = self.jax.random.key(seed)
+        value, intermediates = d.sample_with_intermediates(key, shape)
+        return value, d.log_prob(value, intermediates)
+
+    def rebuilt(self, value):
+        """The same value after an operation that does nothing."""
+        return value + 0
+
+    def kl(self, p, q):
+        return self.dist.kl_divergence(p, q)
+
+    def biject_to(self, support):
+        return self.dist.transforms.biject_to(support)
+
+    def inverse(self, transform, value):
+        return transform._inverse(value)
+
+    def in_support(self, d, value):
+        return d.support(value)
+
+    # --- programs
+
+    def one_hot(self, logits):
+        return self.package.OneHotCategorical(logits=logits)
+
+    def site(self, *args, **kwargs):
+        return self.numpyro.sample(*args, **kwargs)
+
+    def plate(self, *args, **kwargs):
+        return self.numpyro.plate(*args, **kwargs)
+
+    def param(self, name, value=None):
+        """Read a parameter; it starts at the value unless it is set already."""
+        return self.numpyro.param(name, value)
+
+    def deterministic(self, name, value):
+        return self.numpyro.deterministic(name, value)
+
+    def condition(self, fn, data):
+        return self.numpyro.handlers.condition(fn, data)
+
+    def block(self, fn, hide):
+        return self.numpyro.handlers.block(fn, hide=hide)
+
+    def mask(self, mask):
+        return self.numpyro.handlers.mask(mask=mask)
+
+    def scale(self, scale):
+        return self.numpyro.handlers.scale(scale=scale)
+
+    def reparam(self, fn, config):
+        return self.numpyro.handlers.reparam(fn, config=config)
+
+    def call(self, fn, *args, seed=0):
+        """Run a program with a seed and return its result."""
+        return self.numpyro.handlers.seed(fn, seed)(*args)
+
+    def trace(self, fn, *args, seed=0):
+        """Run a program: its sites by name, with value, fn, scale, infer."""
+        seeded = self.numpyro.handlers.seed(fn, seed)
+        trace = self.numpyro.handlers.trace(seeded).get_trace(*args)
+        kinds = ("sample", "deterministic")
+        return {k: s for k, s in trace.items() if s["type"] in kinds}
+
+    def log_prob(self, fn, *args, values=None, seed=0):
+        """Log-densities of the sites of a program whose sites take these values."""
+        seeded = self.numpyro.handlers.seed(fn, seed)
+        substituted = self.numpyro.handlers.substitute(seeded, values or {})
+        trace = self.numpyro.handlers.trace(substituted).get_trace(*args)
+        score = self.numpyro.infer.util.compute_log_probs
+        probs, _ = score(seeded, args, {}, values or {}, sum_log_prob=True)
+        return {k: probs[k] for k in trace if k in probs}
+
+    def inspect(self, fn, *args):
+        """The sites of a program by name, for what they are: only shapes are known."""
+        sites = {}
+        self.jax.eval_shape(lambda: sites.update(self.trace(fn, *args)))
+        return sites
+
+    def arguments(self, data):
+        """Arrays of NumPy among the arguments of a model as arrays of the host."""
+        return [self.jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
+
+    def is_latent(self, site):
+        """Whether a traced site is sampled, and neither observed nor a plate."""
+        return self.is_scored(site) and not site["is_observed"]
+
+    def is_scored(self, site):
+        return site["type"] == "sample"
+
+    def is_discrete_latent(self, site):
+        if not self.is_latent(site):
+            return False
+        support = site["fn"].support
+        return support is not None and support.is_discrete
+
+    def is_bit(self, site):
+        leaf = self.relaxation.site.leaf_of(site["fn"])
+        return isinstance(leaf, self.distributions.LogitBinaryConcrete)
+
+    def log_softmax(self, x):
+        return self.jax.nn.log_softmax(x, -1)
+
+    def gradients(self, fn, *args):
+        """Gradients as of `grad`; zeros where the function ignores an array."""
+        return self.grad(fn, *args)
+
+    def jitted(self, fn):
+        """The function, compiled without much thought."""
+        options = {"xla_backend_optimization_level": 0}
+        return self.jax.jit(fn, compiler_options=options)
+
+    def two_steps(self, kind, model, guide, *args, max_plate_nesting):
+        """Losses and parameters of two steps of SVI, compiled as one."""
+        nesting = {"max_plate_nesting": max_plate_nesting}
+        elbo = self.elbo(kind, **(nesting if kind == "TraceEnum" else {}))
+        svi = self.numpyro.infer.SVI(model, guide, self.numpyro.optim.Adam(0.05), elbo)
+
+        def steps(key):
+            state = svi.init(key, *args)
+            state, first = svi.update(state, *args)
+            state, second = svi.update(state, *args)
+            return (first, second), svi.get_params(state)
+
+        losses, params = self.jitted(steps)(self.jax.random.key(0))
+        return np.array(losses), params
+
+    def elbo(self, kind, particles=1, **kwargs):
+        family = getattr(self.numpyro.infer, f"{kind}_ELBO")
+        return family(num_particles=particles, **kwargs)
+
+    def loss(self, kind, model, guide, *args, params=None, particles=1, seed=0):
+        """The loss of an ELBO at these parameters, as a number."""
+        key, elbo = self.jax.random.key(seed), self.elbo(kind, particles)
+        return float(elbo.loss(key, params or {}, model, guide, *args))
+
+    def loss_grad(self, kind, model, guide, *args, params, particles=1, seed=0):
+        """Gradients of the loss in the parameters, as NumPy arrays by name."""
+        key, elbo = self.jax.random.key(seed), self.elbo(kind, particles)
+        grad = self.jax.grad(elbo.loss, argnums=1)(key, params, model, guide, *args)
+        return {k: np.asarray(v) for k, v in grad.items()}
+
+    def differentiable_loss(self, kind, model, guide, seed=0):
+        """The loss as a scalar in the graph of whatever the programs close over."""
+        return self.elbo(kind).loss(self.jax.random.key(seed), {}, model, guide)
+
+    def train(self, kind, model, guide, *args, steps=20, lr=0.05, seed=0, **kwargs):
+        """Train by SVI from a fresh state and return the losses and parameters."""
+        optimiser = self.numpyro.optim.Adam(lr)
+        elbo = self.elbo(kind, **kwargs)
+        svi = self.numpyro.infer.SVI(model, guide, optimiser, elbo)
+        key = self.jax.random.key(seed)
+        result = svi.run(key, steps, *args, progress_bar=False)
+        return np.asarray(result.losses), result.params
+
+    def predictive(self, model, guide, *args, params=None, samples=4, **kwargs):
+        kwargs.pop("parallel", None)  # NumPyro's is always vectorised
+        predictive = self.numpyro.infer.Predictive(
+            model, guide=guide, params=params or {}, num_samples=samples, **kwargs
+        )
+        return predictive(self.jax.random.key(0), *args)

@@ -1,0 +1,258 @@
+"""PyTorch and Pyro: see the package."""
+
+import contextlib
+
+import numpy as np
+
+
+class PyroBackend:
+    """PyTorch and Pyro, with pyro_concrete."""
+
+    name = "pyro"
+
+    def __init__(self):
+        import pyro
+        import torch
+
+        import pyro_concrete
+        from pyro_concrete import distributions, ops, relaxation, soft_index
+
+        self.torch, self.pyro, self.dist = torch, pyro, pyro.distributions
+        self.xp = torch
+        self.package, self.ops, self.distributions = pyro_concrete, ops, distributions
+        self.relaxation, self.soft_index = relaxation, soft_index
+        self.device = "cpu"
+
+    # --- arrays
+
+    def has_device(self, device):
+        return device == "cpu" or self.torch.cuda.is_available()
+
+    @contextlib.contextmanager
+    def on(self, device):
+        self.device = device
+        try:
+            yield
+        finally:
+            self.device = "cpu"
+
+    def array(self, x, dtype="float64"):
+        dtype = getattr(self.torch, dtype)
+        return self.torch.tensor(np.asarray(x), dtype=dtype, device=self.device)
+
+    def numpy(self, x):
+        if not isinstance(x, self.torch.Tensor):
+            return np.asarray(x)
+        x = self.soft_index.plain(x).detach()
+        return (x.float() if x.dtype == self.torch.bfloat16 else x).cpu().numpy()
+
+    def bit(self, x):
+        """Values of a Bernoulli site, in the type that the host gives to them."""
+        return self.array(x)
+
+    def dtype(self, x):
+        return str(x.dtype).removeprefix("torch.")
+
+    def grad(self, fn, *args):
+        """Gradients of a scalar function of arrays in each of them."""
+        args = [a.detach().requires_grad_() for a in args]
+        return self.torch.autograd.grad(fn(*args), args)
+
+    def value_and_grad(self, fn):
+        """A function that gives a scalar function's value and its gradients."""
+
+        def both(*args):
+            args = [a.detach().requires_grad_() for a in args]
+            value = fn(*args)
+            return value, self.torch.autograd.grad(value, args)
+
+        return both
+
+    def exp(self, x):
+        return x.exp()
+
+    @contextlib.contextmanager
+    def double_precision(self):
+        """Let Python's numbers become float64, as they do in NumPyro here."""
+        default = self.torch.get_default_dtype()
+        self.torch.set_default_dtype(self.torch.float64)
+        try:
+            yield
+        finally:
+            self.torch.set_default_dtype(default)
+
+    # --- distributions
+
+    def uniform(self, seed, shape, dtype="float64"):
+        generator = np.random.default_rng(seed)
+        return self.array(generator.uniform(size=shape), dtype)
+
+    def sample(self, d, seed, shape=()):
+        """Draw a value without gradients."""
+        self.torch.manual_seed(seed)
+        return d.sample(shape)
+
+    def sample_own(self, d, seed, shape=()):
+        """Draw a value along its path, and its log-density scored from the noise."""
+        self.torch.manual_seed(seed)
+        value = d.rsample(shape)
+        return value, d.log_prob(value)
+
+    def rebuilt(self, value):
+        """The same value after an operation that does nothing."""
+        return value + 0
+
+    def kl(self, p, q):
+        return self.torch.distributions.kl_divergence(p, q)
+
+    def biject_to(self, support):
+        return self.torch.distributions.biject_to(support)
+
+    def inverse(self, transform, value):
+        return transform.inv(value)
+
+    def in_support(self, d, value):
+        return d.support.check(value)
+
+    # --- programs
+
+    def one_hot(self, logits):
+        return self.dist.OneHotCategorical(logits=logits)
+
+    def site(self, *args, **kwargs):
+        return self.pyro.sample(*args, **kwargs)
+
+    def plate(self, *args, **kwargs):
+        return self.pyro.plate(*args, **kwargs)
+
+    def param(self, name, value=None):
+        """Read a parameter; it starts at the value unless it is set already."""
+        return self.pyro.param(name, value)
+
+    def deterministic(self, name, value):
+        return self.pyro.deterministic(name, value)
+
+    def condition(self, fn, data):
+        return self.pyro.poutine.condition(fn, data)
+
+    def block(self, fn, hide):
+        return self.pyro.poutine.block(fn, hide=hide)
+
+    def mask(self, mask):
+        return self.pyro.poutine.mask(mask=mask)
+
+    def scale(self, scale):
+        return self.pyro.poutine.scale(scale=scale)
+
+    def reparam(self, fn, config):
+        return self.pyro.poutine.reparam(fn, config=config)
+
+    def call(self, fn, *args, seed=0):
+        """Run a program with a seed and return its result."""
+        self.torch.manual_seed(seed)
+        return fn(*args)
+
+    def trace(self, fn, *args, seed=0):
+        """Run a program: its sites by name, with value, fn, scale, mask, infer."""
+        self.torch.manual_seed(seed)
+        trace = self.pyro.poutine.trace(fn).get_trace(*args)
+        return {k: s for k, s in trace.nodes.items() if s["type"] == "sample"}
+
+    def log_prob(self, fn, *args, values=None, seed=0):
+        """Log-densities of the sites of a program whose sites take these values."""
+        self.torch.manual_seed(seed)
+        fn = self.pyro.poutine.condition(fn, values or {})
+        trace = self.pyro.poutine.trace(fn).get_trace(*args)
+        trace.compute_log_prob()
+        sites = trace.nodes.items()
+        return {k: s["log_prob_sum"] for k, s in sites if s["type"] == "sample"}
+
+    def inspect(self, fn, *args):
+        """The sites of a program by name, for what they are: see `trace`."""
+        return self.trace(fn, *args)
+
+    def arguments(self, data):
+        """Arrays of NumPy among the arguments of a model as arrays of the host."""
+        tensor = self.torch.as_tensor
+        return [tensor(x) if isinstance(x, np.ndarray) else x for x in data]
+
+    def is_latent(self, site):
+        """Whether a traced site is sampled, and neither observed nor a plate."""
+        return self.is_scored(site) and not site["is_observed"]
+
+    def is_scored(self, site):
+        plate = type(site["fn"]).__name__ == "_Subsample"
+        return not plate and "_deterministic" not in site["infer"]
+
+    def is_discrete_latent(self, site):
+        return self.is_latent(site) and site["fn"].support.is_discrete
+
+    def is_bit(self, site):
+        leaf = self.relaxation.site.leaf_of(site["fn"])
+        return isinstance(leaf, self.distributions.LogitBinaryConcrete)
+
+    def log_softmax(self, x):
+        return x.log_softmax(-1)
+
+    def gradients(self, fn, *args):
+        """Gradients as of `grad`; zeros where the function ignores an array."""
+        args = [a.detach().requires_grad_() for a in args]
+        total = fn(*args) + 0 * sum(a.sum() for a in args)
+        return self.torch.autograd.grad(total, args)
+
+    def jitted(self, fn):
+        """The function, which is not compiled here."""
+        return fn
+
+    def two_steps(self, *args, **kwargs):
+        """Losses and parameters of two steps of SVI."""
+        return self.train(*args, steps=2, **kwargs)
+
+    def elbo(self, kind, particles=1, **kwargs):
+        return getattr(self.pyro.infer, f"{kind}_ELBO")(
+            num_particles=particles, vectorize_particles=particles > 1, **kwargs
+        )
+
+    def loss(self, kind, model, guide, *args, params=None, particles=1, seed=0):
+        """The loss of an ELBO at these parameters, as a number."""
+        self.pyro.clear_param_store()
+        self.torch.manual_seed(seed)
+        for name, value in (params or {}).items():
+            self.pyro.param(name, value.detach().clone())
+        elbo = self.elbo(kind, particles, max_plate_nesting=1)
+        return float(elbo.loss(model, guide, *args))
+
+    def loss_grad(self, kind, model, guide, *args, params, particles=1, seed=0):
+        """Gradients of the loss in the parameters, as NumPy arrays by name."""
+        self.pyro.clear_param_store()
+        self.torch.manual_seed(seed)
+        for name, value in params.items():
+            self.pyro.param(name, value.detach().clone())
+        elbo = self.elbo(kind, particles, max_plate_nesting=1)
+        elbo.loss_and_grads(model, guide, *args)
+        store = self.pyro.get_param_store()
+        return {k: self.numpy(v.grad) for k, v in store._params.items()}
+
+    def differentiable_loss(self, kind, model, guide, seed=0):
+        """The loss as a scalar in the graph of whatever the programs close over."""
+        self.torch.manual_seed(seed)
+        return self.elbo(kind).differentiable_loss(model, guide)
+
+    def train(self, kind, model, guide, *args, steps=20, lr=0.05, seed=0, **kwargs):
+        """Train by SVI from a fresh state and return the losses and parameters."""
+        self.pyro.clear_param_store()
+        self.torch.manual_seed(seed)
+        optimiser = self.pyro.optim.Adam({"lr": lr})
+        svi = self.pyro.infer.SVI(model, guide, optimiser, self.elbo(kind, **kwargs))
+        losses = [svi.step(*args) for _ in range(steps)]
+        store = self.pyro.get_param_store()
+        return np.array(losses), {k: v.detach().clone() for k, v in store.items()}
+
+    def predictive(self, model, guide, *args, params=None, samples=4, **kwargs):
+        self.pyro.clear_param_store()
+        for name, value in (params or {}).items():
+            self.pyro.param(name, value)
+        predictive = self.pyro.infer.Predictive(
+            model, guide=guide, num_samples=samples, **kwargs
+        )
+        return predictive(*args)
