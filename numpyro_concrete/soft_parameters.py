@@ -260,8 +260,8 @@ class SoftlyMasked(Distribution):
             score = self.base_dist.log_prob(value, intermediates)
         else:
             score = self.base_dist.log_prob(value)
-        finite, restore = bounded(score[None], 1)
-        return restore(self.share * finite[0])
+        finite, restore = bounded(score)
+        return restore(self.share * finite)
 
 
 @promote_batch_shape.register

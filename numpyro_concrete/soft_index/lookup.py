@@ -267,10 +267,14 @@ def read(operand: Any, parts: Sequence[Any], reading: Reading, name: str) -> Any
             return _weighted_rows(rows, joint, reading)
         table = rows.reshape(sizes + _window_only(rows.shape[1:], reading))
     else:
-        index = stacked(tables, sizes + reading.batch)
-        index = index.reshape(math.prod(sizes), *reading.batch, len(tables))
+        # Read once what is the same all along an axis.
+        batch = reading.batch
+        if reading.rows is not None:
+            batch = np.broadcast_shapes(*(t.shape[lead:] for t in tables))
+        index = stacked(tables, sizes + batch)
+        index = index.reshape(math.prod(sizes), *batch, len(tables))
         table = _read(jax.vmap(reading.at, (None, 0)), operand, index)
-        table = table.reshape(sizes + reading.shape)
+        table = table.reshape(sizes + table.shape[1:])
     spaced = Joint(reading.shape)
     spaced.weights = [reading.spaced(w, 1) for w in joint.weights]
     spaced.factors = [
@@ -299,7 +303,7 @@ def _weighted_rows(rows: Array, joint: Joint, reading: Reading) -> Array:
         Known(np.zeros(())), tuple(joint.weights), tuple(joint.factors), joint.shape
     )
     weights = flat_weights(soft)
-    finite, restore = bounded(rows, 1)
+    finite, restore = bounded(rows)
     dtype = jnp.result_type(weights.dtype, rows.dtype)
     total = jnp.tensordot(
         weights.astype(dtype),

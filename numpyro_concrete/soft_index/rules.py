@@ -31,6 +31,7 @@ from numpyro_concrete.soft_index.value import (
     Pieces,
     SoftIndex,
     SoftNumber,
+    bounded,
     contract,
     fresh,
     is_soft,
@@ -156,13 +157,17 @@ def _select(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
 
 def _mixture(which: SoftIndex, cases: Sequence[Any]) -> Array:
     """Weigh plain branches by the probability that each is chosen."""
-    shape = typed(cases[0]).shape
-    joint = _joint_of(which)
     numbers = np.arange(len(cases)).astype(which.table.dtype)
-    shares = [_share(which.table == c, joint, which.extent) for c in numbers]
-    weights = jnp.stack([jnp.broadcast_to(w, shape) for w in shares])
-    table = jnp.stack([jnp.asarray(x) for x in cases])
-    return contract(table, [weights], shape, table.dtype)
+    lead = len(which.factors)
+    xp = np if isinstance(which.table, np.ndarray) else jnp
+    chosen = xp.stack([which.table == c for c in numbers], lead)
+    weights = [jnp.expand_dims(w, 1) for w in which.weights]
+    dtype = jnp.result_type(*weights)
+    shares = contract(chosen.astype(dtype), weights, (len(cases), *which.extent), dtype)
+    terms, restores = zip(*(bounded(jnp.asarray(x)) for x in cases), strict=True)
+    total = sum(w * x for w, x in zip(shares, terms, strict=True))
+    shape, dtype = typed(cases[0]).shape, typed(cases[0]).dtype
+    return jnp.broadcast_to(restores[0](total), shape).astype(dtype)
 
 
 def _joint_of(soft: SoftIndex) -> Joint:

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from numpyro_concrete.soft_index import internals
@@ -333,34 +333,37 @@ def contract(
         dtype: Type of the result.
     """
     n = len(weights)
-    table, restore = bounded(table, n)
+    table, restore = bounded(table)
     total = jnp.asarray(table)
+    if n == 1 and weights[0].size == len(weights[0]):
+        # One draw for all positions: a product of matrices.
+        flat = weights[0].reshape(-1)
+        total = total.astype(jnp.result_type(total, flat))
+        total = jnp.tensordot(flat, total, 1, precision=lax.Precision.HIGHEST)
+        return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
     for i in reversed(range(n)):
         w = weights[i].reshape((1,) * i + weights[i].shape)
         total = (total * w).sum(i)
     return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
 
 
-def bounded(table: np.ndarray | Array, axes: int) -> tuple[Any, Any]:
+def bounded(table: np.ndarray | Array) -> tuple[Any, Any]:
     """Return finite values, and the function that puts infinities back in their sum.
 
-    An infinity counts as the largest log-probability that is finite, and NaN a half
-    more: numbers of few bits, which the sum meets exactly where they have all the
-    weight, and there it is the discrete program's. Inside, the sum is finite.
+    An infinity counts as the largest log-probability that is finite, and NaN as one and
+    a half times that: numbers that no table holds by chance, and that the sum meets
+    exactly where they have all the weight. There it is the discrete program's; inside,
+    it is finite.
     """
     if isinstance(table, np.ndarray) and np.isfinite(table).all():
         return table, lambda total: total
-    over = tuple(range(axes))
-    bound = math.floor(-math.log(jnp.finfo(table.dtype).tiny))
-    infinite, nan = jnp.isinf(table), jnp.isnan(table)
-    ever_infinite, ever_nan = infinite.any(over), nan.any(over)
-    signed = jnp.where(table > 0, bound, -bound).astype(table.dtype)
-    finite = jnp.where(infinite, signed, table)
-    finite = jnp.where(nan, jnp.asarray(bound + 0.5, table.dtype), finite)
+    bound = np.asarray(-math.log(jnp.finfo(table.dtype).tiny), table.dtype)
+    finite = jnp.where(jnp.isinf(table), jnp.sign(table) * bound, table)
+    finite = jnp.where(jnp.isnan(table), 1.5 * bound, finite)
 
     def restore(total: Array) -> Array:
-        total = jnp.where(ever_infinite & (total == bound), jnp.inf, total)
-        total = jnp.where(ever_infinite & (total == -bound), -jnp.inf, total)
-        return jnp.where(ever_nan & (total == bound + 0.5), jnp.nan, total)
+        total = jnp.where(total == bound, jnp.inf, total)
+        total = jnp.where(total == -bound, -jnp.inf, total)
+        return jnp.where(total == 1.5 * bound, jnp.nan, total)
 
     return finite, restore
