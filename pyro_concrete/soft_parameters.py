@@ -21,7 +21,7 @@ from pyro_concrete.soft_index.algebra import lined_up, total, union
 
 def is_soft_parameter(fn: Any) -> bool:
     """Tell whether a distribution, without wrappers, has a soft parameter."""
-    return any(is_soft(x) for x in vars(fn).values())
+    return any(map(is_soft, vars(fn).values()))
 
 
 def with_known_parameters(fn: Any) -> Any:

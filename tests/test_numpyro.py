@@ -251,6 +251,18 @@ def test_errors_leave_the_trace_as_it_was(backend):
     assert float(backend.jnp.ones(()) + 1) == 2.0
 
 
+def test_a_value_of_numpy_is_looked_up_like_one_of_jax(backend):
+    def program():
+        locs = backend.sample("locs", backend.dist.Normal(0.0, 1.0).expand([2]))
+        z = backend.site("z", backend.dist.Bernoulli(0.5))
+        return z, locs[z]
+
+    given = {"locs": np.array([1.0, 3.0])}
+    program = backend.condition(program, given)
+    z, loc = backend.call(backend.package.relax(program, T))
+    assert_exact(backend.numpy(loc), 1 + 2 * backend.numpy(1.0 * z))
+
+
 def test_jitted_functions_see_the_number(backend):
     jax, jnp = backend.jax, backend.jnp
 

@@ -16,13 +16,14 @@ from numpyro_concrete import relax
 jax.config.update("jax_enable_x64", True)
 
 
-def trained_relaxed(entry: Any) -> dict[str, np.ndarray]:
-    """Return the parameters of a guide that is trained relaxed."""
+def trained_relaxed(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the parameters of a guide that is trained relaxed, from these ones."""
     model = zoo.model("numpyro", entry.name)
     data = entry.data()
     args = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
     guide = guides.mean_field(model, args, options=entry.options)
-    elbo, params = TraceMeanField_ELBO(num_particles=PARTICLES), None
+    particles = entry.training.get("particles", PARTICLES)
+    elbo = TraceMeanField_ELBO(num_particles=particles)
     for i, (temperature, steps, first, last) in enumerate(STAGES):
         settings = {"scoring": "discrete", **entry.options}
         relaxed = [relax(fn, temperature, **settings) for fn in (model, guide)]

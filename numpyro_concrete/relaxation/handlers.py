@@ -142,6 +142,9 @@ class RelaxMessenger(Messenger):
         outside.__exit__(None, None, None)
         if receive is not None:
             msg["value"] = self.interpreter.lift(value)
+        elif isinstance(value, np.ndarray):
+            # As a param may be: NumPy's own indexing would try to read a soft value.
+            msg["value"] = jnp.asarray(value)
 
     def _relax(self, msg: dict[str, Any]) -> Callable | None:
         name = msg["name"]

@@ -3,6 +3,7 @@
 Twin: ``numpyro_concrete.relaxation.site``.
 """
 
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -199,9 +200,14 @@ def discrete_of(leaf: AbstractConcrete, _: None) -> TorchDistributionMixin:
 
 def leaf_of(fn: Any) -> Any:
     """Return the distribution inside of to_event, expand and mask."""
-    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+    while _is_wrapper(type(fn)):
         fn = fn.base_dist
     return fn
+
+
+@functools.cache
+def _is_wrapper(family: type) -> bool:
+    return issubclass(family, Independent | MaskedDistribution | ExpandedDistribution)
 
 
 def rebuilt(fn: Any, rebuild: Callable, temperature: Any = None) -> Any:

@@ -28,6 +28,7 @@ from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
     is_soft,
+    joint_shape,
     plain,
     refusal,
     rule,
@@ -80,7 +81,7 @@ def lookup(table: Tensor, index: tuple) -> Tensor:
     found = softs([*arrays.values()])
     draws = union(x.draws for x in found)
     check_size(draws)
-    shape = torch.broadcast_shapes(*(x.shape for x in arrays.values()))
+    shape = joint_shape(*(x.shape for x in arrays.values()))
     picks = tuple(
         lined_up(x.states, x.draws, draws, len(shape)) if is_soft(x) else x
         for x in arrays.values()
@@ -199,7 +200,7 @@ def _gather(call: Call) -> Any:
     sizes = list(index.shape)
     if along:
         others = (*x.shape[:dim], 1, *x.shape[dim + 1 :])
-        sizes = torch.broadcast_shapes(index.shape, others)
+        sizes = joint_shape(index.shape, torch.Size(others))
         x = x.expand(*sizes[:dim], x.shape[dim], *sizes[dim + 1 :])
     picks: list[Any] = [
         torch.arange(n, device=x.device).reshape(-1, *(1,) * (len(sizes) - i - 1))

@@ -109,8 +109,7 @@ def elementwise(call: Call) -> Any:
     if any(isinstance(x, SoftNumber) for x in found):
         return _on_numbers(call)
     draws = union(x.draws for x in found)
-    shapes = [x.shape for x in tensors(call.operands)]
-    rank = len(torch.broadcast_shapes(*shapes))
+    rank = max(x.dim() for x in tensors(call.operands))
 
     def lifted(x: Any) -> Any:
         if not isinstance(x, SoftIndex):

@@ -23,6 +23,7 @@ from pyro_concrete.soft_index.value import (
     SoftNumber,
     blank,
     is_soft,
+    joint_shape,
     plain,
     refusal,
     rule,
@@ -115,7 +116,7 @@ def _iter(call: Call) -> Any:
 
 @rule("broadcast_tensors")
 def _broadcast_tensors(call: Call) -> Any:
-    shape = torch.broadcast_shapes(*(x.shape for x in call.args))
+    shape = joint_shape(*(x.shape for x in call.args))
     return tuple(x.expand(shape) for x in call.args)
 
 
@@ -187,7 +188,7 @@ def _where(call: Call) -> Any:
     numbers = any(isinstance(x, SoftNumber) for x in branches)
     if numbers or len(union(x.draws for x in softs(branches))) == 1:
         return elementwise(call)
-    shape = torch.broadcast_shapes(*(x.shape for x in tensors(call.args)))
+    shape = joint_shape(*(x.shape for x in tensors(call.args)))
     # The condition takes part, so that the result has its shape.
     return _chosen(lambda *xs: torch.where(condition, *xs), branches, shape)
 

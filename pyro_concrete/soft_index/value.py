@@ -307,7 +307,7 @@ class SoftIndex(AbstractSoft):
             shape = draws[0].weights.shape[1:]
         else:
             positions = (d.weights.shape[1:] for d in draws)
-            shape = torch.broadcast_shapes(states.shape[len(draws) :], *positions)
+            shape = joint_shape(states.shape[len(draws) :], *positions)
         soft = _empty(cls, shape, states.dtype, states.device)
         missing = len(draws) + len(shape) - states.dim()
         if missing:
@@ -370,6 +370,15 @@ def _empty(cls: type, *kind: Any) -> Any:
     soft = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
     soft.kind = (torch.Size(shape), dtype, device)
     return soft
+
+
+def joint_shape(*shapes: torch.Size) -> torch.Size:
+    """Return the shape that shapes broadcast to."""
+    # torch's own takes ten times as long to find that there is nothing to do.
+    shapes = tuple(x for x in shapes if len(x)) or shapes
+    if all(x == shapes[0] for x in shapes):
+        return shapes[0]
+    return torch.broadcast_shapes(*shapes)
 
 
 def leaves(tree: Any) -> Iterator[Any]:
@@ -444,6 +453,8 @@ def plain(x: Any) -> Any:
         >>> plain(soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75])))
         tensor(0.7500)
     """
+    if isinstance(x, Tensor):
+        return _mean(x)
     return mapped(_mean, x) if softs(x) else x
 
 

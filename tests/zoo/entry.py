@@ -18,8 +18,8 @@ class Entry:
         enumerated: Sites that the model marks for enumeration.
         options: Keyword arguments of `relax` that the model needs.
         tractable: Whether a mean-field guide can be enumerated exactly.
-        training: Steps, learning rate and temperatures of the training check, where
-            its defaults do not do.
+        training: "particles" and "starts" of `benchmarks how_close_to_enumeration`,
+            where its defaults do not do.
     """
 
     name: str
@@ -30,4 +30,4 @@ class Entry:
     enumerated: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     tractable: bool = True
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, int] = field(default_factory=dict)
