@@ -349,7 +349,9 @@ def _is_discrete(fn: Any) -> bool:
         return False
 
 
-def _largest(soft: SoftIndex) -> Array:
+def _largest(soft: SoftIndex) -> np.ndarray | Array:
     n = len(soft.factors)
     largest = soft.table.max(tuple(range(n)))
-    return jnp.broadcast_to(jnp.asarray(largest), soft.extent)
+    # What is known stays so under jit: it may bound the support of a site.
+    broadcast = np.broadcast_to if soft.known else jnp.broadcast_to
+    return broadcast(largest, soft.extent)

@@ -10,6 +10,7 @@ import copy
 import warnings
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
@@ -198,7 +199,9 @@ def _largest_value(name: str, fn: Any, first: int, mass: float) -> int:
     """The smallest truncation that leaves out no more than this mass."""
     size = 16
     while size <= _LARGEST:
-        logits = _logits(fn, np.arange(first, first + size))
+        # Constants of the program are known under jit, too.
+        with jax.ensure_compile_time_eval():
+            logits = _logits(fn, np.arange(first, first + size))
         if not not_jax_tracer(logits):
             raise ValueError(
                 f"site {name!r}: its parameters are known only at run time, so it "

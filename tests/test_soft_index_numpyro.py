@@ -92,6 +92,9 @@ OPERATIONS = {
     "sum": lambda h, z, u: 1.0 * z.sum(),
     "mean": lambda h, z, u: h.jnp.mean(z),
     "running sum": lambda h, z, u: 1.0 * h.jnp.cumsum(z),
+    "sum of one draw": lambda h, z, u: h.t[(z[:, None] > h.jnp.arange(2)).sum(-1)],
+    "product": lambda h, z, u: 1.0 * (z + 1).prod(),
+    "running product": lambda h, z, u: 1.0 * h.jnp.cumprod(z + 1),
     "all": lambda h, z, u: 1.0 * (z == u).all(),
     "any of one draw": lambda h, z, u: 1.0 * (z[:, None] == h.jnp.arange(2)).any(-1),
     "cond": lambda h, z, u: h.jax.lax.cond(
@@ -100,6 +103,7 @@ OPERATIONS = {
     "switch": lambda h, z, u: h.jax.lax.switch(
         z[1], [h.jnp.exp, lambda x: 3 * x, h.jnp.sin], h.x
     ),
+    "checkpoint": lambda h, z, u: h.jax.checkpoint(lambda z: h.t[z] * z[0])(z),
     "scan with a soft carry": (
         lambda h, z, u: h.jax.lax.scan(lambda c, a: ((c + a) % 3, h.t[c]), 0, z)[1]
     ),
@@ -179,6 +183,9 @@ BY_HAND = {
     "count by adding": lambda p, q: p @ _ROW,
     "sum": lambda p, q: (p * np.arange(3)[:, None]).sum(),
     "all": lambda p, q: (p * q).sum(0).prod(),
+    "sum of one draw": lambda p, q: p.T @ _TABLE,
+    "product": lambda p, q: (np.arange(3) @ p + 1).prod(),
+    "running product": lambda p, q: (np.arange(3) @ p + 1).cumprod(),
     "stack": lambda p, q: np.stack([np.arange(3) @ p, np.arange(3) @ q], -1),
     "minimum": lambda p, q: sum(
         np.outer(p[i] * q[j], _TABLE[min(i + j, 2)]) for i in range(3) for j in range(3)
@@ -370,6 +377,23 @@ def test_branches_of_cond_take_soft_operands(backend):
     assert_exact(up + down, 8.0)
 
 
+def test_a_program_scores_a_distribution_itself_under_jit(backend):
+    # The host validates what it knows, and reads the verdict as a truth value.
+    data = backend.array([0.5, 1.0, 2.0])
+
+    def program():
+        z = backend.site("z", backend.dist.Bernoulli(0.4))
+        likelihood = backend.dist.Exponential(1.0 + z)
+        backend.numpyro.factor("seen", likelihood.log_prob(data).sum())
+
+    relaxed = backend.package.relax(program, T)
+    score = backend.jax.jit(lambda y: backend.log_prob(relaxed, values=y)["seen"])
+    rate = 1 + 1 / (1 + np.exp(-0.3))
+    expected = 3 * np.log(rate) - rate * 3.5
+    found = score({"z_relaxed": backend.array(0.3)})
+    assert_exact(backend.numpy(found), expected)
+
+
 def test_soft_counts_and_masks_score_by_every_value(backend):
     dist, log = backend.dist, np.log
 
@@ -397,9 +421,25 @@ def test_a_count_of_a_relaxed_count_is_relaxed_too(backend):
 
     relaxed = backend.package.relax(program, T)
     hard = {"n_relaxed": backend.array([-1e4, -1e4, 0.0, -1e4])}
-    site = backend.trace(backend.condition(relaxed, hard))["m_relaxed"]
-    probs = backend.numpy(site["fn"].probs)
-    assert_exact(probs, np.array([0.25, 0.5, 0.25, 0.0]))
+    program = backend.condition(relaxed, hard)
+
+    def probs():
+        return backend.trace(program)["m_relaxed"]["fn"].probs
+
+    for function in (probs, backend.jax.jit(probs)):
+        assert_exact(backend.numpy(function()), np.array([0.25, 0.5, 0.25, 0.0]))
+
+
+def test_constants_are_truncated_by_mass_under_jit(backend):
+    def program(rate):
+        with backend.plate("rows", 2):
+            backend.site("n", backend.dist.Geometric(rate))
+
+    relaxed = backend.package.relax(program, T, truncate=0.01)
+    sites = backend.inspect(relaxed, 0.5)
+    assert sites["n_relaxed"]["value"].shape == (2, 7)  # 0.5 ** 7 < 0.01
+    with pytest.raises(ValueError, match=r"'n'.*only at run time"):
+        backend.jax.jit(lambda rate: backend.trace(relaxed, rate)["n"]["value"])(0.5)
 
 
 def test_empty_plates_run(backend):

@@ -24,7 +24,7 @@ from numpyro_concrete.soft_index.value import (
     refusal,
 )
 
-_CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr"}
+_CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr"}
 
 
 class _SoftTracer(internals.QuaxTracer):

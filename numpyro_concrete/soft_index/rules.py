@@ -51,6 +51,7 @@ ELEMENTWISE = """
 SHAPES = "reshape squeeze expand_dims transpose rev slice split unstack"
 JOINS = "concatenate stack pad dynamic_update_slice tile"
 LINEAR = "dot_general conv_general_dilated reduce_window_sum fft"
+SUMS, PRODUCTS = ("reduce_sum", "cumsum"), ("reduce_prod", "cumprod")
 ALONG_AXES = """
     reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax
     argmin cumsum cumprod cummax cummin cumlogsumexp sort
@@ -327,10 +328,12 @@ def _along(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     (soft,) = values
     axes = next(params[k] for k in ("axes", "axis", "dimension") if k in params)
     axes = tuple(axes) if isinstance(axes, Sequence) else (axes,)
-    if name in ("reduce_sum", "cumsum"):
-        return _linear(primitive, values, params)
-    if _same_draws(soft, axes):
+    if _same_draws(soft, axes) and not (name in SUMS and _inexact(soft)):
         return _each_draw(primitive, soft, axes, params)
+    if name in SUMS or name in PRODUCTS:
+        # Draws at different places are independent: the mean of their product is the
+        # product of their means.
+        return _linear(primitive, values, params)
     if name in ("reduce_and", "reduce_or") and soft.table.dtype == bool:
         return _all_or_any(soft, axes, name == "reduce_and")
     raise TypeError(refusal(soft.site, name))
@@ -400,9 +403,9 @@ def _linear(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
 # --- numbers with a guard -------------------------------------------------------------
 
 _KEPT = """
-    add sub mul neg integer_pow cumsum broadcast_in_dim reshape squeeze expand_dims
-    transpose rev slice dynamic_slice concatenate pad select_n copy split tile stack
-    unstack
+    add sub mul neg integer_pow cumsum cumprod reduce_prod broadcast_in_dim reshape
+    squeeze expand_dims transpose rev slice dynamic_slice concatenate pad select_n copy
+    split tile stack unstack
 """
 # The pick of a select and the indices of a lookup stay what they are.
 _FIXED = {"select_n": slice(1), "gather": slice(1, 2), "dynamic_slice": slice(1, None)}
@@ -473,5 +476,6 @@ RULES: dict[str, Callable] = {
 }
 FOLDED = frozenset(
     [*ELEMENTWISE.split(), *SHAPES.split(), "convert_element_type", "select_n",
-     "broadcast_in_dim", "concatenate", "stack", "iota"]
+     "broadcast_in_dim", "concatenate", "stack", "iota", "reduce_and", "reduce_or",
+     "reduce_max", "reduce_min", "reduce_sum", "reduce_prod"]
 )  # fmt: skip
