@@ -339,6 +339,8 @@ def _is_real(owner: Any, name: Any, soft: Any) -> bool:
     except NotImplementedError:
         # It depends on other parameters, as the bounds of an interval do.
         return not _is_discrete(owner)
+    if isinstance(owner, Distribution) and not name.startswith("_"):
+        return jnp.issubdtype(soft.aval().dtype, jnp.inexact)  # it may be an index
     return soft.aval().dtype != bool
 
 

@@ -60,6 +60,10 @@ class _SoftTracer(internals.QuaxTracer):
     def __format__(self, spec: str) -> str:
         return format(self._read("writing it into a text"), spec)
 
+    def _origin_msg(self) -> str:
+        # JAX ends its errors with it, as where a shape or size must be known.
+        return "\n" + refusal(self.site, "reading it as a shape or size")
+
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         return self._read("reading it as a NumPy array")
 

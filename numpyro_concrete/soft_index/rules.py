@@ -329,7 +329,8 @@ def _along(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     axes = next(params[k] for k in ("axes", "axis", "dimension") if k in params)
     axes = tuple(axes) if isinstance(axes, Sequence) else (axes,)
     if _same_draws(soft, axes) and not (name in SUMS and _inexact(soft)):
-        return _each_draw(primitive, soft, axes, params)
+        out = _each_draw(primitive, soft, axes, params)
+        return [out] if primitive.multiple_results else out
     if name in SUMS or name in PRODUCTS:
         # Draws at different places are independent: the mean of their product is the
         # product of their means.
