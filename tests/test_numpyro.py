@@ -253,7 +253,7 @@ def test_errors_leave_the_trace_as_it_was(backend):
 
 def test_a_value_of_numpy_is_looked_up_like_one_of_jax(backend):
     def program():
-        locs = backend.sample("locs", backend.dist.Normal(0.0, 1.0).expand([2]))
+        locs = backend.site("locs", backend.dist.Normal(0.0, 1.0).expand([2]))
         z = backend.site("z", backend.dist.Bernoulli(0.5))
         return z, locs[z]
 

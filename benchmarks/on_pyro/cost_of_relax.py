@@ -130,10 +130,8 @@ def two_component_mixture(data):
 
 
 def joint_mixture(first, second, group, centres):
-    with pyro.plate("kinds", 3, dim=-2), pyro.plate("states", 2, dim=-1):
-        table = pyro.sample("table", dist.Normal(centres, 1.0))
-    with pyro.plate("groups", 4, dim=-2), pyro.plate("kinds_", 3, dim=-1):
-        effect = pyro.sample("effect", dist.Normal(0.3, 1.5))
+    table = pyro.sample("table", dist.Normal(centres, 1.0).to_event(2))
+    effect = pyro.sample("effect", dist.Normal(0.3, 1.5).expand([4, 3]).to_event(2))
     with pyro.plate("units", len(first), dim=-1):
         kind = _one_of("kind", probs=torch.tensor([0.5, 0.3, 0.2]))
         logits = torch.tensor([[0.0, 0.4], [0.3, -0.2], [-0.5, 0.5]])

@@ -36,8 +36,11 @@ def trained_relaxed(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.n
     model, args, guide = _programs(entry)
     _set_params(guide, args, params)
     torch.manual_seed(0)
-    particles = entry.training.get("particles", PARTICLES)
-    elbo = TraceMeanField_ELBO(num_particles=particles)
+    elbo = TraceMeanField_ELBO(
+        num_particles=entry.training.get("particles", PARTICLES),
+        vectorize_particles="particles" in entry.training,
+        max_plate_nesting=entry.plates,
+    )
     for temperature, steps, first, last in STAGES:
         settings = {"scoring": "discrete", **entry.options}
         relaxed = [relax(fn, temperature, **settings) for fn in (model, guide)]

@@ -3,8 +3,10 @@
 Twin: ``pyro_concrete.relaxation.handlers``.
 """
 
+import contextlib
+import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import numpy as np
 from jax import Array
 from numpyro.contrib.control_flow.cond import cond_wrapper
 from numpyro.contrib.control_flow.scan import scan_wrapper
-from numpyro.handlers import condition, do
+from numpyro.handlers import condition, do, replay
 
 # Only the stack tells a handler what those around it will do, and lets it send a site
 # through them alone: see _fixed_outside and _send.
@@ -31,13 +33,16 @@ from numpyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
-    discrete_of,
+    check_point,
+    check_sites,
+    hard_of,
     is_discrete,
     leaf_of,
+    no_guide,
     of_site,
-    rebuilt,
     selected,
 )
+from numpyro_concrete.schedules import is_schedule, resolved
 from numpyro_concrete.soft_index import (
     Interpreter,
     SoftIndex,
@@ -74,12 +79,22 @@ class Settings:
         truncate: Truncate | None = None,
         scoring: str = "concrete",
     ) -> None:
+        check_sites(sites)
         self.temperature = temperature
         self.sites = sites
+        # Names of the sample sites of a run.
+        self.seen: set[str] = set()
         self.truncate = truncate
         if scoring not in FAMILIES:
             raise ValueError(f"scoring is one of {[*FAMILIES]}, not {scoring!r}")
         self.scoring = scoring
+
+    def now(self) -> "Settings":
+        """Return the same with schedules resolved: a scan cannot read the count."""
+        now = copy.copy(self)
+        now.seen = set()
+        now.temperature = resolved(self.temperature)
+        return now
 
     def site(self, msg: dict[str, Any]) -> "Site":
         """Return how the site of a message is relaxed."""
@@ -128,6 +143,7 @@ class RelaxMessenger(Messenger):
             receive = functools.partial(_given_back, plain(soft), soft)
             msg["value"] = receive.args[0]
         elif msg["type"] == "sample":
+            self.settings.seen.add(msg["name"])
             msg["fn"] = with_known_parameters(msg["fn"])
         for field in ("fn", "args", "kwargs", "value", "scale", "infer"):
             if field in msg:
@@ -160,10 +176,13 @@ class RelaxMessenger(Messenger):
                 "which NumPyro unrolls. Relax all of the scan's sites or none: leave "
                 "this one out with infer={'relax': False}"
             )
-        site = self.settings.site(msg)
+        site = self._site(msg)
         if len(site.values) < 2:
             return None  # a constant
+        if not _has_guide(self, name):
+            raise ValueError(no_guide(name))
         aux = _send(self, _beside(msg, name + SUFFIX, site))
+        check_point(name, jnp.shape(aux["value"]), site.relaxed.shape())
         kept = ("name", "cond_indep_stack")
         deterministic = {key: msg[key] for key in kept if key in msg}
         if site.left_out is not None:
@@ -179,6 +198,18 @@ class RelaxMessenger(Messenger):
         msg.update(deterministic, type="deterministic", value=seen, infer={})
         msg["_relaxed"] = True
         return lambda _: value
+
+    def _site(self, msg: dict[str, Any]) -> Site:
+        marks = msg["infer"].get("relax")
+        own = marks.get("temperature") if isinstance(marks, dict) else None
+        if self.loop is not None and is_schedule(own):
+            raise NotImplementedError(
+                f"site {msg['name']!r} follows a schedule of its own inside of a scan "
+                "or cond, where the count of steps cannot be read. Give it to relax: "
+                f"relax(model, {{{msg['name']!r}: schedule, ...}})"
+            )
+        with _past(self):
+            return self.settings.site(msg)
 
     def _enter_control_flow(self, msg: dict[str, Any]) -> Callable | None:
         if msg["fn"] is scan_wrapper:
@@ -223,7 +254,7 @@ class HardenMessenger(Messenger):
         if name == msg["name"] or not isinstance(leaf_of(msg["fn"]), AbstractConcrete):
             return
         infer = msg["infer"]
-        fn = infer.get("_relaxed_from") or rebuilt(msg["fn"], discrete_of)
+        fn = hard_of(msg["fn"], infer)
         other = {**msg, "name": name, "fn": fn, "infer": {"relax": False}}
         hard = _send(self, other)["value"]
         if isinstance(leaf_of(msg["fn"]), LogitBinaryConcrete):
@@ -247,13 +278,29 @@ def _beside(msg: dict[str, Any], name: str, site: Site) -> dict[str, Any]:
 
 def _send(messenger: Messenger, msg: dict[str, Any]) -> dict[str, Any]:
     """Send a message to the handlers around this one; those inside have acted on it."""
+    with _past(messenger):
+        return apply_stack(msg)
+
+
+@contextlib.contextmanager
+def _past(messenger: Messenger) -> Generator[None]:
+    """Leave out a handler and those inside of it."""
     at = _PYRO_STACK.index(messenger)
     inside = _PYRO_STACK[at:]
     del _PYRO_STACK[at:]
     try:
-        return apply_stack(msg)
+        yield
     finally:
         _PYRO_STACK.extend(inside)
+
+
+def _has_guide(messenger: Messenger, name: str) -> bool:
+    """Whether the trace that an ELBO replays, if any, has the relaxed site."""
+    around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
+    if any(isinstance(x, HardenMessenger) for x in around):
+        return True
+    traces = [x.trace for x in around if isinstance(x, replay)]
+    return all(name + SUFFIX in x for x in traces)
 
 
 def _given_back(seen: Array, soft: Any, value: Any) -> Any:

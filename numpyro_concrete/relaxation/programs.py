@@ -30,6 +30,7 @@ from numpyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
+    check_names,
     checked,
 )
 from numpyro_concrete.soft_index import (
@@ -67,9 +68,11 @@ def relax(
 
     Args:
         fn: Model or guide. Without it, a decorator is returned.
-        temperature: Relaxation temperature, > 0, or a mapping of them by site. The
-            paper's (model, guide) pairs are (1/2, 2/3) for two values, (2/3, 1) for
-            four, (2/5, 2/3) for eight.
+        temperature: Relaxation temperature, > 0, a schedule from
+            `numpyro_concrete.schedules` (or any callable from the step to the
+            temperature), or a mapping of these by site. The paper's (model, guide)
+            pairs are (1/2, 2/3) for two values, (2/3, 1) for four, (2/5, 2/3) for
+            eight.
         sites: Names of the sites to relax, or a predicate on NumPyro's site messages;
             by default every site that can be.
         truncate: For sites with an unbounded support, such as a Poisson: the largest
@@ -116,9 +119,11 @@ def relax(
 
     @functools.wraps(fn)
     def relaxed(*args: Any, **kwargs: Any) -> Any:
+        now = settings.now()
         with Interpreter() as interpreter:
-            with RelaxMessenger(interpreter, settings):
+            with RelaxMessenger(interpreter, now):
                 result = fn(*args, **kwargs)
+            check_names(now.sites, now.seen)
             return interpreter.lower(result)
 
     return relaxed
@@ -128,7 +133,7 @@ def config_relax(
     fn: Callable | None = None,
     default: bool = True,
     *,
-    temperature: ArrayLike | None = None,
+    temperature: ArrayLike | Callable | None = None,
     truncate: int | float | None = None,
 ) -> Any:
     """Mark the latent discrete sites of a program for `relax`.
@@ -226,7 +231,7 @@ class ConcreteReparam(Reparam):
     """
 
     def __init__(
-        self, temperature: ArrayLike, *, truncate: int | float | None = None
+        self, temperature: ArrayLike | Callable, *, truncate: int | float | None = None
     ) -> None:
         self.temperature = checked(temperature)
         self.truncate = truncate

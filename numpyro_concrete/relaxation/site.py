@@ -4,7 +4,7 @@ Twin: ``pyro_concrete.relaxation.site``.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +18,11 @@ from numpyro.distributions import (
     Independent,
     MaskedDistribution,
 )
-from numpyro.distributions.discrete import BernoulliLogits, BernoulliProbs
+from numpyro.distributions.discrete import (
+    BernoulliLogits,
+    BernoulliProbs,
+    CategoricalLogits,
+)
 
 # Only the stack tells a handler what those around it will do, and lets it send a site
 # through them alone: see _fixed_outside and _send.
@@ -32,6 +36,7 @@ from numpyro_concrete.distributions import (
     OneHotCategorical,
     check_temperature,
 )
+from numpyro_concrete.schedules import Resolved, at_this_step, is_schedule
 from numpyro_concrete.soft_index import (
     SoftIndex,
     soft_index,
@@ -47,7 +52,7 @@ FAMILIES = {
     "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
 }
 Sites = Collection[str] | Callable[[dict[str, Any]], bool]
-Temperature = ArrayLike | Mapping[str, ArrayLike]
+Temperature = ArrayLike | Callable | Mapping[str, ArrayLike | Callable]
 Truncate = int | float | Mapping[str, int | float]
 
 
@@ -63,7 +68,8 @@ class Site:
         scoring: str = "concrete",
     ) -> None:
         self.families = FAMILIES[scoring]
-        check_temperature(temperature, name)
+        now = at_this_step(temperature)
+        check_temperature(now, name)
         leaf = leaf_of(fn)
         self.name = name
         self.binary = isinstance(leaf, BernoulliProbs | BernoulliLogits)
@@ -75,8 +81,11 @@ class Site:
             self.values, self.logits, self.left_out = support_of(name, leaf, truncate)
         self.relaxed: Any = None
         self.infer: dict[str, Any] = {}
+        if is_schedule(temperature) or isinstance(temperature, int | float):
+            known = isinstance(temperature, Resolved)
+            self.infer["_temperature"] = temperature.schedule if known else temperature
         if len(self.values) > 1:
-            self._relax(fn, temperature)
+            self._relax(fn, now)
 
     def _relax(self, fn: Any, temperature: ArrayLike) -> None:
         self.relaxed = rebuilt(fn, self._concrete, temperature)
@@ -118,15 +127,60 @@ def _bernoulli_logits(leaf: Any) -> Array:
     return ops.bernoulli_logits(jnp.asarray(leaf.probs)) if probs else leaf.logits
 
 
+def check_names(sites: Any, seen: Collection[str]) -> None:
+    """Raise a ValueError if `sites` names one that the program does not have."""
+    unknown = [] if sites is None or callable(sites) else sorted(set(sites) - set(seen))
+    if unknown:
+        raise ValueError(
+            f"relax(..., sites=...) names {unknown}, and the program has no such "
+            f"sample site; it has {sorted(seen)}. Name these, or give a predicate"
+        )
+
+
+def check_sites(sites: Any) -> None:
+    """Raise a TypeError if `sites` are neither names nor a predicate."""
+    if isinstance(sites, str):
+        raise TypeError(f"sites is a collection of names, such as [{sites!r}]")
+
+
+def check_point(name: str, shape: Sequence, expected: Sequence) -> None:
+    """Raise a ValueError if the point that a guide has drawn is not one of the site."""
+    pairs = zip(reversed(shape), reversed(expected), strict=False)
+    if len(shape) < len(expected) or any(a != b and 1 not in (a, b) for a, b in pairs):
+        raise ValueError(
+            f"site {name!r}: the model's {name + SUFFIX!r} has shape "
+            f"{tuple(expected)}, and it is set to a value of shape {tuple(shape)}. If a "
+            "guide was set up for other data or classes, make a new one"
+        )
+
+
+def no_guide(name: str) -> str:
+    """Return the message for a guide that knows nothing of a relaxed site.
+
+    Args:
+        name: Name of the site.
+
+    Example:
+        >>> print(no_guide("z"))
+        site 'z' is relaxed in the model, and the guide has no site 'z_relaxed'. ...
+    """
+    return (
+        f"site {name!r} is relaxed in the model, and the guide has no site "
+        f"{name + SUFFIX!r}. Relax the guide as well, relax(guide, temperature), or "
+        "use AutoConcrete(relaxed_model)"
+    )
+
+
 def checked(temperature: Temperature | None) -> Temperature:
     """Return a temperature, or a mapping of them, that is positive as far as known."""
     if isinstance(temperature, Mapping):
         for value in temperature.values():
             checked(value)
         return temperature
-    if temperature is None or callable(temperature):
+    if temperature is None:
         raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
-    check_temperature(temperature)
+    if not callable(temperature):
+        check_temperature(temperature)
     return temperature
 
 
@@ -156,9 +210,21 @@ def is_discrete(fn: Distribution) -> bool:
         return False
 
 
-def discrete_of(leaf: AbstractConcrete, _: None) -> Distribution:
-    """Return the discrete distribution that a Concrete relaxes."""
-    return leaf.discrete
+def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
+    """Return the discrete distribution of a relaxed site, in the same wrappers."""
+    known = infer.get("_relaxed_from")
+    if known is not None:
+        return known
+    values = infer.get("_values")
+
+    def discrete(leaf: AbstractConcrete, _: None) -> Distribution:
+        if values is None or isinstance(leaf, LogitBinaryConcrete):
+            return leaf.discrete
+        if values == tuple(range(len(values))):
+            return CategoricalLogits(leaf.logits)
+        return FiniteSupport(np.array(values), leaf.logits)
+
+    return rebuilt(fn, discrete)
 
 
 def leaf_of(fn: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.markov_messenger import MarkovMessenger
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.replay_messenger import ReplayMessenger
 
 # A site beside the program's own is sent through the stack by hand: see _send.
 from pyro.poutine.runtime import _PYRO_STACK, default_process_message
@@ -27,13 +28,16 @@ from pyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
+    check_names,
+    check_point,
+    check_sites,
     checked,
-    discrete_of,
+    hard_of,
     is_discrete,
     known,
     leaf_of,
+    no_guide,
     of_site,
-    rebuilt,
     selected,
 )
 from pyro_concrete.soft_index import is_soft, plain, refusal
@@ -66,14 +70,26 @@ class RelaxMessenger(Messenger):
         scoring: str = "concrete",
     ) -> None:
         super().__init__()
+        check_sites(sites)
         self.temperature = checked(temperature)
         self.sites = sites
+        self._seen: set[str] = set()
         self.truncate = truncate
         if scoring not in FAMILIES:
             raise ValueError(f"scoring is one of {[*FAMILIES]}, not {scoring!r}")
         self.scoring = scoring
 
+    def __enter__(self) -> Any:
+        self._seen = set()
+        return super().__enter__()
+
+    def __exit__(self, error: Any, *args: Any) -> Any:
+        if error is None:
+            check_names(self.sites, self._seen)
+        return super().__exit__(error, *args)
+
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        self._seen.add(msg["name"])
         if is_soft(msg["value"]):
             self._lower(msg)
         msg["fn"] = known(msg["fn"])
@@ -89,7 +105,10 @@ class RelaxMessenger(Messenger):
         site = Site(name, msg["fn"], temperature, truncate, self.scoring)
         if len(site.values) < 2:
             return  # a constant
+        if not _has_guide(self, name):
+            raise ValueError(no_guide(name))
         point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
+        check_point(name, point.shape, site.relaxed.shape())
         if site.left_out is not None:
             fn = Deterministic(site.left_out, 0)
             _send(self, msg, name + LEFT_OUT, fn, _AUXILIARY, site.left_out)
@@ -137,7 +156,7 @@ class HardenMessenger(Messenger):
         if name == msg["name"] or not isinstance(leaf_of(msg["fn"]), AbstractConcrete):
             return
         infer = msg["infer"]
-        fn = infer.get("_relaxed_from") or rebuilt(msg["fn"], discrete_of)
+        fn = hard_of(msg["fn"], infer)
         hard = _send(self, msg, name, fn, {"relax": False})
         if isinstance(leaf_of(msg["fn"]), LogitBinaryConcrete):
             msg["value"] = (2 * hard - 1) * torch.inf
@@ -181,6 +200,16 @@ def _send(
     if other["continuation"] is not None:
         other["continuation"](other)
     return other["value"]
+
+
+def _has_guide(messenger: Messenger, name: str) -> bool:
+    """Whether the trace that an ELBO replays, if any, has the relaxed site."""
+    around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
+    if any(isinstance(x, HardenMessenger) for x in around):
+        return True
+    # A trace without nodes is the start of a search through discrete traces.
+    traces = (x.trace for x in around if isinstance(x, ReplayMessenger))
+    return all(not x or not x.nodes or name + SUFFIX in x for x in traces)
 
 
 def _goes_by_name(handler: Messenger) -> bool:

@@ -58,9 +58,11 @@ def relax(
 
     Args:
         fn: Model or guide. Without it, a decorator and context manager is returned.
-        temperature: Relaxation temperature, > 0, or a mapping of them by site. The
-            paper's (model, guide) pairs are (1/2, 2/3) for two values, (2/3, 1) for
-            four, (2/5, 2/3) for eight.
+        temperature: Relaxation temperature, > 0, a schedule from
+            `pyro_concrete.schedules` (or any callable from the step to the
+            temperature), or a mapping of these by site. The paper's (model, guide)
+            pairs are (1/2, 2/3) for two values, (2/3, 1) for four, (2/5, 2/3) for
+            eight.
         sites: Names of the sites to relax, or a predicate on Pyro's site messages; by
             default every site that can be.
         truncate: For sites with an unbounded support, such as a Poisson: the largest
@@ -107,7 +109,7 @@ def config_relax(
     fn: Callable | None = None,
     default: bool = True,
     *,
-    temperature: Tensor | float | None = None,
+    temperature: Tensor | float | Callable | None = None,
     truncate: int | float | None = None,
 ) -> Any:
     """Mark the latent discrete sites of a program for `relax`.
@@ -201,7 +203,10 @@ class ConcreteReparam(Reparam):
     """
 
     def __init__(
-        self, temperature: Tensor | float, *, truncate: int | float | None = None
+        self,
+        temperature: Tensor | float | Callable,
+        *,
+        truncate: int | float | None = None,
     ) -> None:
         self.temperature = checked(temperature)
         self.truncate = truncate

@@ -5,11 +5,11 @@ Twin: ``numpyro_concrete.relaxation.site``.
 
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from pyro.distributions import Delta, constraints
+from pyro.distributions import Categorical, Delta, constraints
 from pyro.distributions.torch_distribution import (
     ExpandedDistribution,
     MaskedDistribution,
@@ -30,6 +30,7 @@ from pyro_concrete.distributions import (
     LogitBinaryConcreteMass,
     check_temperature,
 )
+from pyro_concrete.schedules import at_this_step
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
 from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
 from pyro_concrete.supports import FiniteSupport, support_of
@@ -42,7 +43,7 @@ FAMILIES = {
     "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
 }
 Sites = Collection[str] | Callable[[dict[str, Any]], bool]
-Temperature = Tensor | float | Mapping[str, Tensor | float]
+Temperature = Tensor | float | Callable | Mapping[str, Tensor | float | Callable]
 Truncate = int | float | Mapping[str, int | float]
 
 
@@ -93,7 +94,8 @@ class Site:
         truncate: int | float | None,
         scoring: str = "concrete",
     ) -> None:
-        check_temperature(temperature)
+        now = at_this_step(temperature)
+        check_temperature(_as_number(now), name)
         self.families = FAMILIES[scoring]
         leaf = leaf_of(fn)
         self.name = name
@@ -107,8 +109,10 @@ class Site:
             self.values, self.logits, self.left_out = support_of(name, leaf, truncate)
         self.relaxed: Any = None
         self.infer: Any = {}
+        if not isinstance(temperature, Tensor):
+            self.infer["_temperature"] = temperature
         if len(self.values) > 1:
-            self._relax(fn, temperature)
+            self._relax(fn, now)
 
     def _relax(self, fn: Any, temperature: Tensor | float) -> None:
         self.relaxed = rebuilt(fn, self._concrete, temperature)
@@ -142,17 +146,68 @@ class Site:
         return FiniteSupport(self.values, self.logits)
 
 
+def check_names(sites: Any, seen: Collection[str]) -> None:
+    """Raise a ValueError if `sites` names one that the program does not have."""
+    unknown = [] if sites is None or callable(sites) else sorted(set(sites) - set(seen))
+    if unknown:
+        raise ValueError(
+            f"relax(..., sites=...) names {unknown}, and the program has no such "
+            f"sample site; it has {sorted(seen)}. Name these, or give a predicate"
+        )
+
+
+def check_sites(sites: Any) -> None:
+    """Raise a TypeError if `sites` are neither names nor a predicate."""
+    if isinstance(sites, str):
+        raise TypeError(f"sites is a collection of names, such as [{sites!r}]")
+
+
+def check_point(name: str, shape: Sequence, expected: Sequence) -> None:
+    """Raise a ValueError if the point that a guide has drawn is not one of the site."""
+    pairs = zip(reversed(shape), reversed(expected), strict=False)
+    if len(shape) < len(expected) or any(a != b and 1 not in (a, b) for a, b in pairs):
+        raise ValueError(
+            f"site {name!r}: the model's {name + SUFFIX!r} has shape "
+            f"{tuple(expected)}, and it is set to a value of shape {tuple(shape)}. If a "
+            "guide was set up for other data or classes, make a new one"
+        )
+
+
+def no_guide(name: str) -> str:
+    """Return the message for a guide that knows nothing of a relaxed site.
+
+    Args:
+        name: Name of the site.
+
+    Example:
+        >>> print(no_guide("z"))
+        site 'z' is relaxed in the model, and the guide has no site 'z_relaxed'. ...
+    """
+    return (
+        f"site {name!r} is relaxed in the model, and the guide has no site "
+        f"{name + SUFFIX!r}. Relax the guide as well, relax(guide, temperature), or "
+        "use AutoConcrete(relaxed_model)"
+    )
+
+
 def checked(temperature: Temperature | None) -> Temperature:
     """Return a temperature, or a mapping of them, that is positive as far as known."""
     if isinstance(temperature, Mapping):
         for value in temperature.values():
             checked(value)
         return temperature
-    if temperature is None or (
-        callable(temperature) and not isinstance(temperature, Tensor)
-    ):
+    if temperature is None:
         raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
-    check_temperature(temperature)
+    if isinstance(temperature, Tensor) or not callable(temperature):
+        check_temperature(temperature)
+    return temperature
+
+
+def _as_number(temperature: Tensor | float) -> Tensor | float:
+    """A temperature that can be checked at no cost, as a number."""
+    known = isinstance(temperature, Tensor) and temperature.device.type == "cpu"
+    if known and not temperature.dim() and not torch._C._get_tracing_state():
+        return temperature.item()
     return temperature
 
 
@@ -193,9 +248,22 @@ def known(fn: Any) -> Any:
     return rebuilt(fn, lambda leaf, _: with_known_parameters(leaf))
 
 
-def discrete_of(leaf: AbstractConcrete, _: None) -> TorchDistributionMixin:
-    """Return the discrete distribution that a Concrete relaxes."""
-    return leaf.discrete
+def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
+    """Return the discrete distribution of a relaxed site, in the same wrappers."""
+    known = infer.get("_relaxed_from")
+    if known is not None:
+        return known
+    values = infer.get("_values")
+
+    def discrete(leaf: AbstractConcrete, _: None) -> TorchDistributionMixin:
+        if values is None or isinstance(leaf, LogitBinaryConcrete):
+            return leaf.discrete
+        classes = torch.arange(len(values), device=values.device)
+        if values.dtype == classes.dtype and bool((values == classes).all()):
+            return Categorical(logits=leaf.logits)
+        return FiniteSupport(values, leaf.logits)
+
+    return rebuilt(fn, discrete)
 
 
 def leaf_of(fn: Any) -> Any:

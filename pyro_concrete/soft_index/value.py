@@ -372,7 +372,7 @@ def _empty(cls: type, *kind: Any) -> Any:
     return soft
 
 
-def joint_shape(*shapes: torch.Size) -> torch.Size:
+def joint_shape(*shapes: Any) -> Any:
     """Return the shape that shapes broadcast to."""
     # torch's own takes ten times as long to find that there is nothing to do.
     shapes = tuple(x for x in shapes if len(x)) or shapes

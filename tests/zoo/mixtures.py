@@ -112,7 +112,6 @@ ENTRIES = (
         "dirichlet_process",
         _clumps,
         50,
-        plates=2,
         training={"particles": 64, "starts": 3},
     ),
     # Six documents of the twelve are seen at a time, so that its ELBO is never exact.
@@ -122,7 +121,6 @@ ENTRIES = (
         "joint_mixture",
         _crossed,
         40,
-        plates=2,
         training={"particles": 64, "starts": 3},
     ),
     # All coefficients meet in one product: 2**6 joint states.

@@ -44,16 +44,15 @@ def two_component_mixture(data):
 def dirichlet_process(data):
     """Sticks broken off one by one, at most six, each with a place and a width."""
     alpha = pyro.sample("alpha", dist.Gamma(3.0, 2.0))
-    with pyro.plate("sticks", 5, dim=-1):
-        beta = pyro.sample("beta", dist.Beta(1.0, alpha))
+    each = alpha.unsqueeze(-1).expand(*alpha.shape, 5)
+    beta = pyro.sample("beta", dist.Beta(1.0, each).to_event(1))
     rest = torch.cumprod(1 - beta, -1)
     weights = F.pad(beta, (0, 1), value=1.0) * F.pad(rest, (1, 0), value=1.0)
-    spread = torch.tensor([[3.0], [0.3]])
-    with pyro.plate("kinds", 2, dim=-2), pyro.plate("atoms", 6, dim=-1):
-        table = pyro.sample("table", dist.Normal(0.0, spread))
+    spread = torch.tensor([[3.0], [0.3]]).expand(2, 6)
+    table = pyro.sample("table", dist.Normal(0.0, spread).to_event(2))
     with pyro.plate("data", len(data), dim=-1):
         z = pyro.sample("z", dist.Categorical(weights))
-        loc, log_scale = table[:, z]
+        loc, log_scale = (Vindex(table)[..., i, z] for i in range(2))
         pyro.sample("x", dist.Normal(loc, log_scale.exp()), obs=data)
 
 
@@ -86,16 +85,15 @@ def semi_supervised_vae(pixels, labels, labelled, w1, b1, w2, b2):
 
 def joint_mixture(first, second, group, centres):
     """A kind and a state index one table; the kind and an observed group another."""
-    with pyro.plate("kinds", 3, dim=-2), pyro.plate("states", 2, dim=-1):
-        table = pyro.sample("table", dist.Normal(centres, 1.0))
-    with pyro.plate("groups", 4, dim=-2), pyro.plate("kinds_", 3, dim=-1):
-        effect = pyro.sample("effect", dist.Normal(0.3, 1.5))
+    table = pyro.sample("table", dist.Normal(centres, 1.0).to_event(2))
+    effect = pyro.sample("effect", dist.Normal(0.3, 1.5).expand([4, 3]).to_event(2))
     with pyro.plate("units", len(first), dim=-1):
         kind = pyro.sample("kind", dist.Categorical(torch.tensor([0.5, 0.3, 0.2])))
         logits = torch.tensor([[0.0, 0.4], [0.3, -0.2], [-0.5, 0.5]])
         state = pyro.sample("state", dist.Categorical(logits=logits[kind, :]))
-        pyro.sample("first", dist.Normal(table[kind, state], 0.5), obs=first)
-        loc = Vindex(effect)[group, kind]
+        loc = Vindex(table)[..., kind, state]
+        pyro.sample("first", dist.Normal(loc, 0.5), obs=first)
+        loc = Vindex(effect)[..., group, kind]
         pyro.sample("second", dist.Normal(loc, 0.4), obs=second)
 
 
