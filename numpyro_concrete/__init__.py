@@ -3,6 +3,7 @@
 Twin: ``pyro_concrete``.
 """
 
+from numpyro_concrete.diagnostics import relaxation_gap
 from numpyro_concrete.distributions import (
     BinaryConcrete,
     Concrete,
@@ -10,6 +11,7 @@ from numpyro_concrete.distributions import (
     LogitBinaryConcrete,
     OneHotCategorical,
 )
+from numpyro_concrete.objectives import iwae_bound
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
@@ -23,5 +25,7 @@ __all__ = [
     "OneHotCategorical",
     "config_relax",
     "harden",
+    "iwae_bound",
     "relax",
+    "relaxation_gap",
 ]

@@ -3,12 +3,14 @@
 Twin: ``numpyro_concrete``.
 """
 
+from pyro_concrete.diagnostics import relaxation_gap
 from pyro_concrete.distributions import (
     BinaryConcrete,
     Concrete,
     ExpConcrete,
     LogitBinaryConcrete,
 )
+from pyro_concrete.objectives import iwae_bound
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
@@ -21,5 +23,7 @@ __all__ = [
     "LogitBinaryConcrete",
     "config_relax",
     "harden",
+    "iwae_bound",
     "relax",
+    "relaxation_gap",
 ]

@@ -249,3 +249,27 @@ class NumPyroBackend:
             model, guide=guide, params=params or {}, num_samples=samples, **kwargs
         )
         return predictive(self.jax.random.key(0), *args)
+
+    # --- objectives
+
+    def evaluate(self, fn, *args, params=None, seed=0, **kwargs):
+        """Call an objective of ours on programs, with parameters and a seed."""
+        return fn(self.jax.random.key(seed), params or {}, *args, **kwargs)
+
+    def renyi_bound(self, model, guide, *args, particles, seed=0):
+        """The host's own multi-sample bound, of all particles at once."""
+        elbo = self.numpyro.infer.RenyiELBO(0, num_particles=particles)
+        return -float(elbo.loss(self.jax.random.key(seed), {}, model, guide, *args))
+
+    def largest_array(self, fn):
+        """Number of elements of the largest array that a call computes."""
+        return self._largest(self.jax.make_jaxpr(fn)().jaxpr)
+
+    def _largest(self, jaxpr):
+        sizes = [x.aval.size for eqn in jaxpr.eqns for x in eqn.outvars]
+        for eqn in jaxpr.eqns:
+            for inner in self.jax.tree.leaves(list(eqn.params.values())):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    sizes.append(self._largest(inner))
+        return max(sizes, default=0)

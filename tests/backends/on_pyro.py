@@ -256,3 +256,36 @@ class PyroBackend:
             model, guide=guide, num_samples=samples, **kwargs
         )
         return predictive(*args)
+
+    # --- objectives
+
+    def evaluate(self, fn, *args, params=None, seed=0, **kwargs):
+        """Call an objective of ours on programs, with parameters and a seed."""
+        self.pyro.clear_param_store()
+        for name, value in (params or {}).items():
+            self.pyro.param(name, value.detach().clone())
+        self.torch.manual_seed(seed)
+        return fn(*args, **kwargs)
+
+    def renyi_bound(self, model, guide, *args, particles, seed=0):
+        """The host's own multi-sample bound, of all particles at once."""
+        self.torch.manual_seed(seed)
+        settings = {"vectorize_particles": True, "max_plate_nesting": 1}
+        elbo = self.pyro.infer.RenyiELBO(0, num_particles=particles, **settings)
+        return -elbo.loss(model, guide, *args)
+
+    def largest_array(self, fn):
+        """Number of elements of the largest array that a call computes."""
+        torch, sizes = self.torch, [0]
+
+        class Mode(torch.overrides.TorchFunctionMode):
+            def __torch_function__(self, function, types, args=(), kwargs=None):
+                result = function(*args, **(kwargs or {}))
+                if isinstance(result, torch.Tensor):
+                    sizes.append(result.untyped_storage().nbytes())
+                    sizes[-1] //= result.element_size()
+                return result
+
+        with Mode():
+            fn()
+        return max(sizes)

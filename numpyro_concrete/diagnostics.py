@@ -1,0 +1,249 @@
+"""What a relaxation did to a program: numbers to look at after training.
+
+Twin: ``pyro_concrete.diagnostics``.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, random
+from jax.nn import log_sigmoid, log_softmax
+
+from numpyro_concrete.distributions import AbstractConcrete, LogitBinaryConcrete
+from numpyro_concrete.particles import Particles, Summary, chunks, summary
+from numpyro_concrete.relaxation import harden
+from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
+
+_WORDS = """\
+Do not compare the first two: the relaxed ELBO is that of another model, the relaxed
+one, and where temperatures differ each site keeps a KL above zero. To report are the
+discrete ELBO and the multi-sample bound, which are below the evidence on average."""
+
+
+@dataclass(frozen=True)
+class SiteEntropy:
+    """How sure a relaxed guide is at one site, and how soft its draws are there.
+
+    Attributes:
+        name: Name of the discrete site.
+        num_values: Number of its values, >= 2.
+        entropy: Entropy of its discrete distribution in the guide, in nats: zero where
+            the guide is sure of a value, and log(num_values) where it knows nothing.
+        softness: Entropy of the weights that the program received as its value, in
+            nats: zero for a hard value.
+
+    Example:
+        >>> SiteEntropy("z", 4, entropy=math.log(2), softness=0.0).share
+        0.5
+
+    Twin: :class:`pyro_concrete.diagnostics.SiteEntropy`.
+    """
+
+    name: str
+    num_values: int
+    entropy: float
+    softness: float
+
+    @property
+    def share(self) -> float:
+        """The entropy over the largest that there is, from 0 to 1."""
+        return self.entropy / math.log(self.num_values)
+
+    @property
+    def softness_share(self) -> float:
+        """The softness over the largest that there is, from 0 to 1."""
+        return self.softness / math.log(self.num_values)
+
+
+@dataclass(frozen=True)
+class RelaxationGap:
+    r"""What `relaxation_gap` found; as a string, a table.
+
+    Attributes:
+        relaxed_elbo: ELBO of the relaxed model and guide, in nats: what is trained.
+        relaxed_error: Its standard error.
+        discrete_elbo: ELBO of the model and the hardened guide, in nats.
+        discrete_error: Its standard error.
+        bound: Multi-sample bound of the same, of `num_particles`, in nats.
+        num_particles: Number of particles behind each number.
+        sites: Entropies of the relaxed sites, in the order of the guide.
+
+    Example:
+        >>> report = RelaxationGap(-3.0, 0.1, -4.0, 0.1, -3.5, 100, ())
+        >>> print(str(report).partition("\n\n")[0])
+        objective                        nats  standard error
+        relaxed ELBO                  -3.0000          0.1000
+        discrete ELBO                 -4.0000          0.1000
+        multi-sample bound, m = 100   -3.5000
+
+    Twin: :class:`pyro_concrete.diagnostics.RelaxationGap`.
+    """
+
+    relaxed_elbo: float
+    relaxed_error: float
+    discrete_elbo: float
+    discrete_error: float
+    bound: float
+    num_particles: int
+    sites: tuple[SiteEntropy, ...]
+
+    def __str__(self) -> str:
+        bound = f"multi-sample bound, m = {self.num_particles}"
+        objectives = [
+            ("objective", "nats", "standard error"),
+            ("relaxed ELBO", *_digits(self.relaxed_elbo, self.relaxed_error)),
+            ("discrete ELBO", *_digits(self.discrete_elbo, self.discrete_error)),
+            (bound, *_digits(self.bound), ""),
+        ]
+        header = ("relaxed site", "values", "entropy", "share", "softness", "share")
+        sites = [
+            (
+                *(x.name, str(x.num_values)),
+                *_digits(x.entropy, x.share, x.softness, x.softness_share),
+            )
+            for x in self.sites
+        ]
+        return "\n\n".join([_table(objectives), _WORDS, _table([header, *sites])])
+
+
+def relaxation_gap(
+    rng_key: Array,
+    params: Mapping[str, Any],
+    relaxed_model: Callable,
+    relaxed_guide: Callable,
+    model: Callable,
+    *args: Any,
+    num_particles: int = 1000,
+    chunk_size: int = 100,
+    plate: str | None = None,
+    vectorize_particles: bool = True,
+    progress_bar: bool = False,
+    **kwargs: Any,
+) -> RelaxationGap:
+    """Compare a relaxed program with the discrete one that it stands for.
+
+    The relaxed ELBO is what training raises, and is no bound on the evidence of the
+    model. The report sets beside it the numbers that are, and for each relaxed site two
+    entropies. A guide that is unsure (`entropy`) may be right, as the posterior may be.
+    Soft draws (`softness`) mean that the relaxed program works with values that the
+    discrete one does not have: then lower the temperature.
+
+    Args:
+        rng_key: Random key.
+        params: Parameters of all programs, constrained, as ``svi.get_params(state)``
+            and ``svi.run(...).params`` are.
+        relaxed_model: Relaxed model, as it is trained.
+        relaxed_guide: Relaxed guide, as it is trained.
+        model: The discrete model. Its guide is ``harden(relaxed_guide)``.
+        *args: Arguments of all of them.
+        num_particles: Number of particles behind each number, >= 2. The entropies are
+            means over one chunk of them and over the elements of the site.
+        chunk_size: Number of particles to run at a time, >= 1, which bounds the memory.
+        plate: Name of the plate of the data, whose elements have multi-sample bounds of
+            their own; None for one bound of the whole program. As in `iwae_bound`.
+        vectorize_particles: Run a chunk at once, as in `iwae_bound`.
+        progress_bar: Show the progress over particles, first of the relaxed programs.
+        **kwargs: Keyword arguments of all of them.
+
+    Returns:
+        A report: print it, or read its numbers.
+
+    Raises:
+        ValueError: If no site of the guide is relaxed, if there are fewer than two
+            particles, or where `iwae_bound` raises one.
+
+    Example:
+        >>> import numpyro, numpyro.distributions as dist
+        >>> from numpyro_concrete import relax
+        >>> def model():
+        ...     numpyro.sample("z", dist.Categorical(logits=jnp.zeros(4)))
+        >>> relaxed = relax(model, temperature=0.5)
+        >>> key = random.key(0)
+        >>> report = relaxation_gap(key, {}, relaxed, relaxed, model, num_particles=10)
+        >>> report.discrete_elbo, report.discrete_error, report.bound
+        (0.0, 0.0, 0.0)
+        >>> [site] = report.sites
+        >>> site.name, site.num_values, round(site.share, 4)
+        ('z', 4, 1.0)
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20 and section 5.
+        https://arxiv.org/abs/1611.00712
+        Burda, Grosse, Salakhutdinov (2016), Importance Weighted Autoencoders, eq. 8.
+        https://arxiv.org/abs/1509.00519
+
+    Twin: :func:`pyro_concrete.relaxation_gap`.
+    """
+    if num_particles < 2:
+        raise ValueError(f"a standard error takes two particles, not {num_particles}")
+    settings: Any = {"plate": plate, "vectorize": vectorize_particles}
+    options = num_particles, chunk_size, progress_bar
+    relaxed, discrete = (
+        Particles(rng_key, params, *programs, args, kwargs, **settings)
+        for programs in (
+            (relaxed_model, relaxed_guide),
+            (model, harden(relaxed_guide)),
+        )
+    )
+    sites = _sites(relaxed, chunks(num_particles, chunk_size)[1])
+    soft, hard = summary(relaxed, *options), summary(discrete, *options)
+    return RelaxationGap(
+        *_elbo(soft), *_elbo(hard), float(hard.bound), num_particles, sites
+    )
+
+
+def _elbo(found: Summary) -> tuple[float, float]:
+    """The ELBO and its standard error."""
+    totals = found.totals
+    return float(totals.mean()), float(totals.std(ddof=1)) / math.sqrt(len(totals))
+
+
+def _sites(relaxed: Particles, size: int) -> tuple[SiteEntropy, ...]:
+    """Entropies of the relaxed sites, over a chunk of particles."""
+    counts = {}
+
+    def entropies(key: Array) -> dict[str, Array]:
+        found = {}
+        for name, site in relaxed.run(key)[1].items():
+            leaf = leaf_of(site.get("fn"))
+            if isinstance(leaf, AbstractConcrete):
+                name = name.removesuffix(SUFFIX)
+                counts[name] = (*leaf.event_shape, 2)[0]
+                found[name] = _entropies(leaf, site["value"])
+        return found
+
+    found = relaxed.map(entropies, random.split(relaxed.key, size))
+    if not found:
+        raise ValueError(
+            "no site of the guide is relaxed: pass relax(guide, temperature)"
+        )
+    means = {name: found[name].mean(0).tolist() for name in counts}
+    return tuple(SiteEntropy(name, counts[name], *x) for name, x in means.items())
+
+
+def _entropies(leaf: AbstractConcrete, point: Array) -> Array:
+    """Mean entropy of a discrete distribution, and that of points in log space."""
+    if isinstance(leaf, LogitBinaryConcrete):
+        both = [
+            jnp.stack([log_sigmoid(x), log_sigmoid(-x)], -1)
+            for x in (leaf.logits, point)
+        ]
+    else:
+        both = [log_softmax(leaf.logits, -1), point]
+    return jnp.stack([-(jnp.exp(x) * x).sum(-1).mean() for x in both])
+
+
+def _digits(*numbers: float) -> list[str]:
+    return [f"{x:.4f}" for x in numbers]
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """Rows in columns, the first to the left and numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -1,0 +1,399 @@
+"""Draws of a guide as weighted particles of a model, a chunk of them at a time.
+
+The log-weight of a particle z is log p(x, z) - log q(z), of the whole program or of
+each element of a plate. Programs for which this would be another number than the one
+asked for are refused, by the site or plate.
+
+Twin: ``numpyro_concrete.particles``.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro.distributions import Delta
+from pyro.poutine import Trace, replay, trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from pyro.util import get_rng_state, set_rng_state
+from torch import Tensor
+from tqdm import tqdm
+
+from pyro_concrete.distributions import AbstractConcrete
+from pyro_concrete.relaxation.site import SUFFIX, leaf_of
+
+Sites = dict[str, dict[str, Any]]
+# Particles of the first chunk that are run again, each alone.
+_RUN_AGAIN = 8
+_ONE_BY_ONE = "Pass vectorize_particles=False to run the particles one by one"
+
+
+class Summary(NamedTuple):
+    """What is kept of all particles, in nats.
+
+    Attributes:
+        bounds: Log of the mean weight, for each element of the plate: (elements,).
+        scale: What their sum is multiplied by: the size of the plate over that of its
+            subsample.
+        rest: Log-probability of the sites outside of the plate, all known: ().
+        totals: Log-weight of each particle, whose mean is the ELBO: (particles,).
+    """
+
+    bounds: Tensor
+    scale: float
+    rest: Tensor
+    totals: Tensor
+
+    @property
+    def bound(self) -> Tensor:
+        """The bound of the whole: that of the elements, and of what is outside."""
+        return self.scale * self.bounds.sum() + self.rest
+
+
+class _Known(Messenger):
+    """Gives sites their values; unlike `replay`, it stands for no guide."""
+
+    def __init__(self, values: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and msg["value"] is None:
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = True
+
+
+class Particles:
+    """A model and its guide, whose structure is known, to be run in chunks.
+
+    Args:
+        model: Model.
+        guide: Its guide.
+        args: Arguments of both.
+        kwargs: Keyword arguments of both.
+        plate: Name of the plate whose elements have weights of their own.
+        vectorize: Whether a chunk is one run, with a plate around both programs.
+        like: Particles whose subsamples of plates are to be used.
+
+    Raises:
+        ValueError: If log-weights would not be those of the model, in words.
+
+    Twin: :class:`numpyro_concrete.particles.Particles`.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        plate: str | None = None,
+        vectorize: bool = True,
+        like: "Particles | None" = None,
+    ) -> None:
+        self.model, self.guide = model, guide
+        self.args, self.kwargs = args, kwargs
+        self.plate, self.vectorize = plate, vectorize
+        self.subsamples: dict[str, Tensor] = {} if like is None else like.subsamples
+        self.scale = 1.0
+        self._look()
+
+    def _look(self) -> None:
+        """Run both programs once for their structure, and for the subsamples."""
+        state = get_rng_state()
+        guide = self._traced(self.guide)
+        model = self._traced(_Known(_latent(_scored(guide)))(self.model))
+        nodes: Any = {**guide.nodes, **model.nodes}
+        for name, site in nodes.items():
+            if site_is_subsample(site):
+                self.subsamples[name] = site["value"]
+        self._learn(_scored(model), _scored(guide))
+        if self.scale == 1:
+            set_rng_state(state)  # to look changes no draw
+
+    def _learn(self, model: Sites, guide: Sites) -> None:
+        sites = [*model.values(), *guide.values()]
+        frames = {f.name: f for site in sites for f in site["cond_indep_stack"]}
+        check_match(model, guide)
+        check_plates(self.plate, {name: _ratio(f) for name, f in frames.items()})
+        if self.plate is not None:
+            check_inside(self.plate, model, guide)
+            _check_vectorized(frames[self.plate])
+            self.scale = _ratio(frames[self.plate])
+        dims = [-f.dim for f in frames.values() if f.dim is not None]
+        self.nesting = max([0, *dims, *(len(_batch_shape(s)) for s in sites)])
+        self.shapes = {name: site["value"].shape for name, site in guide.items()}
+
+    def _traced(self, fn: Callable) -> Trace:
+        known = _Known(self.subsamples)(fn)
+        return trace(known).get_trace(*self.args, **self.kwargs)
+
+    def _run(self, model: Callable, guide: Callable) -> tuple[Trace, Trace]:
+        guide_trace = self._traced(guide)
+        model_trace = self._traced(replay(model, trace=guide_trace))
+        traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+        for found in traces:
+            found.compute_log_prob()
+        return traces
+
+    def _run_together(self, size: int) -> tuple[Trace, Trace]:
+        try:
+            axis = pyro.plate("_particles", size, dim=-1 - self.nesting)
+            return self._run(axis(self.model), axis(self.guide))
+        except Exception as error:
+            raise ValueError(
+                f"one particle runs, but {size} at once do not: {error}. {_ONE_BY_ONE}"
+            ) from error
+
+    def runs(self, size: int) -> Iterator[tuple[Trace, Trace]]:
+        """Run the guide, and the model on its draws: once for a chunk, or for each."""
+        if self.vectorize:
+            yield self._run_together(size)
+            return
+        for _ in range(size):
+            yield self._run(self.model, self.guide)
+
+    def chunks(self, sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Draw chunks of particles of these sizes, and weigh them.
+
+        Yields:
+            Log-weights of the elements of the plate, or of one that is the whole
+            program: (size, elements); log-probability of what is outside: (size,).
+        """
+        for i, size in enumerate(sizes):
+            weights = []
+            for model, guide in self.runs(size):
+                if self.vectorize and i == 0:
+                    self._run_again(model, guide, size)
+                weights.append(self._weigh(model, guide))
+            elements, rest = map(torch.cat, zip(*weights, strict=True))
+            yield elements, rest
+
+    def _weigh(self, model: Trace, guide: Trace) -> tuple[Tensor, Tensor]:
+        inside: Any = 0.0
+        outside: Any = 0.0
+        for sign, found in ((1, model), (-1, guide)):
+            for site in _scored(found).values():
+                term = site["log_prob"] if self.vectorize else site["log_prob"][None]
+                frame = _frame(site, self.plate)
+                if frame is not None:
+                    term = term.movedim(frame.dim, -1) / self.scale
+                    term = term.reshape(len(term), -1, term.shape[-1])
+                    inside = inside + sign * term.sum(1)
+                elif self.plate is not None:
+                    outside = outside + sign * term.reshape(len(term), -1).sum(1)
+                else:
+                    inside = inside + sign * term.reshape(len(term), -1).sum(1)[:, None]
+        return inside, inside[:, 0] * 0 if isinstance(outside, float) else outside
+
+    def _run_again(self, model: Trace, guide: Trace, size: int) -> None:
+        """Run some particles alone: a plate around a program may change its meaning."""
+        together = [_scored(model), _scored(guide)]
+        drawn = _latent(together[1])
+        for i in range(0, size, math.ceil(size / _RUN_AGAIN)):
+            values = {
+                name: _one(name, value, i, size, self.shapes[name])
+                for name, value in drawn.items()
+            }
+            alone = self._run(self.model, _Known(values)(self.guide))
+            for both in zip(together, map(_scored, alone), strict=True):
+                _check_equal(*both, i, size)
+
+
+def summary(
+    particles: Particles, num_particles: int, chunk_size: int, progress_bar: bool
+) -> Summary:
+    """Draw particles in chunks, of which only the running sums stay in memory."""
+    number, size = chunks(num_particles, chunk_size)
+    sizes = [min(size, num_particles - i * size) for i in range(number)]
+    bounds: Tensor | None = None
+    rests, totals = [], []
+    with (
+        torch.no_grad(),
+        tqdm(total=num_particles, unit="particle", disable=not progress_bar) as bar,
+    ):
+        for elements, rest in particles.chunks(sizes):
+            part = elements.logsumexp(0)
+            bounds = part if bounds is None else torch.logaddexp(bounds, part)
+            rests.append(rest)
+            totals.append(particles.scale * elements.sum(-1) + rest)
+            bar.update(len(rest))
+    assert bounds is not None
+    rest = torch.cat(rests)
+    if not torch.allclose(rest, rest[0]):
+        raise ValueError(depends(particles.plate))
+    bounds = bounds - math.log(num_particles)
+    return Summary(bounds, particles.scale, rest[0], torch.cat(totals))
+
+
+def chunks(num_particles: int, chunk_size: int) -> tuple[int, int]:
+    """Return the number of chunks and their size, as small as their number allows.
+
+    Example:
+        >>> chunks(1000, 300)
+        (4, 250)
+    """
+    for name, size in (("num_particles", num_particles), ("chunk_size", chunk_size)):
+        if size < 1:
+            raise ValueError(f"{name} is a number of particles, not {size}")
+    number = math.ceil(num_particles / chunk_size)
+    return number, math.ceil(num_particles / number)
+
+
+def depends(plate: str | None) -> str:
+    """Say that what is outside of a plate is not the same for every particle."""
+    return (
+        f"sites outside of plate {plate!r} depend on draws, so that none of its "
+        "elements has a weight of its own. Pass plate=None for the bound of the whole "
+        "program"
+    )
+
+
+def _scored(found: Trace) -> Sites:
+    """The sites of a program that have a probability; others are not random."""
+    nodes: Any = found.nodes
+    return {
+        name: site
+        for name, site in nodes.items()
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not site["infer"].get("_deterministic")
+    }
+
+
+def _latent(sites: Sites) -> dict[str, Tensor]:
+    """The values of the sites that are drawn."""
+    return {n: site["value"] for n, site in sites.items() if not site["is_observed"]}
+
+
+def _frame(site: dict[str, Any], plate: str | None) -> Any:
+    """A site's place in a plate, or None if it is not inside."""
+    return next((f for f in site["cond_indep_stack"] if f.name == plate), None)
+
+
+def _ratio(frame: Any) -> float:
+    """Size of a plate over that of its subsample."""
+    return (frame.full_size or frame.size) / frame.size
+
+
+def _check_vectorized(frame: Any) -> None:
+    if frame.dim is None:
+        raise ValueError(
+            f"plate {frame.name!r} is a loop, whose elements have no axis. Write it as "
+            f"`with pyro.plate({frame.name!r}, ...)`"
+        )
+
+
+def _batch_shape(site: dict[str, Any]) -> tuple[int, ...]:
+    return getattr(site["fn"], "batch_shape", ())
+
+
+def _one(name: str, value: Tensor, i: int, size: int, shape: torch.Size) -> Tensor:
+    """The value of one particle out of those of a chunk."""
+    if value.numel() != size * shape.numel():
+        raise ValueError(_not_together(name))
+    return value.reshape(size, *shape)[i]
+
+
+def _check_equal(together: Sites, alone: Sites, i: int, size: int) -> None:
+    for name, site in alone.items():
+        found, expected = together[name]["log_prob"], site["log_prob"]
+        if found.numel() != size * expected.numel():
+            raise ValueError(_not_together(name))
+        # Sums are in another order there, and their terms may be large.
+        rounding = torch.finfo(expected.dtype).eps ** 0.5
+        found = found.reshape(size, *expected.shape)[i]
+        if not torch.allclose(found, expected, rounding, rounding, equal_nan=True):
+            raise ValueError(_not_together(name))
+
+
+def _not_together(name: str) -> str:
+    return (
+        f"site {name!r} has another log-probability when particles run together than "
+        "when each runs alone: the program does not broadcast over a plate around it, "
+        f"or is random outside of its sites. {_ONE_BY_ONE}"
+    )
+
+
+def check_match(model: Sites, guide: Sites) -> None:
+    """Refuse a guide whose latent sites are not those of the model.
+
+    Args:
+        model: Sites of the model by name.
+        guide: Sites of the guide by name.
+
+    Raises:
+        ValueError: By the site, with the way out.
+    """
+    for name, site in guide.items():
+        if name in model or site["infer"].get("is_auxiliary"):
+            continue
+        if isinstance(leaf_of(site["fn"]), AbstractConcrete):
+            raise ValueError(
+                f"site {name!r} of the guide is relaxed, and the model is discrete: "
+                "pass harden(guide), or the relaxed model"
+            )
+        if name + SUFFIX in model:
+            raise ValueError(
+                f"site {name + SUFFIX!r} of the model is relaxed, and the guide is "
+                "discrete: pass the model as it was before relax"
+            )
+        raise ValueError(f"site {name!r} of the guide is not in the model")
+    for name, site in model.items():
+        if name in guide or site["is_observed"]:
+            continue
+        hint = ""
+        if site["infer"].get("enumerate"):
+            hint = ", and sites marked for enumeration are not summed out here"
+        raise ValueError(
+            f"site {name!r} of the model is latent, but not in the guide{hint}. "
+            "Sample it there, too"
+        )
+
+
+def check_plates(plate: str | None, ratios: dict[str, float]) -> None:
+    """Refuse a plate that is not there, and subsamples of other plates.
+
+    Args:
+        plate: Name of the plate whose elements have weights of their own.
+        ratios: Size of each plate over that of its subsample.
+
+    Raises:
+        ValueError: By the plate, with the way out.
+    """
+    if plate is not None and plate not in ratios:
+        found = ", ".join(map(repr, ratios)) or "none"
+        raise ValueError(f"no site is in a plate {plate!r}; there are: {found}")
+    for name, ratio in ratios.items():
+        if ratio != 1 and name != plate:
+            raise ValueError(
+                f"plate {name!r} takes a subsample, and the weight of a particle is "
+                "one for all of its data. Run it in full"
+                + (f", or pass plate={name!r}" if plate is None else "")
+            )
+
+
+def check_inside(plate: str, model: Sites, guide: Sites) -> None:
+    """Refuse latent sites outside of a plate, but for those that the guide fixes.
+
+    Args:
+        plate: Name of the plate whose elements have weights of their own.
+        model: Sites of the model by name.
+        guide: Sites of the guide by name.
+
+    Raises:
+        ValueError: By the site, with the ways out.
+    """
+    for name, site in {**model, **guide}.items():
+        if site["is_observed"] or _frame(site, plate) is not None:
+            continue
+        if not isinstance(leaf_of(guide[name]["fn"]), Delta):
+            raise ValueError(
+                f"site {name!r} is latent and outside of plate {plate!r}, whose "
+                "elements share it: none has a weight of its own. Pass plate=None for "
+                "the bound of the whole program, or fix it by condition or by a Delta "
+                "in the guide"
+            )

@@ -1,0 +1,93 @@
+"""The multi-sample bound under JAX's transformations."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from asserts import assert_exact
+from backends import get_backend
+from scipy import special
+
+LOGITS = np.array([0.3, -0.2, 0.9])
+
+
+@pytest.fixture
+def backend():
+    return get_backend("numpyro")
+
+
+def one_site(backend, calls):
+    """A site of three values, and its guide with a parameter."""
+
+    def model(table):
+        z = backend.site("z", backend.dist.Categorical(logits=backend.array(LOGITS)))
+        calls.append(z)
+        fn = backend.dist.Normal(table[z], 1.0)
+        backend.site("x", fn, obs=0.5)
+
+    def guide(table):
+        logits = backend.param("logits", jnp.zeros_like(table))
+        backend.site("z", backend.dist.Categorical(logits=logits))
+
+    return model, guide
+
+
+@pytest.mark.parametrize("progress_bar", [False, True])
+def test_under_jit_it_is_compiled_once(backend, progress_bar):
+    calls = []
+    model, guide = one_site(backend, calls)
+    table = backend.array([0.1, -1.0, 2.0])
+    iwae_bound = backend.package.iwae_bound
+    settings = {"num_particles": 40, "chunk_size": 7, "progress_bar": progress_bar}
+
+    def bound(key, params):
+        return iwae_bound(key, params, model, guide, table, **settings)
+
+    jitted = jax.jit(bound)
+    params = {"logits": backend.array(LOGITS)}
+    found = [jitted(jax.random.key(i), params) for i in range(3)]
+    traced = len(calls)
+    found.append(jitted(jax.random.key(3), params))
+    assert len(calls) == traced
+    for i, x in enumerate(found):
+        assert_exact(x, bound(jax.random.key(i), params))
+
+
+def test_its_gradient_is_that_of_the_weights(backend):
+    model, guide = one_site(backend, [])
+    table = backend.array([0.1, -1.0, 2.0])
+    params = {"logits": backend.array(LOGITS)}
+    key = jax.random.key(0)
+
+    def bound(table):
+        iwae_bound = backend.package.iwae_bound
+        return iwae_bound(key, params, model, guide, table, num_particles=30_000)
+
+    # Where the guide is the prior, it tends to the posterior mean of the score.
+    log_w = -0.5 * (0.5 - np.asarray(table)) ** 2
+    posterior = special.softmax(LOGITS + log_w)
+    expected = posterior * (0.5 - np.asarray(table))
+    found = np.asarray(jax.grad(bound)(table))
+    assert np.abs(found - expected).max() < 5 * 2 / math.sqrt(30_000)
+
+
+def test_under_jit_what_depends_outside_of_the_plate_gives_nan(backend):
+    prior = backend.dist.Bernoulli(backend.array(0.5))
+
+    def model():
+        with backend.plate("data", 4):
+            z = backend.site("z", prior)
+        backend.site("x", backend.dist.Normal(z.sum(), 1.0), obs=1.0)
+
+    def guide():
+        with backend.plate("data", 4):
+            backend.site("z", prior)
+
+    def bound(key):
+        return backend.package.iwae_bound(key, {}, model, guide, plate="data")
+
+    assert np.isnan(jax.jit(bound)(jax.random.key(0)))
+    with pytest.raises(ValueError, match="depend on draws"):
+        bound(jax.random.key(0))
