@@ -41,7 +41,7 @@ class Constant:
     Twin: :class:`pyro_concrete.schedules.Constant`.
     """
 
-    value: float
+    value: int | float
 
     def __post_init__(self) -> None:
         _check(value=self.value)
@@ -71,8 +71,8 @@ class Linear:
     Twin: :class:`pyro_concrete.schedules.Linear`.
     """
 
-    start: float
-    end: float
+    start: int | float
+    end: int | float
     num_steps: int
     hold: int = 0
 
@@ -111,8 +111,8 @@ class Exponential:
     Twin: :class:`pyro_concrete.schedules.Exponential`.
     """
 
-    start: float
-    floor: float
+    start: int | float
+    floor: int | float
     num_steps: int
     hold: int = 0
 
@@ -143,7 +143,7 @@ class Steps:
     Twin: :class:`pyro_concrete.schedules.Steps`.
     """
 
-    values: Mapping[int, float]
+    values: Mapping[int, int | float]
 
     def __post_init__(self) -> None:
         if 0 not in self.values:
@@ -178,7 +178,7 @@ class Learned:
     Twin: :class:`pyro_concrete.schedules.Learned`.
     """
 
-    start: float
+    start: int | float
     name: str = "temperature"
 
     def __post_init__(self) -> None:
@@ -267,7 +267,7 @@ def is_schedule(temperature: Any) -> bool:
     return callable(temperature)
 
 
-def at_this_step(temperature: ArrayLike | Callable) -> Any:
+def at_this_step(temperature: Any) -> Any:
     """Return a temperature as it is now, in a running program.
 
     Args:
@@ -326,7 +326,7 @@ def _share(step: ArrayLike, num_steps: int, hold: int) -> Array:
     return jnp.clip((_steps(step) - hold) / num_steps, 0.0, 1.0)
 
 
-def _check(**numbers: float) -> None:
+def _check(**numbers: int | float) -> None:
     for name, value in numbers.items():
         if not value > 0:
             raise ValueError(f"{name} must be positive, but is {value!r}")

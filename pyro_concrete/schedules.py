@@ -44,12 +44,12 @@ class Constant:
     Twin: :class:`numpyro_concrete.schedules.Constant`.
     """
 
-    value: float
+    value: int | float
 
     def __post_init__(self) -> None:
         _check(value=self.value)
 
-    def __call__(self, step: Tensor | float) -> Tensor:
+    def __call__(self, step: Tensor | int | float) -> Tensor:
         """Return the temperature at a step."""
         return torch.full_like(_steps(step), self.value)
 
@@ -74,15 +74,15 @@ class Linear:
     Twin: :class:`numpyro_concrete.schedules.Linear`.
     """
 
-    start: float
-    end: float
+    start: int | float
+    end: int | float
     num_steps: int
     hold: int = 0
 
     def __post_init__(self) -> None:
         _check(start=self.start, end=self.end, num_steps=self.num_steps)
 
-    def __call__(self, step: Tensor | float) -> Tensor:
+    def __call__(self, step: Tensor | int | float) -> Tensor:
         """Return the temperature at a step."""
         share = _share(step, self.num_steps, self.hold)
         return self.start + (self.end - self.start) * share
@@ -114,15 +114,15 @@ class Exponential:
     Twin: :class:`numpyro_concrete.schedules.Exponential`.
     """
 
-    start: float
-    floor: float
+    start: int | float
+    floor: int | float
     num_steps: int
     hold: int = 0
 
     def __post_init__(self) -> None:
         _check(start=self.start, floor=self.floor, num_steps=self.num_steps)
 
-    def __call__(self, step: Tensor | float) -> Tensor:
+    def __call__(self, step: Tensor | int | float) -> Tensor:
         """Return the temperature at a step."""
         share = _share(step, self.num_steps, self.hold)
         return self.start * (self.floor / self.start) ** share
@@ -146,14 +146,14 @@ class Steps:
     Twin: :class:`numpyro_concrete.schedules.Steps`.
     """
 
-    values: Mapping[int, float]
+    values: Mapping[int, int | float]
 
     def __post_init__(self) -> None:
         if 0 not in self.values:
             raise ValueError("Steps needs a temperature for step 0, as in {0: 1.0}")
         _check(**{f"values[{step}]": value for step, value in self.values.items()})
 
-    def __call__(self, step: Tensor | float) -> Tensor:
+    def __call__(self, step: Tensor | int | float) -> Tensor:
         """Return the temperature at a step."""
         step = _steps(step)
         first, *later = sorted(self.values.items())
@@ -182,13 +182,13 @@ class Learned:
     Twin: :class:`numpyro_concrete.schedules.Learned`.
     """
 
-    start: float
+    start: int | float
     name: str = "temperature"
 
     def __post_init__(self) -> None:
         _check(start=self.start)
 
-    def __call__(self, _: Tensor | float) -> Tensor:
+    def __call__(self, _: Tensor | int | float) -> Tensor:
         """Return the parameter, whatever the step."""
         start = torch.tensor(self.start)
         return pyro.param(self.name, start, constraint=constraints.positive)
@@ -223,7 +223,7 @@ class CountingOptim(PyroOptim):
         self.optim.set_state(state_dict)
 
 
-def counted(optim: PyroOptim) -> CountingOptim:
+def counted(optim: Any) -> CountingOptim:
     """Return an optimiser that counts its steps, for schedules of the temperature.
 
     The count is the parameter ``temperature_step`` in Pyro's param store: saved with
@@ -263,7 +263,7 @@ def is_schedule(temperature: Any) -> bool:
     return callable(temperature) and not isinstance(temperature, Tensor)
 
 
-def at_this_step(temperature: Tensor | float | Callable) -> Any:
+def at_this_step(temperature: Any) -> Any:
     """Return a temperature as it is now, in a running program.
 
     Args:
@@ -296,7 +296,7 @@ def _count() -> Tensor:
     return count.unconstrained()
 
 
-def _steps(step: Tensor | float) -> Tensor:
+def _steps(step: Tensor | int | float) -> Tensor:
     dtype = torch.get_default_dtype()
     return torch.as_tensor(step, dtype=dtype)
 
@@ -306,7 +306,7 @@ def _share(step: Tensor | float, num_steps: int, hold: int) -> Tensor:
     return ((_steps(step) - hold) / num_steps).clamp(0.0, 1.0)
 
 
-def _check(**numbers: float) -> None:
+def _check(**numbers: int | float) -> None:
     for name, value in numbers.items():
         if not value > 0:
             raise ValueError(f"{name} must be positive, but is {value!r}")

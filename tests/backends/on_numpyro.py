@@ -1,6 +1,7 @@
 """JAX and NumPyro: see the package."""
 
 import contextlib
+import pickle
 
 import numpy as np
 
@@ -119,6 +120,19 @@ class NumPyroBackend:
     def plate(self, *args, **kwargs):
         return self.numpyro.plate(*args, **kwargs)
 
+    def markov(self, steps):
+        """A loop whose steps depend on the last one."""
+        from numpyro.contrib.funsor import markov
+
+        return markov(range(steps))
+
+    def set_at(self, x, index, value):
+        """The array with another value at an index."""
+        return x.at[index].set(value)
+
+    def vmap(self, fn):
+        return self.jax.vmap(fn)
+
     def param(self, name, value=None):
         """Read a parameter; it starts at the value unless it is set already."""
         return self.numpyro.param(name, value)
@@ -234,9 +248,67 @@ class NumPyroBackend:
         """The loss as a scalar in the graph of whatever the programs close over."""
         return self.elbo(kind).loss(self.jax.random.key(seed), {}, model, guide)
 
-    def train(self, kind, model, guide, *args, steps=20, lr=0.05, seed=0, **kwargs):
-        """Train by SVI from a fresh state and return the losses and parameters."""
+    def with_params(self, fn, params):
+        """The program with these values of its parameters."""
+        return self.numpyro.handlers.substitute(fn, params)
+
+    def optimiser(self, lr, counted):
         optimiser = self.numpyro.optim.Adam(lr)
+        return self.package.schedules.counted(optimiser) if counted else optimiser
+
+    def train_in_parts(self, model, guide, *args, parts, lr=0.05):
+        """Train, saved to disk and restored between the parts: the parameters."""
+        saved = None
+        for steps in parts:
+            optimiser = self.optimiser(lr, counted=True)
+            svi = self.numpyro.infer.SVI(model, guide, optimiser, self.elbo("Trace"))
+            # Whoever resumes calls init, too: it tells SVI of the constraints.
+            state = svi.init(self.jax.random.PRNGKey(0), *args)
+            if saved is not None:
+                leaves = self.jax.tree.leaves(state)
+                restored = [self.jnp.asarray(x) for x in pickle.loads(saved)]
+                assert len(restored) == len(leaves)
+                state = self.jax.tree.unflatten(
+                    self.jax.tree.structure(state), restored
+                )
+            run = {"progress_bar": False, "init_state": state}
+            result = svi.run(self.jax.random.PRNGKey(9), steps, *args, **run)
+            leaves = self.jax.tree.leaves(result.state)
+            saved = pickle.dumps([np.asarray(x) for x in leaves])
+        return {name: np.asarray(x) for name, x in result.params.items()}
+
+    def train_compiled(self, model, guide, *args, runs, steps):
+        """Train by a jitted update: parameters, and the runs that tracing took."""
+        optimiser = self.optimiser(0.01, counted=True)
+        svi = self.numpyro.infer.SVI(model, guide, optimiser, self.elbo("Trace"))
+        state = svi.init(self.jax.random.key(0), *args)
+        update = self.jax.jit(lambda state: svi.update(state, *args)[0])
+        state = update(state)
+        before = len(runs)
+        for _ in range(20):
+            state = update(state)
+        assert len(runs) == before
+        result = svi.run(
+            self.jax.random.key(1), steps, *args, progress_bar=False, init_state=state
+        )
+        # The whole run of scan is traced, twice at most, and not once for each step.
+        assert len(runs) <= before + 2
+        return result.params, len(runs)
+
+    def train(
+        self,
+        kind,
+        model,
+        guide,
+        *args,
+        steps=20,
+        lr=0.05,
+        seed=0,
+        counted=False,
+        **kwargs,
+    ):
+        """Train by SVI from a fresh state and return the losses and parameters."""
+        optimiser = self.optimiser(lr, counted)
         elbo = self.elbo(kind, **kwargs)
         svi = self.numpyro.infer.SVI(model, guide, optimiser, elbo)
         key = self.jax.random.key(seed)

@@ -1,8 +1,11 @@
 """PyTorch and Pyro: see the package."""
 
 import contextlib
+import io
 
 import numpy as np
+
+from backends import ignoring_jit_warnings
 
 
 class PyroBackend:
@@ -125,6 +128,18 @@ class PyroBackend:
     def plate(self, *args, **kwargs):
         return self.pyro.plate(*args, **kwargs)
 
+    def markov(self, steps):
+        """A loop whose steps depend on the last one."""
+        return self.pyro.markov(range(steps))
+
+    def set_at(self, x, index, value):
+        """The tensor with another value at an index, which is written in place."""
+        x[index] = value
+        return x
+
+    def vmap(self, fn):
+        return self.torch.vmap(fn)
+
     def param(self, name, value=None):
         """Read a parameter; it starts at the value unless it is set already."""
         return self.pyro.param(name, value)
@@ -238,11 +253,74 @@ class PyroBackend:
         self.torch.manual_seed(seed)
         return self.elbo(kind).differentiable_loss(model, guide)
 
-    def train(self, kind, model, guide, *args, steps=20, lr=0.05, seed=0, **kwargs):
+    def with_params(self, fn, params):
+        """The program with these values of its parameters."""
+        self.pyro.clear_param_store()
+        for name, value in params.items():
+            self.pyro.param(name, value)
+        return fn
+
+    def optimiser(self, lr, counted):
+        optimiser = self.pyro.optim.Adam({"lr": lr})
+        return self.package.schedules.counted(optimiser) if counted else optimiser
+
+    def train_in_parts(self, model, guide, *args, parts, lr=0.05):
+        """Train, saved to disk and restored between the parts: the parameters."""
+        store = self.pyro.get_param_store()
+        self.pyro.clear_param_store()
+        self.torch.manual_seed(0)
+        saved = None
+        for steps in parts:
+            optimiser = self.optimiser(lr, counted=True)
+            if saved is not None:
+                state = self.torch.load(io.BytesIO(saved), weights_only=False)
+                store.set_state(state["params"])
+                optimiser.set_state(state["optimiser"])
+                self.torch.set_rng_state(state["random"])
+            svi = self.pyro.infer.SVI(model, guide, optimiser, self.elbo("Trace"))
+            for _ in range(steps):
+                svi.step(*args)
+            random = self.torch.get_rng_state()
+            state = {"params": store.get_state(), "random": random}
+            file = io.BytesIO()
+            self.torch.save(state | {"optimiser": optimiser.get_state()}, file)
+            saved = file.getvalue()
+            values = {k: self.numpy(v) for k, v in store.items()}
+            self.pyro.clear_param_store()
+            self.torch.manual_seed(99)
+        return values
+
+    def train_compiled(self, model, guide, *args, runs, steps):
+        """Train by a traced ELBO: parameters, and the runs that tracing took."""
+        self.pyro.clear_param_store()
+        elbo = self.pyro.infer.JitTrace_ELBO(ignore_jit_warnings=True)
+        optimiser = self.optimiser(0.01, counted=True)
+        svi = self.pyro.infer.SVI(model, guide, optimiser, elbo)
+        with ignoring_jit_warnings():
+            svi.step(*args)
+            before = len(runs)
+            for _ in range(20):
+                svi.step(*args)
+        store = self.pyro.get_param_store()
+        store[self.package.schedules.STEP] = self.torch.tensor(float(steps))
+        return {k: v.detach().clone() for k, v in store.items()}, before
+
+    def train(
+        self,
+        kind,
+        model,
+        guide,
+        *args,
+        steps=20,
+        lr=0.05,
+        seed=0,
+        counted=False,
+        **kwargs,
+    ):
         """Train by SVI from a fresh state and return the losses and parameters."""
         self.pyro.clear_param_store()
         self.torch.manual_seed(seed)
-        optimiser = self.pyro.optim.Adam({"lr": lr})
+        optimiser = self.optimiser(lr, counted)
         svi = self.pyro.infer.SVI(model, guide, optimiser, self.elbo(kind, **kwargs))
         losses = [svi.step(*args) for _ in range(steps)]
         store = self.pyro.get_param_store()
