@@ -52,6 +52,8 @@ from numpyro_concrete.soft_index import (
 from numpyro_concrete.soft_index.interpreter import read
 from numpyro_concrete.soft_parameters import with_known_parameters
 
+_ENUMERATION = "numpyro.contrib.funsor.enum_messenger"
+
 
 class ConfigMessenger(Messenger):
     """The effect handler behind `config_relax`."""
@@ -182,7 +184,8 @@ class RelaxMessenger(Messenger):
         if not _has_guide(self, name):
             raise ValueError(no_guide(name))
         aux = _send(self, _beside(msg, name + SUFFIX, site))
-        check_point(name, jnp.shape(aux["value"]), site.relaxed.shape())
+        shape = jnp.shape(aux["value"])
+        check_point(name, shape, site.relaxed.shape(), _is_enumerated(self))
         kept = ("name", "cond_indep_stack")
         deterministic = {key: msg[key] for key in kept if key in msg}
         if site.left_out is not None:
@@ -301,6 +304,13 @@ def _has_guide(messenger: Messenger, name: str) -> bool:
         return True
     traces = [x.trace for x in around if isinstance(x, replay)]
     return all(name + SUFFIX in x for x in traces)
+
+
+def _is_enumerated(messenger: Messenger) -> bool:
+    """Whether sites of the program are enumerated in parallel."""
+    around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
+    # By its name, for its module needs funsor.
+    return any(type(x).__module__ == _ENUMERATION for x in around)
 
 
 def _given_back(seen: Array, soft: Any, value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pyro.poutine.block_messenger import BlockMessenger
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.markov_messenger import MarkovMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
@@ -108,7 +109,7 @@ class RelaxMessenger(Messenger):
         if not _has_guide(self, name):
             raise ValueError(no_guide(name))
         point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
-        check_point(name, point.shape, site.relaxed.shape())
+        check_point(name, point.shape, site.relaxed.shape(), _is_enumerated(self))
         if site.left_out is not None:
             fn = Deterministic(site.left_out, 0)
             _send(self, msg, name + LEFT_OUT, fn, _AUXILIARY, site.left_out)
@@ -210,6 +211,12 @@ def _has_guide(messenger: Messenger, name: str) -> bool:
     # A trace without nodes is the start of a search through discrete traces.
     traces = (x.trace for x in around if isinstance(x, ReplayMessenger))
     return all(not x or not x.nodes or name + SUFFIX in x for x in traces)
+
+
+def _is_enumerated(messenger: Messenger) -> bool:
+    """Whether sites of the program are enumerated in parallel."""
+    around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
+    return any(isinstance(x, EnumMessenger) for x in around)
 
 
 def _goes_by_name(handler: Messenger) -> bool:

@@ -162,14 +162,21 @@ def check_sites(sites: Any) -> None:
         raise TypeError(f"sites is a collection of names, such as [{sites!r}]")
 
 
-def check_point(name: str, shape: Sequence, expected: Sequence) -> None:
-    """Raise a ValueError if the point that a guide has drawn is not one of the site."""
+def check_point(
+    name: str, shape: Sequence, expected: Sequence, enumerated: bool = False
+) -> None:
+    """Raise a ValueError if the point that a guide has drawn is not one of the site.
+
+    Under enumeration the site may have axes to the left, of the sites it depends on,
+    which the guide's point does not have.
+    """
     pairs = zip(reversed(shape), reversed(expected), strict=False)
-    if len(shape) < len(expected) or any(a != b and 1 not in (a, b) for a, b in pairs):
+    short = len(shape) < len(expected) and not enumerated
+    if short or any(a != b and 1 not in (a, b) for a, b in pairs):
         raise ValueError(
             f"site {name!r}: the model's {name + SUFFIX!r} has shape "
-            f"{tuple(expected)}, and it is set to a value of shape {tuple(shape)}. If a "
-            "guide was set up for other data or classes, make a new one"
+            f"{tuple(expected)}, and it is set to a value of shape {tuple(shape)}. If "
+            "a guide was set up for other data or classes, make a new one"
         )
 
 
