@@ -12,6 +12,7 @@ from numpyro_concrete.distributions import (
     OneHotCategorical,
 )
 from numpyro_concrete.objectives import iwae_bound
+from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
@@ -23,9 +24,11 @@ __all__ = [
     "ExpConcrete",
     "LogitBinaryConcrete",
     "OneHotCategorical",
+    "Plan",
     "config_relax",
     "harden",
     "iwae_bound",
+    "plan_sites",
     "relax",
     "relaxation_gap",
 ]

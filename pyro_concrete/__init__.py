@@ -11,6 +11,7 @@ from pyro_concrete.distributions import (
     LogitBinaryConcrete,
 )
 from pyro_concrete.objectives import iwae_bound
+from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
@@ -21,9 +22,11 @@ __all__ = [
     "ConcreteReparam",
     "ExpConcrete",
     "LogitBinaryConcrete",
+    "Plan",
     "config_relax",
     "harden",
     "iwae_bound",
+    "plan_sites",
     "relax",
     "relaxation_gap",
 ]

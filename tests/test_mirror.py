@@ -44,6 +44,11 @@ MODULES = [
     ".particles",
     ".objectives",
     ".diagnostics",
+    ".planning",
+    ".planning.plan",
+    ".planning.inspection",
+    ".planning.choice",
+    ".planning.costs",
 ]
 
 
