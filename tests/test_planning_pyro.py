@@ -1,12 +1,18 @@
 """plan_sites in Pyro: what it predicts is what TraceEnum_ELBO makes."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import TraceEnum_ELBO, config_enumerate
+import zoo
+from pyro.infer import TraceEnum_ELBO, config_enumerate, traceenum_elbo
+from pyro.infer.autoguide import AutoNormal
+from pyro.ops.contract import contract_tensor_tree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from zoo import ENTRIES
 
 # Each model has the plates that it needs, and no tensor larger than its enumeration.
 PROBS = torch.tensor([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4], [0.5, 0.2, 0.3]])
@@ -75,6 +81,22 @@ class Largest(TorchDispatchMode):
         return result
 
 
+def largest_tensor(model, guide, *args, nesting=2):
+    """What TraceEnum_ELBO makes: the log-probabilities, and all of the contraction."""
+    largest = Largest()
+
+    def spied(factors, *rest, **options):
+        for factor in (x for terms in factors.values() for x in terms):
+            largest.elements = max(largest.elements, factor.numel())
+        with largest:
+            return contract_tensor_tree(factors, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(traceenum_elbo, "contract_tensor_tree", spied)
+        TraceEnum_ELBO(max_plate_nesting=nesting).loss(model, guide, *args)
+    return largest.elements
+
+
 MODELS = (independent, parents, chain, nested, wheel, sequential)
 
 
@@ -82,10 +104,26 @@ MODELS = (independent, parents, chain, nested, wheel, sequential)
 def test_the_largest_tensor_is_the_predicted_one(backend_pyro, model):
     planned = backend_pyro.package.plan_sites(model)
     assert planned.relaxed == ()
-    elbo = TraceEnum_ELBO(max_plate_nesting=2)
-    with Largest() as largest, torch.no_grad():
-        elbo.loss(config_enumerate(model), lambda: None)
-    assert planned.cost_after == largest.elements
+    made = largest_tensor(config_enumerate(model), lambda: None)
+    assert planned.cost_after == made
+    with Largest() as largest, torch.no_grad():  # and nothing else is larger
+        TraceEnum_ELBO(max_plate_nesting=2).loss(config_enumerate(model), lambda: None)
+    assert largest.elements == made
+
+
+@pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if "pyro" in e.hosts])
+def test_the_zoo_costs_what_is_predicted(backend_pyro, name):
+    model, entry = zoo.model("pyro", name), ENTRIES[name]
+    with backend_pyro.double_precision():
+        data = backend_pyro.arguments(entry.data())
+        planned = backend_pyro.package.plan_sites(model, args=data)
+        if planned.relaxed:  # not for its size
+            assert planned.cost_before == math.inf
+            return
+        pyro.clear_param_store()
+        guide = AutoNormal(pyro.poutine.block(model, hide=list(planned.sites)))
+        hybrid = planned.apply(model)
+        assert largest_tensor(hybrid, guide, *data, nesting=3) == planned.cost_after
 
 
 @pytest.fixture

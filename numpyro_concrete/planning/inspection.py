@@ -199,7 +199,7 @@ def _refusal(fn: Any) -> str | None:
     try:
         values = np.asarray(fn.enumerate_support(expand=False))
     except (NotImplementedError, ValueError) as error:
-        return f"the host has no enumeration of it: {error}"
+        return ": ".join(filter(None, ["the host does not enumerate it", str(error)]))
     if values.size != len(values) or (values.reshape(-1) != range(len(values))).any():
         return "the host enumerates 0, 1, ..., and its values are others"
     return None

@@ -133,7 +133,7 @@ def _refusal(site: dict[str, Any]) -> str | None:
     try:
         fn.enumerate_support(expand=False)
     except (NotImplementedError, ValueError) as error:
-        return f"the host has no enumeration of it: {error}"
+        return ": ".join(filter(None, ["the host does not enumerate it", str(error)]))
     known = {frame.name for frame in site["cond_indep_stack"]}
     if any(name not in known for name, _ in _plates(site)):
         return "it has a batch axis that is no plate"
