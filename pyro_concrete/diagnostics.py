@@ -194,22 +194,26 @@ def _elbo(found: Summary) -> tuple[float, float]:
 
 def _sites(relaxed: Particles, size: int) -> tuple[SiteEntropy, ...]:
     """Entropies of the relaxed sites, over a chunk of particles."""
-    found: dict[str, list[Tensor]] = {}
     counts = {}
-    for _, guide in relaxed.runs(size):
-        nodes: Any = guide.nodes
+
+    def entropies() -> tuple[Tensor, ...]:
+        nodes: Any = relaxed.run()[1].nodes
+        found = {}
         for name, site in nodes.items():
             leaf = leaf_of(site.get("fn"))
             if isinstance(leaf, AbstractConcrete):
                 name = name.removesuffix(SUFFIX)
-                found.setdefault(name, []).append(_entropies(leaf, site["value"]))
                 counts[name] = (*leaf.event_shape, 2)[0]
-    if not found:
+                found[name] = _entropies(leaf, site["value"])
+        return tuple(found.values())
+
+    if not entropies():
         raise ValueError(
             "no site of the guide is relaxed: pass relax(guide, temperature)"
         )
-    means = {name: torch.stack(x).mean(0).tolist() for name, x in found.items()}
-    return tuple(SiteEntropy(name, counts[name], *x) for name, x in means.items())
+    means = [x.mean(0).tolist() for x in relaxed.map(entropies, size)]
+    sites = zip(counts.items(), means, strict=True)
+    return tuple(SiteEntropy(name, number, *x) for (name, number), x in sites)
 
 
 def _entropies(leaf: AbstractConcrete, point: Tensor) -> Tensor:

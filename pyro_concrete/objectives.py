@@ -57,9 +57,9 @@ def iwae_bound(
             sites are all inside, but for those that the guide fixes by a Delta. What
             is known outside of it, and no draw has an influence on, is added once.
         per_element: Return the bounds of the elements of `plate`, not their scaled sum.
-        vectorize_particles: Run a chunk at once, in a plate around the programs, as
-            Pyro's ELBOs do. Some of the first chunk's particles are run again alone to
-            see whether the programs allow that. Otherwise one by one.
+        vectorize_particles: Run a chunk at once, by `torch.vmap`: unlike a plate around
+            the programs, as in Pyro's ELBOs, it asks nothing of their shapes, but they
+            cannot read drawn values, as in ``if z:``. Otherwise one by one.
         progress_bar: Show the progress over particles.
         **kwargs: Keyword arguments of the model and the guide.
 

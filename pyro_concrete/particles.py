@@ -8,7 +8,7 @@ Twin: ``numpyro_concrete.particles``.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pyro
@@ -25,9 +25,6 @@ from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.relaxation.site import SUFFIX, leaf_of
 
 Sites = dict[str, dict[str, Any]]
-# Particles of the first chunk that are run again, each alone.
-_RUN_AGAIN = 8
-_ONE_BY_ONE = "Pass vectorize_particles=False to run the particles one by one"
 
 
 class Summary(NamedTuple):
@@ -74,7 +71,7 @@ class Particles:
         args: Arguments of both.
         kwargs: Keyword arguments of both.
         plate: Name of the plate whose elements have weights of their own.
-        vectorize: Whether a chunk is one run, with a plate around both programs.
+        vectorize: Whether a chunk is mapped by `vmap`, or run one by one.
         like: Particles whose subsamples of plates are to be used.
 
     Raises:
@@ -123,110 +120,85 @@ class Particles:
             check_inside(self.plate, model, guide)
             _check_vectorized(frames[self.plate])
             self.scale = _ratio(frames[self.plate])
-        dims = [-f.dim for f in frames.values() if f.dim is not None]
-        self.nesting = max([0, *dims, *(len(_batch_shape(s)) for s in sites)])
-        self.shapes = {name: site["value"].shape for name, site in guide.items()}
 
     def _traced(self, fn: Callable) -> Trace:
         known = _Known(self.subsamples)(fn)
         return trace(known).get_trace(*self.args, **self.kwargs)
 
-    def _run(self, model: Callable, guide: Callable) -> tuple[Trace, Trace]:
-        guide_trace = self._traced(guide)
-        model_trace = self._traced(replay(model, trace=guide_trace))
+    def run(self) -> tuple[Trace, Trace]:
+        """Run the guide, and the model on its draws, for one particle."""
+        guide_trace = self._traced(self.guide)
+        model_trace = self._traced(replay(self.model, trace=guide_trace))
         traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
         for found in traces:
             found.compute_log_prob()
         return traces
 
-    def _run_together(self, size: int) -> tuple[Trace, Trace]:
+    def map(self, fn: Callable, size: int) -> tuple[Tensor, ...]:
+        """Call a function that gives tensors of one particle, for those of a chunk."""
+        if not self.vectorize:
+            each = [fn() for _ in range(size)]
+            return tuple(torch.stack(x) for x in zip(*each, strict=True))
+        together = torch.vmap(lambda _: fn(), randomness="different")
         try:
-            axis = pyro.plate("_particles", size, dim=-1 - self.nesting)
-            return self._run(axis(self.model), axis(self.guide))
+            # Validation reads values. The first look has validated one particle.
+            with pyro.validation_enabled(False):
+                return together(torch.empty(size))
         except Exception as error:
             raise ValueError(
-                f"one particle runs, but {size} at once do not: {error}. {_ONE_BY_ONE}"
+                f"one particle runs, but torch.vmap over {size} does not: {error}\n"
+                "Pass vectorize_particles=False to run the particles one by one"
             ) from error
 
-    def runs(self, size: int) -> Iterator[tuple[Trace, Trace]]:
-        """Run the guide, and the model on its draws: once for a chunk, or for each."""
-        if self.vectorize:
-            yield self._run_together(size)
-            return
-        for _ in range(size):
-            yield self._run(self.model, self.guide)
+    def weigh(self) -> tuple[Tensor, Tensor]:
+        """Draw a particle and weigh it.
 
-    def chunks(self, sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Draw chunks of particles of these sizes, and weigh them.
-
-        Yields:
+        Returns:
             Log-weights of the elements of the plate, or of one that is the whole
-            program: (size, elements); log-probability of what is outside: (size,).
+            program: (elements,); log-probability of what is outside: ().
         """
-        for i, size in enumerate(sizes):
-            weights = []
-            for model, guide in self.runs(size):
-                if self.vectorize and i == 0:
-                    self._run_again(model, guide, size)
-                weights.append(self._weigh(model, guide))
-            elements, rest = map(torch.cat, zip(*weights, strict=True))
-            yield elements, rest
-
-    def _weigh(self, model: Trace, guide: Trace) -> tuple[Tensor, Tensor]:
-        inside: Any = 0.0
-        outside: Any = 0.0
-        for sign, found in ((1, model), (-1, guide)):
+        inside, outside = torch.zeros(()), torch.zeros(())
+        for sign, found in zip((1, -1), self.run(), strict=True):
             for site in _scored(found).values():
-                term = site["log_prob"] if self.vectorize else site["log_prob"][None]
+                term = site["log_prob"]
                 frame = _frame(site, self.plate)
                 if frame is not None:
                     term = term.movedim(frame.dim, -1) / self.scale
-                    term = term.reshape(len(term), -1, term.shape[-1])
-                    inside = inside + sign * term.sum(1)
+                    term = term.reshape(-1, term.shape[-1]).sum(0)
+                    inside = inside + sign * term
                 elif self.plate is not None:
-                    outside = outside + sign * term.reshape(len(term), -1).sum(1)
+                    outside = outside + sign * term.sum()
                 else:
-                    inside = inside + sign * term.reshape(len(term), -1).sum(1)[:, None]
-        return inside, inside[:, 0] * 0 if isinstance(outside, float) else outside
-
-    def _run_again(self, model: Trace, guide: Trace, size: int) -> None:
-        """Run some particles alone: a plate around a program may change its meaning."""
-        together = [_scored(model), _scored(guide)]
-        drawn = _latent(together[1])
-        for i in range(0, size, math.ceil(size / _RUN_AGAIN)):
-            values = {
-                name: _one(name, value, i, size, self.shapes[name])
-                for name, value in drawn.items()
-            }
-            alone = self._run(self.model, _Known(values)(self.guide))
-            for both in zip(together, map(_scored, alone), strict=True):
-                _check_equal(*both, i, size)
+                    inside = inside + sign * term.sum()
+        return inside.reshape(-1), outside.to(inside)
 
 
 def summary(
     particles: Particles, num_particles: int, chunk_size: int, progress_bar: bool
 ) -> Summary:
     """Draw particles in chunks, of which only the running sums stay in memory."""
-    number, size = chunks(num_particles, chunk_size)
-    sizes = [min(size, num_particles - i * size) for i in range(number)]
-    bounds: Tensor | None = None
-    rests, totals = [], []
+    _, size = chunks(num_particles, chunk_size)
+    totals: Any = None
+    bounds = rest = totals
     with (
         torch.no_grad(),
         tqdm(total=num_particles, unit="particle", disable=not progress_bar) as bar,
     ):
-        for elements, rest in particles.chunks(sizes):
-            part = elements.logsumexp(0)
-            bounds = part if bounds is None else torch.logaddexp(bounds, part)
-            rests.append(rest)
-            totals.append(particles.scale * elements.sum(-1) + rest)
-            bar.update(len(rest))
-    assert bounds is not None
-    rest = torch.cat(rests)
-    if not torch.allclose(rest, rest[0]):
-        raise ValueError(depends(particles.plate))
+        for start in range(0, num_particles, size):
+            length = min(size, num_particles - start)
+            elements, outside = particles.map(particles.weigh, length)
+            if totals is None:
+                # In one piece: small ones between chunks would scatter the memory.
+                totals = outside.new_empty(num_particles)
+                bounds = torch.full_like(elements[0], -torch.inf)
+                rest = outside[0].clone()
+            if not torch.allclose(outside, rest):
+                raise ValueError(depends(particles.plate))
+            torch.logaddexp(bounds, elements.logsumexp(0), out=bounds)
+            totals[start : start + length] = particles.scale * elements.sum(-1) + rest
+            bar.update(length)
     bounds = bounds - math.log(num_particles)
-    return Summary(bounds, particles.scale, rest[0], torch.cat(totals))
+    return Summary(bounds, particles.scale, rest, totals)
 
 
 def chunks(num_particles: int, chunk_size: int) -> tuple[int, int]:
@@ -285,37 +257,6 @@ def _check_vectorized(frame: Any) -> None:
             f"plate {frame.name!r} is a loop, whose elements have no axis. Write it as "
             f"`with pyro.plate({frame.name!r}, ...)`"
         )
-
-
-def _batch_shape(site: dict[str, Any]) -> tuple[int, ...]:
-    return getattr(site["fn"], "batch_shape", ())
-
-
-def _one(name: str, value: Tensor, i: int, size: int, shape: torch.Size) -> Tensor:
-    """The value of one particle out of those of a chunk."""
-    if value.numel() != size * shape.numel():
-        raise ValueError(_not_together(name))
-    return value.reshape(size, *shape)[i]
-
-
-def _check_equal(together: Sites, alone: Sites, i: int, size: int) -> None:
-    for name, site in alone.items():
-        found, expected = together[name]["log_prob"], site["log_prob"]
-        if found.numel() != size * expected.numel():
-            raise ValueError(_not_together(name))
-        # Sums are in another order there, and their terms may be large.
-        rounding = torch.finfo(expected.dtype).eps ** 0.5
-        found = found.reshape(size, *expected.shape)[i]
-        if not torch.allclose(found, expected, rounding, rounding, equal_nan=True):
-            raise ValueError(_not_together(name))
-
-
-def _not_together(name: str) -> str:
-    return (
-        f"site {name!r} has another log-probability when particles run together than "
-        "when each runs alone: the program does not broadcast over a plate around it, "
-        f"or is random outside of its sites. {_ONE_BY_ONE}"
-    )
 
 
 def check_match(model: Sites, guide: Sites) -> None:

@@ -1,4 +1,4 @@
-"""The multi-sample bound where Pyro's way to run particles together matters."""
+"""The multi-sample bound where torch and Pyro have ways of their own."""
 
 import math
 
@@ -37,33 +37,50 @@ def evidence(likelihood):
     return special.logsumexp(prior + scores)
 
 
-# Programs that are right for one particle, and mix or do not broadcast over several.
-ALONE = {
-    "sums over particles": lambda z: z.sum(),
-    "takes the first particle": lambda z: z.reshape(-1)[:3].sum(),
-    "reads a value": lambda z: 2.0 if z[0] else 0.3,
+# Programs for one particle, which a plate around them would break.
+SHAPES = {
+    "sums over all axes": lambda z: z.sum(),
+    "reshapes": lambda z: z.reshape(3)[:2].sum(),
+    "counts axes": lambda z: z.ndim * z.sum(-1),
+}
+READS = {
+    "chooses in Python": lambda z: 2.0 if z[0] else 0.3,
     "makes a number": lambda z: float(z.sum()),
-    "counts axes": lambda z: z.dim() * z.sum(-1),
 }
 
 
-@pytest.mark.parametrize("name", ALONE)
-def test_a_program_for_one_particle_is_refused_together(backend, name):
-    programs = bits(backend, ALONE[name])
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_program_need_not_broadcast_over_particles(backend, name):
+    m = 20_000
+    programs = bits(backend, SHAPES[name])
+    settings = {"num_particles": m, "chunk_size": 2000}
+    found = backend.evaluate(backend.package.iwae_bound, *programs, **settings)
+    assert_near(found, SHAPES[name], m)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_program_that_reads_a_draw_is_refused_together(backend, name):
+    programs = bits(backend, READS[name])
     with pytest.raises(ValueError, match=r"vectorize_particles=False"):
         backend.evaluate(backend.package.iwae_bound, *programs)
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("name", ["sums over particles", "reads a value"])
-def test_a_program_for_one_particle_runs_one_by_one(backend, name):
-    settings = {"num_particles": 300, "vectorize_particles": False}
-    programs = bits(backend, ALONE[name])
+@pytest.mark.parametrize("name", READS)
+def test_a_program_that_reads_a_draw_runs_one_by_one(backend, name):
+    m = 300
+    programs = bits(backend, READS[name])
+    settings = {"num_particles": m, "vectorize_particles": False}
     found = backend.evaluate(backend.package.iwae_bound, *programs, **settings)
-    # Weights are at most this much of the evidence.
+    assert_near(found, READS[name], m)
+
+
+def assert_near(found, likelihood, m):
+    # The weights over the evidence are at most this.
     ratios = [max(p / (1 - p), (1 - p) / p) for p in PROBS]
-    largest = np.prod(ratios) * stats.norm.pdf(0) / np.exp(evidence(ALONE[name]))
-    assert abs(found - evidence(ALONE[name])) < 5 * math.sqrt(largest / 300)
+    largest = np.prod(ratios) * stats.norm.pdf(0) / np.exp(evidence(likelihood))
+    assert abs(found - evidence(likelihood)) < 5 * math.sqrt(largest / m)
 
 
 def test_chunks_of_single_runs_give_the_same_bound(backend):
@@ -129,7 +146,6 @@ def test_the_gradients_and_the_generator_are_left_alone(backend):
     )
     after = backend.torch.rand(())
     backend.torch.manual_seed(0)
-    # One draw for the particle, and one where it is run again.
-    backend.dist.Categorical(logits=logits).sample((1,))
+    backend.dist.Categorical(logits=logits).sample()
     assert isinstance(found, float)
     assert after == backend.torch.rand(())

@@ -354,14 +354,15 @@ class PyroBackend:
 
     def largest_array(self, fn):
         """Number of elements of the largest array that a call computes."""
-        torch, sizes = self.torch, [0]
+        from torch.utils._python_dispatch import TorchDispatchMode
 
-        class Mode(torch.overrides.TorchFunctionMode):
-            def __torch_function__(self, function, types, args=(), kwargs=None):
+        torch, sizes = self.torch, []
+
+        class Mode(TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
                 result = function(*args, **(kwargs or {}))
                 if isinstance(result, torch.Tensor):
-                    sizes.append(result.untyped_storage().nbytes())
-                    sizes[-1] //= result.element_size()
+                    sizes.append(result.numel())
                 return result
 
         with Mode():
