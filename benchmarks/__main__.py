@@ -13,6 +13,7 @@ QUESTIONS = (
     "cost_of_relax",
     "how_close_to_enumeration",
     "memory_of_iwae",
+    "class_probabilities",
 )
 
 
@@ -29,6 +30,9 @@ def main() -> None:
         default=Path(__file__).parent / "results",
         help="folder of the csv files (default: benchmarks/results)",
     )
+    parser.add_argument(
+        "--data", type=Path, help="folder of data files, for questions that need any"
+    )
     args = parser.parse_args()
     unknown = set(args.names) - set(QUESTIONS)
     if unknown:
@@ -43,7 +47,12 @@ def main() -> None:
         print(", ".join(f"{key} {value}" for key, value in machine(backend).items()))
     for name in args.names or QUESTIONS:
         start = time.perf_counter()
-        import_module(f"benchmarks.{name}").run(backends, args.out)
+        question = import_module(f"benchmarks.{name}")
+        needs_data = getattr(question, "NEEDS_DATA", False)
+        if needs_data and args.data is None:
+            print(f"\n{name} needs --data: {question.__doc__.splitlines()[-2]}")
+            continue
+        question.run(backends, args.out, *([args.data] if needs_data else []))
         print(f"\n({name}: {time.perf_counter() - start:.0f} s)")
 
 

@@ -3,6 +3,7 @@
 Twin: ``pyro_concrete``.
 """
 
+from numpyro_concrete import schedules
 from numpyro_concrete.diagnostics import relaxation_gap
 from numpyro_concrete.distributions import (
     BinaryConcrete,
@@ -11,6 +12,7 @@ from numpyro_concrete.distributions import (
     LogitBinaryConcrete,
     OneHotCategorical,
 )
+from numpyro_concrete.guides import AutoConcrete
 from numpyro_concrete.objectives import iwae_bound
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
@@ -18,6 +20,7 @@ from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, r
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoConcrete",
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
@@ -31,4 +34,5 @@ __all__ = [
     "plan_sites",
     "relax",
     "relaxation_gap",
+    "schedules",
 ]

@@ -3,6 +3,7 @@
 Twin: ``numpyro_concrete``.
 """
 
+from pyro_concrete import schedules
 from pyro_concrete.diagnostics import relaxation_gap
 from pyro_concrete.distributions import (
     BinaryConcrete,
@@ -10,6 +11,7 @@ from pyro_concrete.distributions import (
     ExpConcrete,
     LogitBinaryConcrete,
 )
+from pyro_concrete.guides import AutoConcrete
 from pyro_concrete.objectives import iwae_bound
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
@@ -17,6 +19,7 @@ from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, rela
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoConcrete",
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
@@ -29,4 +32,5 @@ __all__ = [
     "plan_sites",
     "relax",
     "relaxation_gap",
+    "schedules",
 ]

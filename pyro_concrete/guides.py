@@ -92,7 +92,7 @@ class AutoConcrete(AutoNormal):
         model: Callable,
         temperature: Temperature | None = None,
         *,
-        init_logits: str | Mapping[str, Tensor] = "prior",
+        init_logits: str | Mapping[str, Any] = "prior",
         init_loc_fn: Callable = init_to_feasible,
         init_scale: float = 0.1,
         create_plates: Callable | None = None,

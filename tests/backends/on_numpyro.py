@@ -248,6 +248,92 @@ class NumPyroBackend:
         """The loss as a scalar in the graph of whatever the programs close over."""
         return self.elbo(kind).loss(self.jax.random.key(seed), {}, model, guide)
 
+    # --- AutoConcrete
+
+    def leaf_of(self, fn):
+        return self.relaxation.site.leaf_of(fn)
+
+    def init_to_median(self, site):
+        return self.numpyro.infer.init_to_median(site)
+
+    def auto_normal(self, model):
+        return self.numpyro.infer.autoguide.AutoNormal(model)
+
+    def guide_list(self, model, *parts):
+        guides = self.numpyro.infer.autoguide.AutoGuideList(model)
+        for part in parts:
+            guides.append(part)
+        return guides
+
+    def initial_params(self, guide, *args):
+        """Set a guide up, and return its parameters."""
+        seeded = self.numpyro.handlers.seed(guide, 0)
+        trace = self.numpyro.handlers.trace(seeded).get_trace(*args)
+        return {k: s["value"] for k, s in trace.items() if s["type"] == "param"}
+
+    def probabilities(self, guide, params):
+        return {k: np.asarray(v) for k, v in guide.probabilities(params).items()}
+
+    def median(self, guide, params, *args):
+        return {k: np.asarray(v) for k, v in guide.median(params).items()}
+
+    def quantiles(self, guide, params, levels, *args):
+        found = guide.quantiles(params, levels)
+        return {k: np.asarray(v) for k, v in found.items()}
+
+    def draws_of(self, fn, params, *args, name, draws):
+        """Many draws of one site."""
+
+        def draw(key):
+            seeded = self.numpyro.handlers.seed(self.with_params(fn, params), key)
+            return self.numpyro.handlers.trace(seeded).get_trace(*args)[name]["value"]
+
+        keys = self.jax.random.split(self.jax.random.key(5), draws)
+        return np.asarray(self.jitted(self.jax.vmap(draw))(keys))
+
+    def loss_grad_and_draws(self, kind, model, guide, *args, params, **kwargs):
+        """The loss, its gradients, and the values that the guide has drawn."""
+        elbo = self.elbo(kind, **kwargs)
+
+        def loss(params, key):
+            drawn = {}
+
+            def recording(*args):
+                drawn.update(guide(*args))
+
+            return elbo.loss(key, params, model, recording, *args), drawn
+
+        grad = self.jax.value_and_grad(loss, has_aux=True)
+        (value, drawn), grads = grad(params, self.jax.random.key(3))
+        arrays = ({k: np.asarray(v) for k, v in x.items()} for x in (grads, drawn))
+        return (float(value), *arrays)
+
+    def sampled_gradients(self, kind, model, guide, *args, params, draws, **kwargs):
+        """Gradients of the loss in each parameter, for each of many draws."""
+        elbo = self.elbo(kind, **kwargs)
+
+        def grad(key):
+            loss = lambda params: elbo.loss(key, params, model, guide, *args)  # noqa: E731
+            return self.jax.grad(loss)(params)
+
+        keys = self.jax.random.split(self.jax.random.key(4), draws)
+        found = self.jax.jit(self.jax.vmap(grad))(keys)
+        return {k: np.asarray(v) for k, v in found.items()}
+
+    def infer_discrete(self, model, guide, *args, params):
+        """The most probable values of enumerated sites; relaxed ones are drawn."""
+        hard = self.numpyro.handlers.substitute(self.package.harden(guide), params)
+        seeded = self.numpyro.handlers.seed(hard, 0)
+        drawn = self.numpyro.handlers.trace(seeded).get_trace(*args)
+        sites = {k: s["value"][None] for k, s in drawn.items() if s["type"] == "sample"}
+        predictive = self.numpyro.infer.Predictive(
+            model, sites, num_samples=1, infer_discrete=True, batch_ndims=1
+        )
+        found = predictive(self.jax.random.key(0), *args)
+        return {k: np.asarray(v)[0] for k, v in found.items()}
+
+    # --- training
+
     def with_params(self, fn, params):
         """The program with these values of its parameters."""
         return self.numpyro.handlers.substitute(fn, params)

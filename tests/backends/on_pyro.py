@@ -253,6 +253,93 @@ class PyroBackend:
         self.torch.manual_seed(seed)
         return self.elbo(kind).differentiable_loss(model, guide)
 
+    # --- AutoConcrete
+
+    def leaf_of(self, fn):
+        return self.relaxation.site.leaf_of(fn)
+
+    def init_to_median(self, site):
+        return self.pyro.infer.autoguide.init_to_median(site)
+
+    def auto_normal(self, model):
+        return self.pyro.infer.autoguide.AutoNormal(model)
+
+    def guide_list(self, model, *parts):
+        guides = self.pyro.infer.autoguide.AutoGuideList(model)
+        for part in parts:
+            guides.append(part)
+        return guides
+
+    def initial_params(self, guide, *args):
+        """Set a guide up, and return its parameters."""
+        self.pyro.clear_param_store()
+        self.torch.manual_seed(0)
+        with self.double_precision():
+            guide(*args)
+        store = self.pyro.get_param_store()
+        return {k: v.detach().clone() for k, v in store.items()}
+
+    def probabilities(self, guide, params):
+        return {k: self.numpy(v) for k, v in guide.probabilities().items()}
+
+    def median(self, guide, params, *args):
+        return {k: self.numpy(v) for k, v in guide.median(*args).items()}
+
+    def quantiles(self, guide, params, levels, *args):
+        found = guide.quantiles(levels, *args)
+        return {k: self.numpy(v) for k, v in found.items()}
+
+    def draws_of(self, fn, params, *args, name, draws):
+        """Many draws of one site."""
+        self.with_params(fn, params)
+        self.torch.manual_seed(5)
+        traces = (self.pyro.poutine.trace(fn).get_trace(*args) for _ in range(draws))
+        return np.array([self.numpy(t.nodes[name]["value"]) for t in traces])
+
+    def loss_grad_and_draws(self, kind, model, guide, *args, params, **kwargs):
+        """The loss, its gradients, and the values that the guide has drawn."""
+        drawn = {}
+
+        def recording(*args):
+            drawn.update(guide(*args))
+
+        self.torch.manual_seed(3)
+        elbo = self.elbo(kind, **kwargs)
+        loss = elbo.loss_and_grads(model, recording, *args)
+        grads = self._gradients()
+        return loss, grads, {k: self.numpy(v) for k, v in drawn.items()}
+
+    def sampled_gradients(self, kind, model, guide, *args, params, draws, **kwargs):
+        """Gradients of the loss in each parameter, for each of many draws."""
+        self.torch.manual_seed(4)
+        elbo, found = self.elbo(kind, **kwargs), []
+        for _ in range(draws):
+            elbo.loss_and_grads(model, guide, *args)
+            found.append(self._gradients())
+        return {k: np.array([x[k] for x in found]) for k in found[0]}
+
+    def _gradients(self):
+        """Gradients of the parameters, which then are zero again."""
+        store = self.pyro.get_param_store()._params
+        grads = {k: self.numpy(v.grad).copy() for k, v in store.items()}
+        for value in store.values():
+            value.grad = None
+        return grads
+
+    def infer_discrete(self, model, guide, *args, params):
+        """The most probable values of enumerated sites; relaxed ones are drawn."""
+        with self.torch.no_grad():
+            hard = self.package.harden(guide)
+            drawn = self.pyro.poutine.trace(hard).get_trace(*args)
+            model = self.pyro.poutine.replay(model, trace=drawn)
+            infer = self.pyro.infer.infer_discrete
+            model = infer(model, first_available_dim=-2, temperature=0)
+            trace = self.pyro.poutine.trace(model).get_trace(*args)
+        sites = trace.nodes.items()
+        return {k: self.numpy(s["value"]) for k, s in sites if s["type"] == "sample"}
+
+    # --- training
+
     def with_params(self, fn, params):
         """The program with these values of its parameters."""
         self.pyro.clear_param_store()
