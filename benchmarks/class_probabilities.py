@@ -2,9 +2,8 @@
 
 Two models of real data, with AutoConcrete for all of their sites: the patients of Dawid
 and Skene (1979), a class for each of 45, whom five anaesthetists rate; and the dippers
-of Lebreton et al. (1992), the years that each of 294 birds survives, told as its chances
-to be alive. Each is trained with `relax` at a falling temperature, with discrete
-scoring.
+of Lebreton et al. (1992), the years that each of 294 birds survives, as its chances to
+be alive. Each is trained with `relax` at a falling temperature, with discrete scoring.
 
 Exact are the probabilities given the continuous sites, from Bayes' rule, averaged over
 a normal guide that is trained with the discrete sites enumerated out of the model. The

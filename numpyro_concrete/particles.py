@@ -19,6 +19,7 @@ from numpyro.distributions import Delta
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.util import get_importance_trace
 from numpyro.primitives import Messenger
+from numpyro.util import not_jax_tracer
 from tqdm import tqdm
 
 from numpyro_concrete.distributions import AbstractConcrete
@@ -183,7 +184,7 @@ def summary(
     shape = jax.eval_shape(particles.weigh, particles.key)[0]
     start = jnp.full(shape.shape, -jnp.inf, shape.dtype)
     chunked = keys, place < num_particles
-    if progress_bar and not isinstance(particles.key, jax.core.Tracer):
+    if progress_bar and not_jax_tracer(particles.key):
         bounds, kept = _shown(step, start, chunked, num_particles)
     else:
         bounds, kept = lax.scan(step, start, chunked)
@@ -208,7 +209,7 @@ def _shown(step: Callable, bounds: Array, chunked: Any, num_particles: int) -> A
 def _one_of_all(rest: Array, plate: str | None) -> Array:
     """What is outside of the plate, which has to be the same for every particle."""
     same = jnp.allclose(rest, rest[0])
-    if isinstance(same, jax.core.Tracer):
+    if not not_jax_tracer(same):
         return jnp.where(same, rest[0], jnp.nan)  # no error can be raised under jit
     if not same:
         raise ValueError(depends(plate))

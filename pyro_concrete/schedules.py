@@ -10,7 +10,7 @@ Twin: ``numpyro_concrete.schedules``.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -301,7 +301,7 @@ def _steps(step: Tensor | int | float) -> Tensor:
     return torch.as_tensor(step, dtype=dtype)
 
 
-def _share(step: Tensor | float, num_steps: int, hold: int) -> Tensor:
+def _share(step: Tensor | int | float, num_steps: int, hold: int) -> Tensor:
     """The share of the way that is done, from 0 to 1."""
     return ((_steps(step) - hold) / num_steps).clamp(0.0, 1.0)
 

@@ -24,11 +24,15 @@ ONLY_NUMPYRO = {
     "States": "torch distributions broadcast, JAX ones are mapped over states",
     "averaged": "torch distributions broadcast, JAX ones are mapped over states",
     "Settings": "Pyro's messenger is made once, NumPyro's at every run",
+    "Resolved": "torch has no loops of its own, where a count cannot be read",
+    "resolved": "torch has no loops of its own, where a count cannot be read",
+    "ContinuousMessenger": "Pyro's guides can be told what to hide",
 }
 ONLY_PYRO = {
     "Deterministic": "NumPyro has messages of this type",
     "known": "in NumPyro soft_parameters goes through the wrappers",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
+    "WithoutSteps": "NumPyro has no sequential plates",
     "soft_index/shapes.py": "JAX has a few primitives for shapes, in rules.py",
 }
 MODULES = [
@@ -41,6 +45,8 @@ MODULES = [
     ".relaxation",
     ".relaxation.handlers",
     ".relaxation.site",
+    ".schedules",
+    ".guides",
     ".particles",
     ".objectives",
     ".diagnostics",
@@ -80,9 +86,11 @@ def parameters(x):
     """Names, kinds and defaults; `dim` and `axis` are one idiom."""
     known = inspect.signature(x).parameters.values()
     # A class on its metaclass or with tensors for values has no signature to compare.
-    # NumPyro's objectives take a random key and the parameters, which Pyro stores.
-    host = {"self", "rng_key", "params"}
-    return [(p.name, p.kind, p.default) for p in known if p.name not in host]
+    # NumPyro's objectives take a random key and the parameters, which Pyro stores, and
+    # its guides a prefix for their names. Where values start is the host's default.
+    host = {"self", "rng_key", "params", "prefix"}
+    own = [p.replace(default=None) if p.name == "init_loc_fn" else p for p in known]
+    return [(p.name, p.kind, p.default) for p in own if p.name not in host]
 
 
 def test_files_are_the_same():
@@ -110,6 +118,7 @@ HOST_SIGNATURES = {
     "HardenMessenger",
     # Pyro runs a chunk at once, NumPyro maps over the keys of its particles.
     "Particles",
+    "CountingOptim",
 }
 
 
@@ -147,6 +156,7 @@ def test_public_methods_are_the_same(ours, theirs):
     # What the hosts' base classes ask for by another name.
     host = {"rsample", "sample", "sample_with_intermediates", "has_rsample", "apply"}
     host |= {"reparametrized_params", "pytree_data_fields", "bijective"}
+    host |= {"forward", "sample_posterior"}
     assert methods[0] - host == methods[1] - host
 
 
