@@ -77,8 +77,8 @@ class AutoConcrete(AutoNormal):
         ...     list(guide())
         ['z_relaxed']
         >>> params = {"z_auto_logits": trace["z_auto_logits"]["value"]}
-        >>> guide.probabilities(params)["z"].round(2)
-        Array([0.25, 0.25, 0.5 ], dtype=float32)
+        >>> guide.probabilities(params)["z"].round(2).tolist()
+        [0.25, 0.25, 0.5]
 
     References:
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.

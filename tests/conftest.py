@@ -1,6 +1,7 @@
 """Fixtures of the one suite: the backend, the device, a fresh seed for each test."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -50,6 +51,13 @@ def backend(request):
             yield chosen
     else:
         yield chosen
+
+
+@pytest.fixture(autouse=True)
+def funsor_computes_with_jax():
+    """Undo what an import of pyro.contrib does to NumPyro's enumeration."""
+    if "numpyro.contrib.funsor" in sys.modules:
+        sys.modules["funsor"].set_backend("jax")
 
 
 @pytest.fixture(autouse=True)

@@ -148,7 +148,6 @@ REFUSED = {
     "list index": lambda z: [1, 2, 3, 4][z],
     "dictionary": lambda z: {0: 1, 1: 2}[z],
     "format": lambda z: f"site_{z}",
-    "comparison of a sum": lambda z: z.reshape((1,)).sum() == 1,
     "sort": lambda z: z.reshape((1,)).argsort(),
     "condition of a loop": lambda z: [i for i in iter(int, z > 1)],
 }

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from numpyro.contrib.control_flow.cond import cond_wrapper
 from numpyro.contrib.control_flow.scan import scan_wrapper
-from numpyro.handlers import condition, do, replay
+from numpyro.handlers import condition, do, replay, substitute
 
 # Only the stack tells a handler what those around it will do, and lets it send a site
 # through them alone: see _fixed_outside and _send.
@@ -181,7 +181,7 @@ class RelaxMessenger(Messenger):
         site = self._site(msg)
         if len(site.values) < 2:
             return None  # a constant
-        if not _has_guide(self, name):
+        if not _has_guide(self, name + SUFFIX):
             raise ValueError(no_guide(name))
         aux = _send(self, _beside(msg, name + SUFFIX, site))
         shape = jnp.shape(aux["value"])
@@ -298,12 +298,15 @@ def _past(messenger: Messenger) -> Generator[None]:
 
 
 def _has_guide(messenger: Messenger, name: str) -> bool:
-    """Whether the trace that an ELBO replays, if any, has the relaxed site."""
+    """Whether the trace that an ELBO replays, if any, has a site that is not set."""
     around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
-    if any(isinstance(x, HardenMessenger) for x in around):
+    given = (x.data for x in around if isinstance(x, condition | do | substitute))
+    if any(isinstance(x, HardenMessenger) for x in around) or any(
+        name in (x or ()) for x in given
+    ):
         return True
     traces = [x.trace for x in around if isinstance(x, replay)]
-    return all(name + SUFFIX in x for x in traces)
+    return all(name in x for x in traces)
 
 
 def _is_enumerated(messenger: Messenger) -> bool:

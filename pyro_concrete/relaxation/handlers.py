@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pyro.poutine.block_messenger import BlockMessenger
+from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.markov_messenger import MarkovMessenger
 from pyro.poutine.messenger import Messenger
@@ -85,9 +86,10 @@ class RelaxMessenger(Messenger):
         return super().__enter__()
 
     def __exit__(self, error: Any, *args: Any) -> Any:
+        result = super().__exit__(error, *args)
         if error is None:
             check_names(self.sites, self._seen)
-        return super().__exit__(error, *args)
+        return result
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         self._seen.add(msg["name"])
@@ -106,7 +108,7 @@ class RelaxMessenger(Messenger):
         site = Site(name, msg["fn"], temperature, truncate, self.scoring)
         if len(site.values) < 2:
             return  # a constant
-        if not _has_guide(self, name):
+        if not _has_guide(self, name + SUFFIX):
             raise ValueError(no_guide(name))
         point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
         check_point(name, point.shape, site.relaxed.shape(), _is_enumerated(self))
@@ -204,13 +206,16 @@ def _send(
 
 
 def _has_guide(messenger: Messenger, name: str) -> bool:
-    """Whether the trace that an ELBO replays, if any, has the relaxed site."""
+    """Whether the trace that an ELBO replays, if any, has a site that is not set."""
     around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
-    if any(isinstance(x, HardenMessenger) for x in around):
+    given = (x.data for x in around if isinstance(x, ConditionMessenger))
+    if any(isinstance(x, HardenMessenger) for x in around) or any(
+        name in x for x in given
+    ):
         return True
     # A trace without nodes is the start of a search through discrete traces.
     traces = (x.trace for x in around if isinstance(x, ReplayMessenger))
-    return all(not x or not x.nodes or name + SUFFIX in x for x in traces)
+    return all(not x or not x.nodes or name in x for x in traces)
 
 
 def _is_enumerated(messenger: Messenger) -> bool:
