@@ -288,7 +288,7 @@ def test_at_a_point_the_mixed_elbo_and_its_gradient_are_exact(backend):
 def test_the_gradient_of_the_mixed_elbo_is_unbiased(backend):
     relaxed, guide, params = two_and_two_guide(backend)
     found = backend.sampled_gradients(
-        "TraceEnum", relaxed, guide, params=params, draws=400, max_plate_nesting=1
+        "TraceEnum", relaxed, guide, params=params, draws=200, max_plate_nesting=1
     )
     # The trapezoid rule on the line is exact to rounding for such integrands.
     grid = np.linspace(-36, 36, 601)
