@@ -50,7 +50,7 @@ def main() -> None:
         question = import_module(f"benchmarks.{name}")
         needs_data = getattr(question, "NEEDS_DATA", False)
         if needs_data and args.data is None:
-            print(f"\n{name} needs --data: {question.__doc__.splitlines()[-2]}")
+            print(f"\n({name}: not run, for it needs --data)")
             continue
         question.run(backends, args.out, *([args.data] if needs_data else []))
         print(f"\n({name}: {time.perf_counter() - start:.0f} s)")

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax import Array, random
-from jax.nn import log_softmax, sigmoid, softmax
+from jax.nn import log_softmax, one_hot, sigmoid, softmax
+from numpyro.distributions.util import periodic_repeat
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.primitives import Messenger
@@ -131,12 +131,11 @@ class AutoConcrete(AutoNormal):
         site, given = self._relaxed[name], self.init_logits
         fn, own = site["fn"], given == "init_loc_fn"
         shape = list(fn.batch_shape + fn.event_shape)
-        frames = [(f.dim - fn.event_dim, f) for f in site["cond_indep_stack"]]
         logits = jnp.broadcast_to(site["value"] if own else _centre(fn), shape)
-        for dim, frame in frames:
+        for frame in site["cond_indep_stack"]:
+            dim = frame.dim - fn.event_dim
             shape[dim] = self._prototype_frame_full_sizes[frame.name]
-            index = jnp.arange(shape[dim]) % logits.shape[dim]
-            logits = jnp.take(logits, index, axis=dim)
+            logits = periodic_repeat(logits, shape[dim], dim)
         if not isinstance(given, Mapping) or name.removesuffix(SUFFIX) not in given:
             return logits
         logits = jnp.asarray(given[name.removesuffix(SUFFIX)], logits.dtype)
@@ -193,7 +192,12 @@ class AutoConcrete(AutoNormal):
         Returns:
             Probabilities of the shape of the site and, last, the classes: the values
             of the site in order. Two-valued sites have two.
+
+        Raises:
+            RuntimeError: If the guide has not been called yet: it knows no sites then.
         """
+        if self.prototype_trace is None:
+            raise RuntimeError("call the guide, or train it, before you ask it")
         return {
             name.removesuffix(SUFFIX): self._probabilities(name, params)
             for name in self._relaxed
@@ -265,7 +269,8 @@ class AutoConcrete(AutoNormal):
             # The last class is reached whatever rounding makes of the sum.
             at = (below[..., :-1] < level).sum(-1)
             values = _values(site)
-            value = one_hot(at, below) if values is None else values[at]
+            hot = one_hot(at, below.shape[-1], dtype=below.dtype)
+            value = hot if values is None else values[at]
             found[name.removesuffix(SUFFIX)] = value
         return found
 
@@ -291,10 +296,22 @@ class ContinuousMessenger(Messenger):
         elif msg["type"] == "deterministic":
             msg["stop"] = True
         elif msg["type"] == "sample":
-            frames = msg["cond_indep_stack"]
-            msg["cond_indep_stack"] = [f for f in frames if f.name in self._plates]
+            self._drop_hidden_plates(msg)
             if not msg["is_observed"] and is_discrete(msg["fn"]):
                 self._hide(msg)
+
+    def _drop_hidden_plates(self, msg: dict[str, Any]) -> None:
+        frames = msg["cond_indep_stack"]
+        seen = [f for f in frames if f.name in self._plates]
+        if len(seen) < len(frames) and msg["scale"] is not None:
+            (plate, *_) = (f.name for f in frames if f.name not in self._plates)
+            raise ValueError(
+                f"site {msg['name']!r} is scaled, and its plate {plate!r} is hidden "
+                "from the guide, by block or inside of a scan: if it is subsampled, "
+                "the guide cannot know which rows it has. Hide sites by name, "
+                "block(model, hide=[...]), and not plates"
+            )
+        msg["cond_indep_stack"] = seen
 
     def _hide(self, msg: dict[str, Any]) -> None:
         if not msg["infer"].get("enumerate"):
@@ -306,11 +323,6 @@ class ContinuousMessenger(Messenger):
         if msg["value"] is None:
             msg["value"] = msg["fn"].enumerate_support(expand=True)[0]
         msg["stop"] = True
-
-
-def one_hot(at: Array, like: Array) -> Array:
-    """Return one-hot vectors of the classes at these places."""
-    return jax.nn.one_hot(at, like.shape[-1], dtype=like.dtype)
 
 
 def _init_loc(site: dict[str, Any] | None = None, *, given: Callable, own: bool) -> Any:

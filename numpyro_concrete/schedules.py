@@ -19,6 +19,8 @@ from jax import Array
 from jax.example_libraries.optimizers import Optimizer
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
+
+# SVI takes an optimiser for NumPyro's own by its private base class.
 from numpyro.optim import Minimize, _NumPyroOptim, optax_to_numpyro
 
 STEP = "temperature_step"
@@ -281,7 +283,7 @@ def at_this_step(temperature: Any) -> Any:
         >>> float(at_this_step(Linear(1.0, 0.5, num_steps=100)))
         1.0
     """
-    if not callable(temperature):
+    if not is_schedule(temperature):
         return temperature
     if isinstance(temperature, Learned | Resolved):
         return temperature(0)

@@ -19,6 +19,7 @@ from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from pyro_concrete.distributions import AbstractConcrete, LogitBinaryConcrete
 from pyro_concrete.relaxation.site import (
@@ -189,7 +190,12 @@ class AutoConcrete(AutoNormal):
         Returns:
             Probabilities of the shape of the site and, last, the classes: the values
             of the site in order. Two-valued sites have two.
+
+        Raises:
+            RuntimeError: If the guide has not been called yet: it knows no sites then.
         """
+        if self.prototype_trace is None:
+            raise RuntimeError("call the guide, or train it, before you ask it")
         return {
             name.removesuffix(SUFFIX): _probabilities(site, self._logits(name))
             for name, site in self._relaxed.items()
@@ -231,7 +237,8 @@ class AutoConcrete(AutoNormal):
             # The last class is reached whatever rounding makes of the sum.
             at = (below[..., :-1] < level).sum(-1)
             values = _values(site)
-            value = one_hot(at, below) if values is None else values[at]
+            hot = one_hot(at, below.shape[-1]).to(below)
+            value = hot if values is None else values[at]
             found[name.removesuffix(SUFFIX)] = value if pick is None else value[pick]
         return found
 
@@ -249,11 +256,6 @@ class WithoutSteps(Messenger):
                 )
         stack = msg["cond_indep_stack"]
         msg["cond_indep_stack"] = tuple(frame for frame in stack if frame.vectorized)
-
-
-def one_hot(at: Tensor, like: Tensor) -> Tensor:
-    """Return one-hot vectors of the classes at these places."""
-    return torch.nn.functional.one_hot(at, like.shape[-1]).to(like)
 
 
 def _is_latent(msg: Any) -> bool:

@@ -18,6 +18,8 @@ import pyro
 import torch
 from pyro.distributions import constraints
 from pyro.optim import PyroOptim
+
+# Only the stack tells whether a program is being trained, and not evaluated.
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
@@ -278,7 +280,7 @@ def at_this_step(temperature: Any) -> Any:
         >>> at_this_step(Linear(1.0, 0.5, num_steps=100))
         tensor(1.)
     """
-    if isinstance(temperature, Tensor) or not callable(temperature):
+    if not is_schedule(temperature):
         return temperature
     if isinstance(temperature, Learned):
         return temperature(0)

@@ -393,6 +393,12 @@ def test_a_guide_for_other_classes_is_an_error(backend):
         backend.loss("Trace", more, guide, backend.array(DATA), params=params)
 
 
+def test_a_guide_that_has_not_run_is_not_asked(backend):
+    guide = backend.package.AutoConcrete(backend.package.relax(mixed(backend), T))
+    with pytest.raises(RuntimeError, match="call the guide"):
+        backend.probabilities(guide, {})
+
+
 def test_unknown_names_of_sites_are_refused(backend):
     relaxed = backend.package.relax(mixed(backend), T, sites=["z", "w"])
     with pytest.raises(ValueError, match=r"names \['w'\]"):

@@ -16,6 +16,7 @@ ONLY_NUMPYRO = {
     "distributions/batching.py": "torch batches by shapes alone",
     "Interpreter": "torch dispatches on the value itself",
     "soft_index/interpreter.py": "torch dispatches on the value itself",
+    "soft_index/writing.py": "torch writes by a few functions, in lookup.py",
     "soft_index/operators.py": "a soft tensor has the operators of tensors",
     "relaxation/control_flow.py": "torch has no loops of its own",
     "soft_index/internals.py": "torch needs no more than its public names",

@@ -293,3 +293,15 @@ def test_known_probabilities_are_checked_in_a_relaxed_program_under_jit(backend)
     assert_exact(backend.numpy(backend.jax.jit(score(0.2))()), 1.0)
     with pytest.raises(ValueError, match="outside"):
         backend.jax.jit(score(-0.2))()
+
+
+def test_a_subsampled_plate_that_is_hidden_from_the_guide_is_an_error(backend):
+    def model():
+        with backend.plate("rows", 8, subsample_size=3):
+            backend.site("z", backend.dist.Bernoulli(0.5))
+
+    relaxed = backend.package.relax(model, T)
+    shown = backend.numpyro.handlers.block(relaxed, expose=["z_relaxed"])
+    guide = backend.package.AutoConcrete(shown)
+    with pytest.raises(ValueError, match="plate 'rows' is hidden"):
+        backend.initial_params(guide)

@@ -248,3 +248,21 @@ def test_joint_values_are_merged_where_they_are_equal(backend):
     for _ in range(10):
         expected = np.convolve(expected, probs)
     assert_exact(backend.numpy(backend.call(relaxed)), expected[12])
+
+
+def test_a_finite_value_beside_an_infinite_one_stays_finite(backend):
+    """Whatever stands for infinity inside is none of the numbers that tables hold."""
+    for value in (-87.0, -708.0, 87.0, 708.0):
+        table = backend.array([-np.inf, value])
+
+        def program(table=table):
+            z = backend.site("z", backend.dist.Bernoulli(backend.array(0.5)))
+            index = z.long() if backend.name == "pyro" else z
+            return table[index], 1.0 * backend.xp.where(z == 1, table[1], table[0])
+
+        relaxed = backend.package.relax(program, 0.5)
+        for point, expected in ((1e4, value), (-1e4, -np.inf)):
+            at = {"z_relaxed": backend.array(point)}
+            found = backend.call(backend.condition(relaxed, at))
+            for x in found:
+                np.testing.assert_array_equal(backend.numpy(x), expected)

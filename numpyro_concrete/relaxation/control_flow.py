@@ -12,8 +12,6 @@ from numpyro.contrib.control_flow.cond import cond_wrapper
 from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.handlers import block, seed
 
-# Only the stack tells a handler what those around it will do, and lets it send a site
-# through them alone: see _fixed_outside and _send.
 from numpyro_concrete.soft_index import (
     is_soft,
     plain,

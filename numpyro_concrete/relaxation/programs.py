@@ -13,9 +13,6 @@ from numpyro.distributions import (
     Distribution,
 )
 from numpyro.infer.reparam import Reparam
-
-# Only the stack tells a handler what those around it will do, and lets it send a site
-# through them alone: see _fixed_outside and _send.
 from numpyro.primitives import sample
 
 from numpyro_concrete.relaxation.handlers import (

@@ -24,8 +24,6 @@ from numpyro.distributions.discrete import (
     CategoricalLogits,
 )
 
-# Only the stack tells a handler what those around it will do, and lets it send a site
-# through them alone: see _fixed_outside and _send.
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import (
     AbstractConcrete,

@@ -38,6 +38,8 @@ from numpyro_concrete.soft_index.value import (
     named,
     refusal,
 )
+from numpyro_concrete.soft_index.writing import RULES as WRITES
+from numpyro_concrete.soft_index.writing import write_slice
 
 ELEMENTWISE = """
     abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
@@ -229,7 +231,7 @@ def _join(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     if primitive.name == "dynamic_update_slice":
         arrays, starts = values[:2], values[2:]
         if any(map(is_soft, starts)):
-            return LOOKUPS["write_slice"](primitive, values, params)
+            return write_slice(primitive, values, params)
 
     def function(*x: Table) -> Any:
         return primitive.bind(*x, *starts, **params)
@@ -474,6 +476,7 @@ RULES: dict[str, Callable] = {
     "select_n": _select,
     "broadcast_in_dim": _broadcast,
     **LOOKUPS,
+    **WRITES,
 }
 FOLDED = frozenset(
     [*ELEMENTWISE.split(), *SHAPES.split(), "convert_element_type", "select_n",

@@ -8,8 +8,6 @@ from typing import Any
 
 import pyro
 from pyro.infer.reparam.reparam import Reparam
-
-# A site beside the program's own is sent through the stack by hand: see _send.
 from torch import Tensor
 
 from pyro_concrete.relaxation.handlers import (

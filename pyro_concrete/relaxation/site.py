@@ -16,8 +16,6 @@ from pyro.distributions.torch_distribution import (
     TorchDistribution,
     TorchDistributionMixin,
 )
-
-# A site beside the program's own is sent through the stack by hand: see _send.
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, OneHotCategorical
 

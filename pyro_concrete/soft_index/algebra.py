@@ -130,9 +130,8 @@ def restored(result: Tensor) -> Tensor:
 
 
 def bound(dtype: torch.dtype) -> float:
-    """Return what stands for infinity: a log-density that no program computes with."""
-    # Of few bits, so that a product with one is exact on every device.
-    return float(math.floor(-math.log(torch.finfo(dtype).tiny)))
+    """Return what stands for infinity: a number that no table holds by chance."""
+    return -math.log(torch.finfo(dtype).tiny)
 
 
 def one_draw(draws: Sequence[Draw]) -> Draw:
