@@ -19,9 +19,7 @@ T = 0.5
 # have every mechanism.
 QUICK = {
     "joint_mixture",
-    "n_mixture",
     "truncated_poisson",
-    "capture_recapture_scan",
     "masked_step_scan",
     "enumerated_beside",
     "switch_branch",
