@@ -12,6 +12,13 @@ from numpyro_concrete.distributions import (
     LogitBinaryConcrete,
     OneHotCategorical,
 )
+from numpyro_concrete.estimators import (
+    ZGR,
+    GumbelRao,
+    ReinMax,
+    Relaxed,
+    StraightThrough,
+)
 from numpyro_concrete.guides import AutoConcrete
 from numpyro_concrete.objectives import iwae_bound
 from numpyro_concrete.planning import Plan, plan_sites
@@ -20,14 +27,19 @@ from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, r
 __version__ = "0.1.0"
 
 __all__ = [
+    "ZGR",
     "AutoConcrete",
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
     "ExpConcrete",
+    "GumbelRao",
     "LogitBinaryConcrete",
     "OneHotCategorical",
     "Plan",
+    "ReinMax",
+    "Relaxed",
+    "StraightThrough",
     "config_relax",
     "harden",
     "iwae_bound",

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, random
-from jax.nn import log_sigmoid, log_softmax
+from jax.scipy.special import xlogy
 
-from numpyro_concrete.distributions import AbstractConcrete, LogitBinaryConcrete
+from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.particles import Particles, Summary, chunks, summary
 from numpyro_concrete.relaxation import harden
 from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
@@ -32,8 +32,8 @@ class SiteEntropy:
         num_values: Number of its values, >= 2.
         entropy: Entropy of its discrete distribution in the guide, in nats: zero where
             the guide is sure of a value, and log(num_values) where it knows nothing.
-        softness: Entropy of the weights that the program received as its value, in
-            nats: zero for a hard value.
+        softness: Entropy of the weights of the relaxed points that it draws, in
+            nats: zero for hard ones.
 
     Example:
         >>> SiteEntropy("z", 4, entropy=math.log(2), softness=0.0).share
@@ -225,15 +225,10 @@ def _sites(relaxed: Particles, size: int) -> tuple[SiteEntropy, ...]:
 
 
 def _entropies(leaf: AbstractConcrete, point: Array) -> Array:
-    """Mean entropy of a discrete distribution, and that of points in log space."""
-    if isinstance(leaf, LogitBinaryConcrete):
-        both = [
-            jnp.stack([log_sigmoid(x), log_sigmoid(-x)], -1)
-            for x in (leaf.logits, point)
-        ]
-    else:
-        both = [log_softmax(leaf.logits, -1), point]
-    return jnp.stack([-(jnp.exp(x) * x).sum(-1).mean() for x in both])
+    """Mean entropy of a discrete distribution, and that of the weights of points."""
+    weights = leaf.to_simplex(point)
+    softness = -xlogy(weights, weights).sum(-1)
+    return jnp.stack([leaf.discrete.entropy().mean(), softness.mean()])
 
 
 def _digits(*numbers: float) -> list[str]:

@@ -18,7 +18,7 @@ from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.primitives import Messenger
 
-from numpyro_concrete.distributions import AbstractConcrete, LogitBinaryConcrete
+from numpyro_concrete.distributions import AbstractConcrete, AbstractHard
 from numpyro_concrete.relaxation.site import (
     SUFFIX,
     Temperature,
@@ -29,6 +29,9 @@ from numpyro_concrete.relaxation.site import (
     of_site,
 )
 from numpyro_concrete.schedules import at_this_step
+
+# A mark of relaxed sites that the search for a start does not move.
+_HELD = "_held"
 
 
 class AutoConcrete(AutoNormal):
@@ -123,15 +126,21 @@ class AutoConcrete(AutoNormal):
         names = [name.removesuffix(SUFFIX) for name in self._relaxed]
         _check_names(names, self.init_logits)
         self._starts = {name: self._start(name) for name in self._relaxed}
-        for name in self._relaxed:
-            del trace[name], self._init_locs[name], self._event_dims[name]
+        for name, site in self._relaxed.items():
+            del trace[name]
+            for of_normal in (self._init_locs, self._event_dims):
+                of_normal.pop(name, None)
+            for frame in site["cond_indep_stack"]:
+                self._prototype_frames[frame.name] = frame
 
     def _start(self, name: str) -> Array:
         """The first logits of a site, of the full size of its plates."""
         site, given = self._relaxed[name], self.init_logits
         fn, own = site["fn"], given == "init_loc_fn"
         shape = list(fn.batch_shape + fn.event_shape)
-        logits = jnp.broadcast_to(site["value"] if own else _centre(fn), shape)
+        if own:
+            _check_soft(site)
+        logits = jnp.broadcast_to(site["value"] if own else _prior(fn), shape)
         for frame in site["cond_indep_stack"]:
             dim = frame.dim - fn.event_dim
             shape[dim] = self._prototype_frame_full_sizes[frame.name]
@@ -181,7 +190,7 @@ class AutoConcrete(AutoNormal):
         temperature = leaf.temperature if given is None else at_this_step(given)
         if given is not None and jnp.ndim(temperature):
             temperature = jnp.expand_dims(temperature, tuple(range(-inner, 0)))
-        return type(leaf)(temperature, logits=logits).to_event(inner)
+        return leaf.like(temperature, logits).to_event(inner)
 
     def probabilities(self, params: dict[str, Any]) -> dict[str, Array]:
         """Return the probability of each value of each relaxed site, by name.
@@ -205,7 +214,7 @@ class AutoConcrete(AutoNormal):
 
     def _probabilities(self, name: str, params: dict[str, Any]) -> Array:
         logits = jnp.asarray(params[self._param_name(name)])
-        if isinstance(leaf_of(self._relaxed[name]["fn"]), LogitBinaryConcrete):
+        if not leaf_of(self._relaxed[name]["fn"])._class_dims:
             return sigmoid(jnp.stack([-logits, logits], -1))
         return softmax(logits)
 
@@ -299,6 +308,10 @@ class ContinuousMessenger(Messenger):
             self._drop_hidden_plates(msg)
             if not msg["is_observed"] and is_discrete(msg["fn"]):
                 self._hide(msg)
+            elif _is_relaxed(msg) and isinstance(leaf_of(msg["fn"]), AbstractHard):
+                # Hard points have no bijection to the reals that could move them.
+                msg["value"], msg["is_observed"] = _centre(msg["fn"]), True
+                msg["infer"] = {**msg["infer"], _HELD: True}
 
     def _drop_hidden_plates(self, msg: dict[str, Any]) -> None:
         frames = msg["cond_indep_stack"]
@@ -334,7 +347,7 @@ def _init_loc(site: dict[str, Any] | None = None, *, given: Callable, own: bool)
 
 
 def _is_relaxed(msg: dict[str, Any]) -> bool:
-    if msg["type"] != "sample" or msg["is_observed"]:
+    if msg["type"] != "sample" or (msg["is_observed"] and _HELD not in msg["infer"]):
         return False
     return isinstance(leaf_of(msg["fn"]), AbstractConcrete)
 
@@ -348,16 +361,32 @@ def _check_names(names: list[str], init_logits: Any) -> None:
         )
 
 
-def _centre(fn: Any) -> Array:
-    """The point of the simplex at the probabilities of the prior, in log space."""
+def _check_soft(site: dict[str, Any]) -> None:
+    """Raise an error at a site that has no points in log space."""
+    leaf = leaf_of(site["fn"])
+    if isinstance(leaf, AbstractHard):
+        raise ValueError(
+            f"init_logits='init_loc_fn' takes the point that it gives to site "
+            f"{site['name']!r} as logits, and under {leaf.estimator} points are hard. "
+            "Give a mapping of logits by site, or 'prior'"
+        )
+
+
+def _prior(fn: Any) -> Array:
+    """The logits of a relaxed site, normalised."""
     leaf = leaf_of(fn)
-    logits = log_softmax(leaf.logits) if type(leaf)._class_dims else leaf.logits
+    logits = log_softmax(leaf.logits) if leaf._class_dims else leaf.logits
     return jnp.broadcast_to(logits, fn.batch_shape + fn.event_shape)
+
+
+def _centre(fn: Any) -> Array:
+    """The point of a relaxed site that is nearest to the probabilities of the prior."""
+    return jnp.broadcast_to(leaf_of(fn).centre, fn.batch_shape + fn.event_shape)
 
 
 def _values(site: dict[str, Any]) -> Array | None:
     """The values of a site in the order of its classes; None for one-hot vectors."""
-    if isinstance(leaf_of(site["fn"]), LogitBinaryConcrete):
+    if not leaf_of(site["fn"])._class_dims:
         return jnp.arange(2)
     values = site["infer"].get("_values")
     return None if values is None else jnp.asarray(np.array(values))

@@ -11,6 +11,7 @@ from pyro_concrete.distributions import (
     ExpConcrete,
     LogitBinaryConcrete,
 )
+from pyro_concrete.estimators import ZGR, GumbelRao, ReinMax, Relaxed, StraightThrough
 from pyro_concrete.guides import AutoConcrete
 from pyro_concrete.objectives import iwae_bound
 from pyro_concrete.planning import Plan, plan_sites
@@ -19,13 +20,18 @@ from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, rela
 __version__ = "0.1.0"
 
 __all__ = [
+    "ZGR",
     "AutoConcrete",
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
     "ExpConcrete",
+    "GumbelRao",
     "LogitBinaryConcrete",
     "Plan",
+    "ReinMax",
+    "Relaxed",
+    "StraightThrough",
     "config_relax",
     "harden",
     "iwae_bound",

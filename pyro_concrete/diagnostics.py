@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
-from pyro_concrete.distributions import AbstractConcrete, LogitBinaryConcrete
+from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.particles import Particles, Summary, chunks, summary
 from pyro_concrete.relaxation import harden
 from pyro_concrete.relaxation.site import SUFFIX, leaf_of
@@ -32,8 +31,8 @@ class SiteEntropy:
         num_values: Number of its values, >= 2.
         entropy: Entropy of its discrete distribution in the guide, in nats: zero where
             the guide is sure of a value, and log(num_values) where it knows nothing.
-        softness: Entropy of the weights that the program received as its value, in
-            nats: zero for a hard value.
+        softness: Entropy of the weights of the relaxed points that it draws, in
+            nats: zero for hard ones.
 
     Example:
         >>> SiteEntropy("z", 4, entropy=math.log(2), softness=0.0).share
@@ -217,15 +216,10 @@ def _sites(relaxed: Particles, size: int) -> tuple[SiteEntropy, ...]:
 
 
 def _entropies(leaf: AbstractConcrete, point: Tensor) -> Tensor:
-    """Mean entropy of a discrete distribution, and that of points in log space."""
-    if isinstance(leaf, LogitBinaryConcrete):
-        both = [
-            torch.stack([logsigmoid(x), logsigmoid(-x)], -1)
-            for x in (leaf.logits, point)
-        ]
-    else:
-        both = [leaf.logits.log_softmax(-1), point]
-    return torch.stack([-(x.exp() * x).sum(-1).mean() for x in both])
+    """Mean entropy of a discrete distribution, and that of the weights of points."""
+    weights = leaf.to_simplex(point)
+    softness = -torch.special.xlogy(weights, weights).sum(-1)
+    return torch.stack([leaf.discrete.entropy().mean(), softness.mean()])
 
 
 def _digits(*numbers: float) -> list[str]:

@@ -21,7 +21,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyro_concrete.distributions import AbstractConcrete, LogitBinaryConcrete
+from pyro_concrete.distributions import AbstractConcrete, AbstractHard
 from pyro_concrete.relaxation.site import (
     SUFFIX,
     Temperature,
@@ -121,8 +121,10 @@ class AutoConcrete(AutoNormal):
     def _init_loc(self, site: dict[str, Any]) -> Tensor:
         if is_discrete(site["fn"]):
             return site["fn"].sample()
-        if _is_relaxed(site) and self.init_logits != "init_loc_fn":
-            return _centre(site["fn"])
+        if _is_relaxed(site):
+            if self.init_logits != "init_loc_fn":
+                return _centre(site["fn"])
+            _check_soft(site)
         return self._given_init_loc_fn(site)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
@@ -147,7 +149,7 @@ class AutoConcrete(AutoNormal):
         if isinstance(given, Mapping) and name in given:
             return _given_logits(name, given[name], site)
         own = given == "init_loc_fn"
-        logits = site["value"] if own else _centre(fn)
+        logits = site["value"] if own else _prior(fn)
         shape = fn.batch_shape + fn.event_shape
         logits = logits.expand(shape)
         for frame in site["cond_indep_stack"]:
@@ -182,7 +184,7 @@ class AutoConcrete(AutoNormal):
         temperature = leaf._root if given is None else at_this_step(given)
         if given is not None and isinstance(temperature, Tensor) and temperature.dim():
             temperature = temperature.reshape(temperature.shape + (1,) * inner)
-        return type(leaf)(temperature, logits=logits).to_event(inner)
+        return leaf.like(temperature, logits).to_event(inner)
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return the probability of each value of each relaxed site, by name.
@@ -290,12 +292,27 @@ def _check(latent: dict[str, dict[str, Any]], init_logits: Any) -> None:
         )
 
 
-def _centre(fn: Any) -> Tensor:
-    """The point of the simplex at the probabilities of the prior, in log space."""
+def _check_soft(site: dict[str, Any]) -> None:
+    """Raise an error at a site that has no points in log space."""
+    leaf = leaf_of(site["fn"])
+    if isinstance(leaf, AbstractHard):
+        raise ValueError(
+            f"init_logits='init_loc_fn' takes the point that it gives to site "
+            f"{site['name']!r} as logits, and under {leaf.estimator} points are hard. "
+            "Give a mapping of logits by site, or 'prior'"
+        )
+
+
+def _prior(fn: Any) -> Tensor:
+    """The logits of a relaxed site, normalised."""
     leaf = leaf_of(fn)
-    logits = leaf.logits
-    logits = logits.log_softmax(-1) if type(leaf)._class_dims else logits
+    logits = leaf.logits.log_softmax(-1) if leaf._class_dims else leaf.logits
     return logits.detach().expand(fn.batch_shape + fn.event_shape)
+
+
+def _centre(fn: Any) -> Tensor:
+    """The point of a relaxed site that is nearest to the probabilities of the prior."""
+    return leaf_of(fn).centre.detach().expand(fn.batch_shape + fn.event_shape)
 
 
 def _given_logits(name: str, logits: Any, site: dict[str, Any]) -> Tensor:
@@ -315,12 +332,12 @@ def _given_logits(name: str, logits: Any, site: dict[str, Any]) -> Tensor:
 
 def _values(site: dict[str, Any]) -> Tensor | None:
     """The values of a site in the order of its classes; None for one-hot vectors."""
-    if isinstance(leaf_of(site["fn"]), LogitBinaryConcrete):
+    if not leaf_of(site["fn"])._class_dims:
         return torch.arange(2).to(leaf_of(site["fn"]).logits)
     return site["infer"].get("_values")
 
 
 def _probabilities(site: dict[str, Any], logits: Tensor) -> Tensor:
-    if isinstance(leaf_of(site["fn"]), LogitBinaryConcrete):
+    if not leaf_of(site["fn"])._class_dims:
         return torch.stack([-logits, logits], -1).sigmoid()
     return logits.softmax(-1)

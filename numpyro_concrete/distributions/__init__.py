@@ -18,6 +18,7 @@ from numpyro_concrete.distributions import kl as _kl  # noqa: F401 (both registe
 from numpyro_concrete.distributions.abstract import AbstractConcrete
 from numpyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
 from numpyro_concrete.distributions.categorical import Concrete, ExpConcrete
+from numpyro_concrete.distributions.hard import AbstractHard, HardBit, HardOneHot
 from numpyro_concrete.distributions.mass import ExpConcreteMass, LogitBinaryConcreteMass
 from numpyro_concrete.distributions.one_hot import OneHotCategorical
 from numpyro_concrete.distributions.parameters import check_temperature
@@ -25,10 +26,13 @@ from numpyro_concrete.distributions.support import LogRatioTransform, log_simple
 
 __all__ = [
     "AbstractConcrete",
+    "AbstractHard",
     "BinaryConcrete",
     "Concrete",
     "ExpConcrete",
     "ExpConcreteMass",
+    "HardBit",
+    "HardOneHot",
     "LogRatioTransform",
     "LogitBinaryConcrete",
     "LogitBinaryConcreteMass",

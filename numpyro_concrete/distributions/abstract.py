@@ -33,6 +33,8 @@ class AbstractConcrete(Distribution):
     # What a subclass says of itself.
     _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
     _noise: ClassVar[Callable[[Array], Array]]  # uniforms to noise
+    _noise_dims: Size = ()  # leading axes of the noise: more than one draw of it
+    _scores_noise: ClassVar[bool] = True  # whether own samples are scored by noise
 
     def __init__(
         self,
@@ -88,6 +90,23 @@ class AbstractConcrete(Distribution):
         family = OneHotCategorical if self._class_dims else Bernoulli
         return family(logits=self.logits, validate_args=self._validate_args)
 
+    def like(self, temperature: ArrayLike, logits: ArrayLike) -> "AbstractConcrete":
+        """Return a distribution of this kind with other parameters."""
+        return type(self)(temperature, logits=logits)
+
+    def to_simplex(self, point: Array) -> Array:
+        """Return a point as weights of the classes, on the last axis; a bit has two."""
+        raise NotImplementedError
+
+    def vertex(self, hard: Array) -> Array:
+        """Return the point of a value of the discrete variable."""
+        raise NotImplementedError
+
+    @property
+    def centre(self) -> Array:
+        """The point at the probabilities of the discrete variable."""
+        raise NotImplementedError
+
     def sample(self, key: Array, sample_shape: Size = ()) -> Array:
         return self.sample_with_intermediates(key, sample_shape)[0]
 
@@ -96,10 +115,9 @@ class AbstractConcrete(Distribution):
     ) -> tuple[Array, list[Any]]:
         """Return a sample and its noise, by which `log_prob` scores it."""
         wide = jnp.promote_types(self.logits.dtype, jnp.float32)
-        noise = type(self)._noise(
-            random.uniform(key, self.shape(tuple(sample_shape)), wide)
-        )
-        return self._from_noise(noise), [noise]
+        shape = (*self._noise_dims, *self.shape(tuple(sample_shape)))
+        noise = type(self)._noise(random.uniform(key, shape, wide))
+        return self._from_noise(noise), [noise] if self._scores_noise else []
 
     @validate_sample
     def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:

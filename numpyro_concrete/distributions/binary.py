@@ -83,6 +83,17 @@ class LogitBinaryConcrete(AbstractConcrete):
     def icdf(self, q: Array) -> Array:
         return (self.logits + to_logit(q)) / self.temperature
 
+    def to_simplex(self, point: Array) -> Array:
+        # Each from its own tail.
+        return jnp.stack([sigmoid(-point), sigmoid(point)], -1)
+
+    def vertex(self, hard: Array) -> Array:
+        return jnp.where(hard, jnp.inf, -jnp.inf).astype(self.logits.dtype)
+
+    @property
+    def centre(self) -> Array:
+        return self.logits
+
     def _from_noise(self, noise: Array) -> Array:
         return ops.logit_binary_concrete(noise, self.temperature, self.logits)
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
+from jax.nn import log_softmax
 from numpyro.distributions import constraints
 
 from numpyro_concrete import ops
@@ -68,6 +69,16 @@ class ExpConcrete(AbstractConcrete):
         """Return the entropy in nats, over the log-ratios; the logits do not enter."""
         entropy = ops.exp_concrete_entropy(self.temperature, self.event_shape[0])
         return jnp.broadcast_to(entropy, self.batch_shape)
+
+    def to_simplex(self, point: Array) -> Array:
+        return jnp.exp(point)
+
+    def vertex(self, hard: Array) -> Array:
+        return jnp.log(jnp.asarray(hard).astype(self.logits.dtype))
+
+    @property
+    def centre(self) -> Array:
+        return log_softmax(self.logits)
 
     def _from_noise(self, noise: Array) -> Array:
         return ops.exp_concrete(noise, self.temperature, self.logits)

@@ -8,13 +8,12 @@ of soft points is that of hard ones.
 Twin: ``pyro_concrete.distributions.mass``.
 """
 
-from typing import Any
-
 from jax import Array
 from jax.nn import log_sigmoid
 from numpyro.distributions.kl import kl_divergence
 
 from numpyro_concrete import ops
+from numpyro_concrete.distributions.abstract import AbstractConcrete
 from numpyro_concrete.distributions.binary import LogitBinaryConcrete
 from numpyro_concrete.distributions.categorical import ExpConcrete
 
@@ -50,7 +49,13 @@ class ExpConcreteMass(ExpConcrete):
     Twin: :class:`pyro_concrete.distributions.ExpConcreteMass`.
     """
 
-    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
+    _scores_noise = False
+
+    def entropy(self) -> Array:
+        """Return the entropy of the discrete variable, in nats."""
+        return self.discrete.entropy()
+
+    def _log_density(self, value: Array) -> Array:
         return ops.exp_concrete_log_mass(value, self.logits)
 
 
@@ -85,17 +90,25 @@ class LogitBinaryConcreteMass(LogitBinaryConcrete):
     Twin: :class:`pyro_concrete.distributions.LogitBinaryConcreteMass`.
     """
 
-    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
+    _scores_noise = False
+
+    def entropy(self) -> Array:
+        """Return the entropy of the discrete variable, in nats."""
+        return self.discrete.entropy()
+
+    def _log_density(self, value: Array) -> Array:
         return ops.logit_binary_concrete_log_mass(value, self.logits)
 
 
 @kl_divergence.register(ExpConcreteMass, ExpConcreteMass)
-def _kl_categorical(p: ExpConcreteMass, q: ExpConcreteMass) -> Array:
+def kl_categorical(p: AbstractConcrete, q: AbstractConcrete) -> Array:
+    """Return the KL divergence of the discrete variables of n values."""
     return kl_divergence(p.discrete, q.discrete)
 
 
 @kl_divergence.register(LogitBinaryConcreteMass, LogitBinaryConcreteMass)
-def _kl_bernoulli(p: LogitBinaryConcreteMass, q: LogitBinaryConcreteMass) -> Array:
+def kl_bernoulli(p: AbstractConcrete, q: AbstractConcrete) -> Array:
+    """Return the KL divergence of the discrete variables of two values."""
     # The mean of the difference of two log-masses, which is linear in the bit.
     gap = log_sigmoid(-p.logits) - log_sigmoid(-q.logits)
     return p.probs * (p.logits - q.logits) + gap

@@ -56,6 +56,35 @@ class _RoundedSimplex(constraints.ParameterFreeConstraint):
         return jnp.full_like(prototype, 1 / prototype.shape[-1])
 
 
+class _Vertices(constraints.ParameterFreeConstraint):
+    """Vertices of the simplex that carry a gradient: no discrete site."""
+
+    event_dim = 1
+
+    def __call__(self, x: Array) -> Array:
+        """Tell for each vector whether it is a vertex."""
+        return ((x == 0) | (x == 1)).all(-1) & (x.sum(-1) == 1)
+
+    def feasible_like(self, prototype: Array) -> Array:
+        """Return the first vertex."""
+        return jnp.zeros_like(prototype).at[..., 0].set(1)
+
+
+class _Bits(constraints.ParameterFreeConstraint):
+    """Bits that carry a gradient: no discrete site."""
+
+    event_dim = 0
+
+    def __call__(self, x: Array) -> Array:
+        """Tell for each element whether it is a bit."""
+        return (x == 0) | (x == 1)
+
+    def feasible_like(self, prototype: Array) -> Array:
+        """Return zeros."""
+        return jnp.zeros_like(prototype)
+
+
+bits, vertices = _Bits(), _Vertices()
 log_simplex = _LogSimplex()
 rounded_simplex = _RoundedSimplex()
 

@@ -32,6 +32,16 @@ from numpyro_concrete.ops.categorical import (
     from_log_ratios,
     log_ratios,
 )
+from numpyro_concrete.ops.estimates import (
+    conditional_gumbel,
+    conditional_logistic,
+    gumbel_rao,
+    gumbel_rao_bit,
+    reinmax,
+    reinmax_bit,
+    straight_through,
+    straight_through_bit,
+)
 from numpyro_concrete.ops.noise import (
     bernoulli_logits,
     categorical_logits,
@@ -45,6 +55,8 @@ __all__ = [
     "binary_concrete_log_density",
     "categorical_logits",
     "concrete_log_density",
+    "conditional_gumbel",
+    "conditional_logistic",
     "exp_concrete",
     "exp_concrete_entropy",
     "exp_concrete_kl",
@@ -53,6 +65,8 @@ __all__ = [
     "exp_concrete_noise_log_density",
     "from_log_ratios",
     "gumbel",
+    "gumbel_rao",
+    "gumbel_rao_bit",
     "log_ratios",
     "logistic",
     "logit_binary_concrete",
@@ -61,6 +75,10 @@ __all__ = [
     "logit_binary_concrete_log_density",
     "logit_binary_concrete_log_mass",
     "logit_binary_concrete_noise_log_density",
+    "reinmax",
+    "reinmax_bit",
+    "straight_through",
+    "straight_through_bit",
     "unit_interior",
     "wide",
 ]

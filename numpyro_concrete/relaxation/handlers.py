@@ -20,25 +20,22 @@ from numpyro.handlers import condition, do, replay, substitute
 # through them alone: see _fixed_outside and _send.
 from numpyro.primitives import _PYRO_STACK, Messenger, apply_stack
 
-from numpyro_concrete.distributions import (
-    AbstractConcrete,
-    LogitBinaryConcrete,
-)
+from numpyro_concrete.distributions import AbstractConcrete
+from numpyro_concrete.estimators import Estimator, Relaxed, check_estimator
 from numpyro_concrete.relaxation.control_flow import enter_cond, enter_scan, wrap_bodies
 from numpyro_concrete.relaxation.site import (
-    FAMILIES,
     LEFT_OUT,
     SUFFIX,
     Site,
     Sites,
     Temperature,
     Truncate,
+    check_guide,
     check_point,
     check_sites,
     hard_of,
     is_discrete,
     leaf_of,
-    no_guide,
     of_site,
     selected,
 )
@@ -79,16 +76,17 @@ class Settings:
         temperature: Temperature,
         sites: Sites | None = None,
         truncate: Truncate | None = None,
-        scoring: str = "concrete",
+        estimator: Estimator | None = None,
+        scoring: str | None = None,
     ) -> None:
         check_sites(sites)
+        self.estimator = Relaxed() if estimator is None else estimator
+        check_estimator(self.estimator, scoring)
         self.temperature = temperature
         self.sites = sites
         # Names of the sample sites of a run.
         self.seen: set[str] = set()
         self.truncate = truncate
-        if scoring not in FAMILIES:
-            raise ValueError(f"scoring is one of {[*FAMILIES]}, not {scoring!r}")
         self.scoring = scoring
 
     def now(self) -> "Settings":
@@ -108,7 +106,9 @@ class Settings:
         if temperature is None:
             raise ValueError(f"relax has no temperature for site {name!r}")
         truncate = marks.get("truncate", of_site(self.truncate, name))
-        return Site(name, msg["fn"], temperature, truncate, self.scoring)
+        estimator = marks.get("estimator", of_site(self.estimator, name)) or Relaxed()
+        check_estimator(estimator, self.scoring, name)
+        return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
 
 
 class RelaxMessenger(Messenger):
@@ -181,8 +181,7 @@ class RelaxMessenger(Messenger):
         site = self._site(msg)
         if len(site.values) < 2:
             return None  # a constant
-        if not _has_guide(self, name + SUFFIX):
-            raise ValueError(no_guide(name))
+        check_guide(name, site.relaxed, _guide_of(self, name + SUFFIX))
         aux = _send(self, _beside(msg, name + SUFFIX, site))
         shape = jnp.shape(aux["value"])
         check_point(name, shape, site.relaxed.shape(), _is_enumerated(self))
@@ -260,12 +259,10 @@ class HardenMessenger(Messenger):
         fn = hard_of(msg["fn"], infer)
         other = {**msg, "name": name, "fn": fn, "infer": {"relax": False}}
         hard = _send(self, other)["value"]
-        if isinstance(leaf_of(msg["fn"]), LogitBinaryConcrete):
-            msg["value"] = jnp.where(hard, jnp.inf, -jnp.inf)
-        else:
-            values = infer.get("_values")
-            one_hot = hard if values is None else hard[..., None] == np.array(values)
-            msg["value"] = jnp.log(one_hot.astype(leaf_of(msg["fn"]).logits.dtype))
+        leaf, values = leaf_of(msg["fn"]), infer.get("_values")
+        if leaf._class_dims and values is not None:
+            hard = hard[..., None] == np.array(values)
+        msg["value"] = leaf.vertex(hard)
         msg["stop"] = True
 
 
@@ -297,16 +294,21 @@ def _past(messenger: Messenger) -> Generator[None]:
         _PYRO_STACK.extend(inside)
 
 
-def _has_guide(messenger: Messenger, name: str) -> bool:
-    """Whether the trace that an ELBO replays, if any, has a site that is not set."""
+def _guide_of(messenger: Messenger, name: str) -> Any:
+    """The distribution of a site in the trace that an ELBO replays.
+
+    None if the trace does not have it; Ellipsis if there is no trace, or it is set.
+    """
     around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
     given = (x.data for x in around if isinstance(x, condition | do | substitute))
     if any(isinstance(x, HardenMessenger) for x in around) or any(
         name in (x or ()) for x in given
     ):
-        return True
-    traces = [x.trace for x in around if isinstance(x, replay)]
-    return all(name in x for x in traces)
+        return ...
+    found = [x.trace.get(name) for x in around if isinstance(x, replay)]
+    if None in found:
+        return None
+    return found[-1].get("fn", ...) if found else ...
 
 
 def _is_enumerated(messenger: Messenger) -> bool:

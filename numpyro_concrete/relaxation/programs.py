@@ -15,6 +15,12 @@ from numpyro.distributions import (
 from numpyro.infer.reparam import Reparam
 from numpyro.primitives import sample
 
+from numpyro_concrete.estimators import (
+    AbstractEstimator,
+    Estimator,
+    Relaxed,
+    check_estimator,
+)
 from numpyro_concrete.relaxation.handlers import (
     ConfigMessenger,
     HardenMessenger,
@@ -41,7 +47,8 @@ def relax(
     *,
     sites: Sites | None = None,
     truncate: Truncate | None = None,
-    scoring: str = "concrete",
+    estimator: Estimator | None = None,
+    scoring: str | None = None,
 ) -> Any:
     """Relax the discrete sites of a model or guide, which stays as it is.
 
@@ -77,21 +84,27 @@ def relax(
             which needs parameters that are known outside of jit. A mapping by site, or
             one for all. The mass that is left out is the deterministic site
             ``z_left_out``.
+        estimator: How the sites pass gradients: `Relaxed()`, the default,
+            `StraightThrough()`, `GumbelRao(10)`, `ReinMax()` or `ZGR()`; or a mapping
+            of these by site, where others are relaxed. The same for model and guide.
         scoring: What scores a relaxed site: its "concrete" density, or the "discrete"
-            log-probability read off at the soft point (eq. 21), with the discrete KL in
-            `TraceMeanField_ELBO` (eq. 22). Discrete scoring is no bound, and is nearer
-            to the discrete ELBO at low temperatures: a confident guide pays the
-            discrete KL, not the larger one of two Concretes. Score the model and the
-            guide alike.
+            log-probability read off at the point (eq. 21), with the discrete KL in
+            `TraceMeanField_ELBO` (eq. 22). At soft points discrete scoring is no bound,
+            and is nearer to the discrete ELBO at low temperatures: a confident guide
+            pays the discrete KL, not the larger one of two Concretes. By default that
+            of the estimator: concrete for the first two, and always discrete for the
+            others, whose points are hard. The same for model and guide.
 
     Returns:
         The relaxed program, with the arguments of `fn`.
 
     Raises:
-        TypeError: If no temperature is given; and in the program, where it needs a
-            drawn value (``if z:``, ``z.item()``, ``range(z)``), by site.
-        ValueError: If the temperature is not positive or the scoring unknown, or at a
-            site with an unbounded support that is not truncated, by name.
+        TypeError: If no temperature is given, or what is no estimator; and in the
+            program, where it needs a drawn value (``if z:``, ``z.item()``,
+            ``range(z)``), by site.
+        ValueError: If the temperature is not positive, the scoring unknown or not one
+            of the estimator; at a site with an unbounded support that is not truncated,
+            or which model and guide relax in different ways, by name.
         NotImplementedError: At a site of vectors other than one-hot ones, by name.
 
     Example:
@@ -109,9 +122,10 @@ def relax(
 
     Twin: :func:`pyro_concrete.relax`.
     """
-    settings = Settings(checked(temperature), sites, truncate, scoring)
+    settings = Settings(checked(temperature), sites, truncate, estimator, scoring)
     if fn is None:
-        options = {"sites": sites, "truncate": truncate, "scoring": scoring}
+        options: Any = {"sites": sites, "truncate": truncate}
+        options |= {"estimator": estimator, "scoring": scoring}
         return functools.partial(relax, temperature=temperature, **options)
 
     @functools.wraps(fn)
@@ -132,6 +146,7 @@ def config_relax(
     *,
     temperature: ArrayLike | Callable | None = None,
     truncate: int | float | None = None,
+    estimator: AbstractEstimator | None = None,
 ) -> Any:
     """Mark the latent discrete sites of a program for `relax`.
 
@@ -144,6 +159,7 @@ def config_relax(
         temperature: Relaxation temperature of these sites, > 0; by default that of
             `relax`.
         truncate: Truncation of these sites, as for `relax`.
+        estimator: Estimator of these sites, as for `relax`.
 
     Returns:
         The program with marks, with the arguments of `fn`.
@@ -158,7 +174,7 @@ def config_relax(
 
     Twin: :func:`pyro_concrete.config_relax`.
     """
-    given = {"temperature": temperature, "truncate": truncate}
+    given = {"temperature": temperature, "truncate": truncate, "estimator": estimator}
     marks = {key: value for key, value in given.items() if value is not None}
     return ConfigMessenger(fn, marks if default else False)
 
@@ -208,6 +224,8 @@ class ConcreteReparam(Reparam):
     Args:
         temperature: Relaxation temperature, > 0.
         truncate: Truncation of an unbounded support, as for `relax`.
+        estimator: How the site passes gradients, as for `relax`.
+        scoring: What scores it, as for `relax`.
 
     Raises:
         ValueError: If the temperature is not positive, or at a site with an unbounded
@@ -228,10 +246,17 @@ class ConcreteReparam(Reparam):
     """
 
     def __init__(
-        self, temperature: ArrayLike | Callable, *, truncate: int | float | None = None
+        self,
+        temperature: ArrayLike | Callable,
+        *,
+        truncate: int | float | None = None,
+        estimator: AbstractEstimator = Relaxed(),  # noqa: B008 (frozen)
+        scoring: str | None = None,
     ) -> None:
+        check_estimator(estimator, scoring)
         self.temperature = checked(temperature)
         self.truncate = truncate
+        self.estimator, self.scoring = estimator, scoring
 
     def __call__(
         self, name: str, fn: Distribution, obs: ArrayLike | None
@@ -239,7 +264,8 @@ class ConcreteReparam(Reparam):
         """Replace the distribution and value of one site, unless it is observed."""
         if obs is not None:
             return fn, obs
-        site = Site(name, fn, self.temperature, self.truncate)
+        how = self.temperature, self.truncate, self.estimator, self.scoring
+        site = Site(name, fn, *how)
         if len(site.values) < 2:
             return fn, obs  # a constant
         point = sample(name + SUFFIX, site.relaxed, infer=site.infer)

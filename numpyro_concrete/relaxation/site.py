@@ -10,7 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.nn import sigmoid
 from jax.typing import ArrayLike
 from numpyro.distributions import (
     Distribution,
@@ -27,13 +26,10 @@ from numpyro.distributions.discrete import (
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import (
     AbstractConcrete,
-    ExpConcrete,
-    ExpConcreteMass,
-    LogitBinaryConcrete,
-    LogitBinaryConcreteMass,
     OneHotCategorical,
     check_temperature,
 )
+from numpyro_concrete.estimators import AbstractEstimator, Relaxed, families
 from numpyro_concrete.schedules import Resolved, at_this_step, is_schedule
 from numpyro_concrete.soft_index import (
     SoftIndex,
@@ -44,11 +40,6 @@ from numpyro_concrete.supports import FiniteSupport, support_of
 
 SUFFIX = "_relaxed"
 LEFT_OUT = "_left_out"
-# What scores a site of n values, and one of two.
-FAMILIES = {
-    "concrete": (ExpConcrete, LogitBinaryConcrete),
-    "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
-}
 Sites = Collection[str] | Callable[[dict[str, Any]], bool]
 Temperature = ArrayLike | Callable | Mapping[str, ArrayLike | Callable]
 Truncate = int | float | Mapping[str, int | float]
@@ -63,9 +54,11 @@ class Site:
         fn: Any,
         temperature: Any,
         truncate: int | float | None,
-        scoring: str = "concrete",
+        estimator: AbstractEstimator = Relaxed(),  # noqa: B008 (frozen)
+        scoring: str | None = None,
     ) -> None:
-        self.families = FAMILIES[scoring]
+        self.estimator = estimator
+        self.families = families(estimator, scoring)
         now = at_this_step(temperature)
         check_temperature(now, name)
         leaf = leaf_of(fn)
@@ -93,15 +86,12 @@ class Site:
             self.infer["_values"] = tuple(self.values.tolist())
 
     def value(self, point: Array) -> Array | SoftIndex:
-        """What the program sees of a point in log space."""
-        dtype = jnp.result_type(self.logits)
+        """What the program sees of a point of the relaxed site."""
+        simplex = self.estimator.shown(leaf_of(self.relaxed).to_simplex(point))
+        simplex = simplex.astype(jnp.result_type(self.logits))
         if self.one_hot:
-            return jnp.exp(point).astype(dtype)
-        if self.binary:
-            weights = jnp.stack([sigmoid(-point), sigmoid(point)])
-        else:
-            weights = jnp.moveaxis(jnp.exp(point), -1, 0)
-        return soft_index(self.name, self.values, weights.astype(dtype))
+            return simplex
+        return soft_index(self.name, self.values, jnp.moveaxis(simplex, -1, 0))
 
     def _concrete(self, _: Any, temperature: ArrayLike) -> AbstractConcrete:
         # Gradients in log space do not fit half precision.
@@ -159,21 +149,28 @@ def check_point(
         )
 
 
-def no_guide(name: str) -> str:
-    """Return the message for a guide that knows nothing of a relaxed site.
+def check_guide(name: str, own: Any, guide: Any) -> None:
+    """Raise a ValueError if the guide has no such relaxed site, or one of another kind.
 
     Args:
         name: Name of the site.
-
-    Example:
-        >>> print(no_guide("z"))
-        site 'z' is relaxed in the model, and the guide has no site 'z_relaxed'. ...
+        own: Distribution of the relaxed site in the model.
+        guide: That in the guide, None if there is none, Ellipsis if it is not known.
     """
-    return (
-        f"site {name!r} is relaxed in the model, and the guide has no site "
-        f"{name + SUFFIX!r}. Relax the guide as well, relax(guide, temperature), or "
-        "use AutoConcrete(relaxed_model)"
-    )
+    relaxed = name + SUFFIX
+    if guide is None:
+        raise ValueError(
+            f"site {name!r} is relaxed in the model, and the guide has no site "
+            f"{relaxed!r}. Relax the guide as well, relax(guide, temperature), or "
+            "use AutoConcrete(relaxed_model)"
+        )
+    own, other = leaf_of(own), leaf_of(guide)
+    if isinstance(other, AbstractConcrete) and type(other) is not type(own):
+        raise ValueError(
+            f"site {relaxed!r} is {type(own).__name__} in the model and "
+            f"{type(other).__name__} in the guide. Relax both alike: with the same "
+            "estimator and scoring"
+        )
 
 
 def checked(temperature: Temperature | None) -> Temperature:
@@ -223,7 +220,7 @@ def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
     values = infer.get("_values")
 
     def discrete(leaf: AbstractConcrete, _: None) -> Distribution:
-        if values is None or isinstance(leaf, LogitBinaryConcrete):
+        if values is None or not leaf._class_dims:
             return leaf.discrete
         if values == tuple(range(len(values))):
             return CategoricalLogits(leaf.logits)

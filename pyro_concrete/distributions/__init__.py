@@ -17,16 +17,20 @@ from pyro_concrete.distributions import kl as _kl  # noqa: F401 (registers the r
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import Concrete, ExpConcrete
+from pyro_concrete.distributions.hard import AbstractHard, HardBit, HardOneHot
 from pyro_concrete.distributions.mass import ExpConcreteMass, LogitBinaryConcreteMass
 from pyro_concrete.distributions.parameters import check_temperature
 from pyro_concrete.distributions.support import LogRatioTransform, log_simplex
 
 __all__ = [
     "AbstractConcrete",
+    "AbstractHard",
     "BinaryConcrete",
     "Concrete",
     "ExpConcrete",
     "ExpConcreteMass",
+    "HardBit",
+    "HardOneHot",
     "LogRatioTransform",
     "LogitBinaryConcrete",
     "LogitBinaryConcreteMass",

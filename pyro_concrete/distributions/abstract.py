@@ -33,6 +33,8 @@ class AbstractConcrete(TorchDistribution):
     # What a subclass says of itself.
     _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
     _noise: ClassVar[Callable[[Tensor], Tensor]]  # uniforms to noise
+    _noise_dims: Size = ()  # leading dims of the noise: more than one draw of it
+    _scores_noise: ClassVar[bool] = True  # whether own samples are scored by noise
 
     def __init__(
         self,
@@ -98,16 +100,35 @@ class AbstractConcrete(TorchDistribution):
         family = OneHotCategorical if self._class_dims else Bernoulli
         return family(logits=self.logits, validate_args=self._validate_args)
 
+    def like(self, temperature: Tensor | float, logits: Tensor) -> "AbstractConcrete":
+        """Return a distribution of this kind with other parameters."""
+        return type(self)(temperature, logits=logits)
+
+    def to_simplex(self, point: Tensor) -> Tensor:
+        """Return a point as weights of the classes, on the last dim; a bit has two."""
+        raise NotImplementedError
+
+    def vertex(self, hard: Tensor) -> Tensor:
+        """Return the point of a value of the discrete variable."""
+        raise NotImplementedError
+
+    @property
+    def centre(self) -> Tensor:
+        """The point at the probabilities of the discrete variable."""
+        raise NotImplementedError
+
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         wide = torch.promote_types(self.logits.dtype, torch.float32)
+        shape = (*self._noise_dims, *shape)
         uniform = torch.rand(shape, dtype=wide, device=self.logits.device)
         noise = type(self)._noise(uniform)
         value = self._from_noise(noise)
         # Only a value that carries gradients moves with its parameters. A compiler
         # cannot see whether a value was changed in place; there it is scored in full.
         attached = value.requires_grad and not torch.compiler.is_compiling()
-        self._own = (value, value._version, noise) if attached else None
+        own = attached and self._scores_noise
+        self._own = (value, value._version, noise) if own else None
         return value
 
     def log_prob(self, value: Tensor) -> Tensor:

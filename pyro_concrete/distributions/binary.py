@@ -6,6 +6,7 @@ Twin: ``numpyro_concrete.distributions.binary``.
 import math
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
@@ -80,6 +81,17 @@ class LogitBinaryConcrete(AbstractConcrete):
 
     def icdf(self, value: Tensor) -> Tensor:
         return (self.logits + value.logit()) / self.temperature
+
+    def to_simplex(self, point: Tensor) -> Tensor:
+        # Each from its own tail, and next to each other in memory by the class.
+        return torch.stack([(-point).sigmoid(), point.sigmoid()]).movedim(0, -1)
+
+    def vertex(self, hard: Tensor) -> Tensor:
+        return (2 * hard.to(self.logits.dtype) - 1) * torch.inf
+
+    @property
+    def centre(self) -> Tensor:
+        return self.logits
 
     def _from_noise(self, noise: Tensor) -> Tensor:
         return ops.logit_binary_concrete(noise, self.temperature, self.logits)

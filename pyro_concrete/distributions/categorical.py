@@ -72,6 +72,16 @@ class ExpConcrete(AbstractConcrete):
         entropy: Any = ops.exp_concrete_entropy(self.temperature, self.event_shape[0])
         return entropy.expand(self.batch_shape)
 
+    def to_simplex(self, point: Tensor) -> Tensor:
+        return point.exp()
+
+    def vertex(self, hard: Tensor) -> Tensor:
+        return hard.to(self.logits.dtype).log()
+
+    @property
+    def centre(self) -> Tensor:
+        return self.logits.log_softmax(-1)
+
     def _from_noise(self, noise: Tensor) -> Tensor:
         return ops.exp_concrete(noise, self.temperature, self.logits)
 

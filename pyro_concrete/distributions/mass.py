@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, kl_divergence, register_kl
 
 from pyro_concrete import ops
+from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import ExpConcrete
 
@@ -47,7 +48,13 @@ class ExpConcreteMass(ExpConcrete):
     Twin: :class:`numpyro_concrete.distributions.ExpConcreteMass`.
     """
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    _scores_noise = False
+
+    def entropy(self) -> Tensor:
+        """Return the entropy of the discrete variable, in nats."""
+        return self.discrete.entropy()
+
+    def _log_density(self, value: Tensor) -> Tensor:
         return ops.exp_concrete_log_mass(value, self.logits)
 
 
@@ -82,15 +89,23 @@ class LogitBinaryConcreteMass(LogitBinaryConcrete):
     Twin: :class:`numpyro_concrete.distributions.LogitBinaryConcreteMass`.
     """
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    _scores_noise = False
+
+    def entropy(self) -> Tensor:
+        """Return the entropy of the discrete variable, in nats."""
+        return self.discrete.entropy()
+
+    def _log_density(self, value: Tensor) -> Tensor:
         return ops.logit_binary_concrete_log_mass(value, self.logits)
 
 
 @register_kl(ExpConcreteMass, ExpConcreteMass)
-def _kl_categorical(p: ExpConcreteMass, q: ExpConcreteMass) -> Tensor:
+def kl_categorical(p: AbstractConcrete, q: AbstractConcrete) -> Tensor:
+    """Return the KL divergence of the discrete variables of n values."""
     return kl_divergence(*(Categorical(logits=d.logits) for d in (p, q)))
 
 
 @register_kl(LogitBinaryConcreteMass, LogitBinaryConcreteMass)
-def _kl_bernoulli(p: LogitBinaryConcreteMass, q: LogitBinaryConcreteMass) -> Tensor:
+def kl_bernoulli(p: AbstractConcrete, q: AbstractConcrete) -> Tensor:
+    """Return the KL divergence of the discrete variables of two values."""
     return kl_divergence(*(Bernoulli(logits=d.logits) for d in (p, q)))

@@ -43,6 +43,18 @@ class _RoundedSimplex(constraints.Constraint):
         return (gap < max(1e-6, rounding)) & (value >= 0).all(-1)
 
 
+class _Vertices(constraints.Constraint):
+    """Vertices of the simplex, or bits, that carry a gradient: no discrete site."""
+
+    def __init__(self, event_dim: int) -> None:
+        self.event_dim = event_dim
+
+    def check(self, value: Tensor) -> Tensor:
+        """Tell for each vector (or element) whether it is a vertex."""
+        hard = (value == 0) | (value == 1)
+        return hard.all(-1) & (value.sum(-1) == 1) if self.event_dim else hard
+
+
 class _Finite(constraints.Constraint):
     """Finite numbers or vectors: a class of probability zero has a large logit < 0."""
 
@@ -56,6 +68,7 @@ class _Finite(constraints.Constraint):
 
 
 finite, finite_vector = _Finite(0), _Finite(1)
+bits, vertices = _Vertices(0), _Vertices(1)
 log_simplex = _LogSimplex()
 rounded_simplex = _RoundedSimplex()
 

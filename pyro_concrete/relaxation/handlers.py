@@ -17,12 +17,9 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.runtime import _PYRO_STACK, default_process_message
 from torch import Tensor
 
-from pyro_concrete.distributions import (
-    AbstractConcrete,
-    LogitBinaryConcrete,
-)
+from pyro_concrete.distributions import AbstractConcrete
+from pyro_concrete.estimators import Estimator, Relaxed, check_estimator
 from pyro_concrete.relaxation.site import (
-    FAMILIES,
     LEFT_OUT,
     SUFFIX,
     Deterministic,
@@ -30,6 +27,7 @@ from pyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
+    check_guide,
     check_names,
     check_point,
     check_sites,
@@ -38,7 +36,6 @@ from pyro_concrete.relaxation.site import (
     is_discrete,
     known,
     leaf_of,
-    no_guide,
     of_site,
     selected,
 )
@@ -69,16 +66,17 @@ class RelaxMessenger(Messenger):
         temperature: Temperature | None,
         sites: Sites | None = None,
         truncate: Truncate | None = None,
-        scoring: str = "concrete",
+        estimator: Estimator | None = None,
+        scoring: str | None = None,
     ) -> None:
         super().__init__()
         check_sites(sites)
+        self.estimator = Relaxed() if estimator is None else estimator
+        check_estimator(self.estimator, scoring)
         self.temperature = checked(temperature)
         self.sites = sites
         self._seen: set[str] = set()
         self.truncate = truncate
-        if scoring not in FAMILIES:
-            raise ValueError(f"scoring is one of {[*FAMILIES]}, not {scoring!r}")
         self.scoring = scoring
 
     def __enter__(self) -> Any:
@@ -98,18 +96,11 @@ class RelaxMessenger(Messenger):
         msg["fn"] = known(msg["fn"])
         if not selected(msg, self.sites):
             return
-        marks = msg["infer"].get("relax")
-        marks = marks if isinstance(marks, dict) else {}
         name = msg["name"]
-        temperature = marks.get("temperature", of_site(self.temperature, name))
-        if temperature is None:
-            raise ValueError(f"relax has no temperature for site {name!r}")
-        truncate = marks.get("truncate", of_site(self.truncate, name))
-        site = Site(name, msg["fn"], temperature, truncate, self.scoring)
+        site = self._site(msg)
         if len(site.values) < 2:
             return  # a constant
-        if not _has_guide(self, name + SUFFIX):
-            raise ValueError(no_guide(name))
+        check_guide(name, site.relaxed, _guide_of(self, name + SUFFIX))
         point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
         check_point(name, point.shape, site.relaxed.shape(), _is_enumerated(self))
         if site.left_out is not None:
@@ -117,6 +108,18 @@ class RelaxMessenger(Messenger):
             _send(self, msg, name + LEFT_OUT, fn, _AUXILIARY, site.left_out)
         self._show(msg, *site.value(point))
         msg["infer"]["_relaxed"] = True
+
+    def _site(self, msg: dict[str, Any]) -> Site:
+        """How the site of a message is relaxed: by its own marks before the rest."""
+        name, marks = msg["name"], msg["infer"].get("relax")
+        marks = marks if isinstance(marks, dict) else {}
+        temperature = marks.get("temperature", of_site(self.temperature, name))
+        if temperature is None:
+            raise ValueError(f"relax has no temperature for site {name!r}")
+        truncate = marks.get("truncate", of_site(self.truncate, name))
+        estimator = marks.get("estimator", of_site(self.estimator, name)) or Relaxed()
+        check_estimator(estimator, self.scoring, name)
+        return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
 
     def _lower(self, msg: dict[str, Any]) -> None:
         """Let a deterministic site record a mean; refuse a soft value as data."""
@@ -161,12 +164,10 @@ class HardenMessenger(Messenger):
         infer = msg["infer"]
         fn = hard_of(msg["fn"], infer)
         hard = _send(self, msg, name, fn, {"relax": False})
-        if isinstance(leaf_of(msg["fn"]), LogitBinaryConcrete):
-            msg["value"] = (2 * hard - 1) * torch.inf
-        else:
-            values = infer.get("_values")
-            one_hot = hard if values is None else hard[..., None] == values
-            msg["value"] = one_hot.to(leaf_of(msg["fn"]).logits.dtype).log()
+        leaf, values = leaf_of(msg["fn"]), infer.get("_values")
+        if leaf._class_dims and values is not None:
+            hard = hard[..., None] == values
+        msg["value"] = leaf.vertex(hard)
         msg["stop"] = True
 
 
@@ -205,17 +206,23 @@ def _send(
     return other["value"]
 
 
-def _has_guide(messenger: Messenger, name: str) -> bool:
-    """Whether the trace that an ELBO replays, if any, has a site that is not set."""
+def _guide_of(messenger: Messenger, name: str) -> Any:
+    """The distribution of a site in the trace that an ELBO replays.
+
+    None if the trace does not have it; Ellipsis if there is no trace, or it is set.
+    """
     around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
     given = (x.data for x in around if isinstance(x, ConditionMessenger))
     if any(isinstance(x, HardenMessenger) for x in around) or any(
         name in x for x in given
     ):
-        return True
+        return ...
     # A trace without nodes is the start of a search through discrete traces.
     traces = (x.trace for x in around if isinstance(x, ReplayMessenger))
-    return all(not x or not x.nodes or name in x for x in traces)
+    found: list[Any] = [x.nodes.get(name) for x in traces if x and x.nodes]
+    if None in found:
+        return None
+    return found[-1].get("fn", ...) if found else ...
 
 
 def _is_enumerated(messenger: Messenger) -> bool:

@@ -10,6 +10,12 @@ import pyro
 from pyro.infer.reparam.reparam import Reparam
 from torch import Tensor
 
+from pyro_concrete.estimators import (
+    AbstractEstimator,
+    Estimator,
+    Relaxed,
+    check_estimator,
+)
 from pyro_concrete.relaxation.handlers import (
     ConfigMessenger,
     HardenMessenger,
@@ -33,7 +39,8 @@ def relax(
     *,
     sites: Sites | None = None,
     truncate: Truncate | None = None,
-    scoring: str = "concrete",
+    estimator: Estimator | None = None,
+    scoring: str | None = None,
 ) -> Any:
     """Relax the discrete sites of a model or guide, which stays as it is.
 
@@ -67,21 +74,27 @@ def relax(
             value to keep, or, as a float in (0, 1), the largest mass to leave out,
             which is worked out at every call. A mapping by site, or one for all. The
             mass that is left out is the deterministic site ``z_left_out``.
+        estimator: How the sites pass gradients: `Relaxed()`, the default,
+            `StraightThrough()`, `GumbelRao(10)`, `ReinMax()` or `ZGR()`; or a mapping
+            of these by site, where others are relaxed. The same for model and guide.
         scoring: What scores a relaxed site: its "concrete" density, or the "discrete"
-            log-probability read off at the soft point (eq. 21), with the discrete KL in
-            `TraceMeanField_ELBO` (eq. 22). Discrete scoring is no bound, and is nearer
-            to the discrete ELBO at low temperatures: a confident guide pays the
-            discrete KL, not the larger one of two Concretes. Score the model and the
-            guide alike.
+            log-probability read off at the point (eq. 21), with the discrete KL in
+            `TraceMeanField_ELBO` (eq. 22). At soft points discrete scoring is no bound,
+            and is nearer to the discrete ELBO at low temperatures: a confident guide
+            pays the discrete KL, not the larger one of two Concretes. By default that
+            of the estimator: concrete for the first two, and always discrete for the
+            others, whose points are hard. The same for model and guide.
 
     Returns:
         The relaxed program, with the arguments of `fn`.
 
     Raises:
-        TypeError: If no temperature is given; and in the program, where it needs a
-            drawn value (``if z:``, ``z.item()``, ``range(z)``), by site.
-        ValueError: If the temperature is not positive or the scoring unknown, or at a
-            site with an unbounded support that is not truncated, by name.
+        TypeError: If no temperature is given, or what is no estimator; and in the
+            program, where it needs a drawn value (``if z:``, ``z.item()``,
+            ``range(z)``), by site.
+        ValueError: If the temperature is not positive, the scoring unknown or not one
+            of the estimator; at a site with an unbounded support that is not truncated,
+            or which model and guide relax in different ways, by name.
         NotImplementedError: At a site of vectors other than one-hot ones, by name.
 
     Example:
@@ -99,7 +112,7 @@ def relax(
 
     Twin: :func:`numpyro_concrete.relax`.
     """
-    messenger = RelaxMessenger(temperature, sites, truncate, scoring)
+    messenger = RelaxMessenger(temperature, sites, truncate, estimator, scoring)
     return messenger if fn is None else messenger(fn)
 
 
@@ -109,6 +122,7 @@ def config_relax(
     *,
     temperature: Tensor | float | Callable | None = None,
     truncate: int | float | None = None,
+    estimator: AbstractEstimator | None = None,
 ) -> Any:
     """Mark the latent discrete sites of a program for `relax`.
 
@@ -121,6 +135,7 @@ def config_relax(
         temperature: Relaxation temperature of these sites, > 0; by default that of
             `relax`.
         truncate: Truncation of these sites, as for `relax`.
+        estimator: Estimator of these sites, as for `relax`.
 
     Returns:
         The program with marks, with the arguments of `fn`.
@@ -135,7 +150,7 @@ def config_relax(
 
     Twin: :func:`numpyro_concrete.config_relax`.
     """
-    given = {"temperature": temperature, "truncate": truncate}
+    given = {"temperature": temperature, "truncate": truncate, "estimator": estimator}
     marks = {key: value for key, value in given.items() if value is not None}
     messenger = ConfigMessenger(marks if default else False)
     return messenger if fn is None else messenger(fn)
@@ -183,6 +198,8 @@ class ConcreteReparam(Reparam):
     Args:
         temperature: Relaxation temperature, > 0.
         truncate: Truncation of an unbounded support, as for `relax`.
+        estimator: How the site passes gradients, as for `relax`.
+        scoring: What scores it, as for `relax`.
 
     Raises:
         ValueError: If the temperature is not positive, or at a site with an unbounded
@@ -205,16 +222,21 @@ class ConcreteReparam(Reparam):
         temperature: Tensor | float | Callable,
         *,
         truncate: int | float | None = None,
+        estimator: AbstractEstimator = Relaxed(),  # noqa: B008 (frozen)
+        scoring: str | None = None,
     ) -> None:
+        check_estimator(estimator, scoring)
         self.temperature = checked(temperature)
         self.truncate = truncate
+        self.estimator, self.scoring = estimator, scoring
 
     def apply(self, msg: dict[str, Any]) -> dict[str, Any]:
         """Replace the message of one site, unless it is observed."""
         if msg["is_observed"]:
             return msg
         fn = known(msg["fn"])
-        site = Site(msg["name"], fn, self.temperature, self.truncate)
+        how = self.temperature, self.truncate, self.estimator, self.scoring
+        site = Site(msg["name"], fn, *how)
         if len(site.values) < 2:
             return msg  # a constant
         point = pyro.sample(site.name + SUFFIX, site.relaxed, infer=site.infer)

@@ -20,14 +20,8 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Independent, OneHotCategorical
 
 from pyro_concrete import ops
-from pyro_concrete.distributions import (
-    AbstractConcrete,
-    ExpConcrete,
-    ExpConcreteMass,
-    LogitBinaryConcrete,
-    LogitBinaryConcreteMass,
-    check_temperature,
-)
+from pyro_concrete.distributions import AbstractConcrete, check_temperature
+from pyro_concrete.estimators import AbstractEstimator, Relaxed, families
 from pyro_concrete.schedules import at_this_step
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
 from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
@@ -35,11 +29,6 @@ from pyro_concrete.supports import FiniteSupport, support_of
 
 SUFFIX = "_relaxed"
 LEFT_OUT = "_left_out"
-# What scores a site of n values, and one of two.
-FAMILIES = {
-    "concrete": (ExpConcrete, LogitBinaryConcrete),
-    "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
-}
 Sites = Collection[str] | Callable[[dict[str, Any]], bool]
 Temperature = Tensor | float | Callable | Mapping[str, Tensor | float | Callable]
 Truncate = int | float | Mapping[str, int | float]
@@ -90,11 +79,13 @@ class Site:
         fn: Any,
         temperature: Any,
         truncate: int | float | None,
-        scoring: str = "concrete",
+        estimator: AbstractEstimator = Relaxed(),  # noqa: B008 (frozen)
+        scoring: str | None = None,
     ) -> None:
         now = at_this_step(temperature)
         check_temperature(_as_number(now), name)
-        self.families = FAMILIES[scoring]
+        self.estimator = estimator
+        self.families = families(estimator, scoring)
         leaf = leaf_of(fn)
         self.name = name
         self.binary = isinstance(leaf, Bernoulli)
@@ -120,16 +111,13 @@ class Site:
             self.infer["_values"] = self.values
 
     def value(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """What handlers and the program see of a point in log space."""
-        dtype = self.logits.dtype
-        if self.binary:
-            mean = point.sigmoid().to(dtype)
-            weights = torch.stack([(-point).sigmoid().to(dtype), mean])
-        else:
-            simplex = point.exp().to(dtype)
-            if self.one_hot:
-                return simplex, simplex
-            weights, mean = simplex.movedim(-1, 0), simplex @ self.values.to(simplex)
+        """What handlers and the program see of a point of the relaxed site."""
+        simplex = self.estimator.shown(leaf_of(self.relaxed).to_simplex(point))
+        simplex = simplex.to(self.logits.dtype)
+        if self.one_hot:
+            return simplex, simplex
+        weights = simplex.movedim(-1, 0)
+        mean = weights[1] if self.binary else simplex @ self.values.to(simplex)
         return mean, soft_index(self.name, self.values, weights)
 
     def _concrete(self, _: Any, temperature: Tensor | float) -> AbstractConcrete:
@@ -178,21 +166,28 @@ def check_point(
         )
 
 
-def no_guide(name: str) -> str:
-    """Return the message for a guide that knows nothing of a relaxed site.
+def check_guide(name: str, own: Any, guide: Any) -> None:
+    """Raise a ValueError if the guide has no such relaxed site, or one of another kind.
 
     Args:
         name: Name of the site.
-
-    Example:
-        >>> print(no_guide("z"))
-        site 'z' is relaxed in the model, and the guide has no site 'z_relaxed'. ...
+        own: Distribution of the relaxed site in the model.
+        guide: That in the guide, None if there is none, Ellipsis if it is not known.
     """
-    return (
-        f"site {name!r} is relaxed in the model, and the guide has no site "
-        f"{name + SUFFIX!r}. Relax the guide as well, relax(guide, temperature), or "
-        "use AutoConcrete(relaxed_model)"
-    )
+    relaxed = name + SUFFIX
+    if guide is None:
+        raise ValueError(
+            f"site {name!r} is relaxed in the model, and the guide has no site "
+            f"{relaxed!r}. Relax the guide as well, relax(guide, temperature), or "
+            "use AutoConcrete(relaxed_model)"
+        )
+    own, other = leaf_of(own), leaf_of(guide)
+    if isinstance(other, AbstractConcrete) and type(other) is not type(own):
+        raise ValueError(
+            f"site {relaxed!r} is {type(own).__name__} in the model and "
+            f"{type(other).__name__} in the guide. Relax both alike: with the same "
+            "estimator and scoring"
+        )
 
 
 def checked(temperature: Temperature | None) -> Temperature:
@@ -261,7 +256,7 @@ def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
     values = infer.get("_values")
 
     def discrete(leaf: AbstractConcrete, _: None) -> TorchDistributionMixin:
-        if values is None or isinstance(leaf, LogitBinaryConcrete):
+        if values is None or not leaf._class_dims:
             return leaf.discrete
         classes = torch.arange(len(values), device=values.device)
         if values.dtype == classes.dtype and bool((values == classes).all()):
