@@ -320,6 +320,27 @@ class NumPyroBackend:
         found = self.jax.jit(self.jax.vmap(grad))(keys)
         return {k: np.asarray(v) for k, v in found.items()}
 
+    def objective(self, name, particles, plates):
+        """An ELBO of ours or of the host, of many particles at once."""
+        ours = getattr(self.package, name, None)
+        return (ours or getattr(self.numpyro.infer, f"{name}_ELBO"))(particles)
+
+    def elbo_gradients(self, objective, model, guide, params, batches, seed=0):
+        """Gradients of the ELBO, each the mean of as many draws as it has particles.
+
+        One array by name for the parameters that the programs read, batches first.
+        """
+        values = {name: self.array(value) for name, value in params.items()}
+
+        def gradient(key):
+            loss = lambda params: objective.loss(key, params, model, guide)  # noqa: E731
+            return self.jax.grad(loss)(values)
+
+        gradient = self.jax.jit(gradient)
+        keys = self.jax.random.split(self.jax.random.key(seed), batches)
+        found = [self.jax.device_get(gradient(key)) for key in keys]
+        return {k: -np.array([x[k] for x in found]) for k in params}
+
     def infer_discrete(self, model, guide, *args, params):
         """The most probable values of enumerated sites; relaxed ones are drawn."""
         hard = self.numpyro.handlers.substitute(self.package.harden(guide), params)

@@ -318,6 +318,28 @@ class PyroBackend:
             found.append(self._gradients())
         return {k: np.array([x[k] for x in found]) for k in found[0]}
 
+    def objective(self, name, particles, plates):
+        """An ELBO of ours or of the host, of many particles at once."""
+        ours = getattr(self.package, name, None)
+        family = ours or getattr(self.pyro.infer, f"{name}_ELBO")
+        nesting = {"max_plate_nesting": plates, "vectorize_particles": True}
+        return family(num_particles=particles, **nesting)
+
+    def elbo_gradients(self, objective, model, guide, params, batches, seed=0):
+        """Gradients of the ELBO, each the mean of as many draws as it has particles.
+
+        One array by name for the parameters that the programs read, batches first.
+        """
+        self.pyro.clear_param_store()
+        self.torch.manual_seed(seed)
+        for name, value in params.items():
+            self.pyro.param(name, self.array(value))
+        found = []
+        for _ in range(batches):
+            objective.loss_and_grads(model, guide)
+            found.append(self._gradients())
+        return {k: -np.array([x[k] for x in found]) for k in params}
+
     def _gradients(self):
         """Gradients of the parameters, which then are zero again."""
         store = self.pyro.get_param_store()._params
