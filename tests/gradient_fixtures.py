@@ -70,10 +70,37 @@ _ONE_BIT = Program(
 )
 
 
+# --- one bit, of which nothing but the mean counts
+
+BARE_BIT = _params(a=0.3)
+
+
+def bare_bit(backend):
+    """The ELBO of a guide that is the prior: the mean of a bit."""
+    read = _reader(backend, BARE_BIT)
+
+    def guide():
+        return backend.site("z", backend.dist.Bernoulli(logits=read("a")))
+
+    def model():
+        backend.factor("mean", 1.0 * guide())
+
+    return model, guide
+
+
+_BARE_BIT = Program(
+    (Site("z", 2, lambda p, w: bit(p["a"]), lambda p, w: bit(p["a"])),),
+    lambda p, w: w["z"][..., 1],
+)
+
+
 # --- one class of three, with a width of its own
 
 ONE_CLASS = _params(
-    a=[0.5, -0.3, 0.1], b=[-0.2, 0.4, 0.0], locs=[-1.0, 0.5, 1.6], widths=[0.2, -0.3, 0.5]
+    a=[0.5, -0.3, 0.1],
+    b=[-0.2, 0.4, 0.0],
+    locs=[-1.0, 0.5, 1.6],
+    widths=[0.2, -0.3, 0.5],
 )
 
 
@@ -145,9 +172,7 @@ _TWO_SITES = Program(
             parents=("y",),
         ),
     ),
-    lambda p, w: bernoulli(
-        1, _mean(p["effect"], w["y"]) + p["slope"] * w["z"][..., 1]
-    ),
+    lambda p, w: bernoulli(1, _mean(p["effect"], w["y"]) + p["slope"] * w["z"][..., 1]),
 )
 
 
@@ -306,6 +331,8 @@ _MIXED = Program(
 )
 
 
+# For the bias against the temperature; every estimator is right about its scores.
+MEAN_OF_A_BIT = Fixture("bare_bit", BARE_BIT, _BARE_BIT, bare_bit, bits=True)
 FIXTURES = {
     f.name: f
     for f in (

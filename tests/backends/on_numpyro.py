@@ -140,6 +140,9 @@ class NumPyroBackend:
     def deterministic(self, name, value):
         return self.numpyro.deterministic(name, value)
 
+    def factor(self, name, value):
+        return self.numpyro.factor(name, value)
+
     def condition(self, fn, data):
         return self.numpyro.handlers.condition(fn, data)
 
@@ -325,10 +328,11 @@ class NumPyroBackend:
         ours = getattr(self.package, name, None)
         return (ours or getattr(self.numpyro.infer, f"{name}_ELBO"))(particles)
 
-    def elbo_gradients(self, objective, model, guide, params, batches, seed=0):
-        """Gradients of the ELBO, each the mean of as many draws as it has particles.
+    def gradient_sampler(self, objective, model, guide, params):
+        """A function from a number of batches and a seed to gradients of the ELBO.
 
-        One array by name for the parameters that the programs read, batches first.
+        Each gradient is the mean of as many draws as the objective has particles. They
+        are arrays by name of the parameter, batches first.
         """
         values = {name: self.array(value) for name, value in params.items()}
 
@@ -337,9 +341,13 @@ class NumPyroBackend:
             return self.jax.grad(loss)(values)
 
         gradient = self.jax.jit(gradient)
-        keys = self.jax.random.split(self.jax.random.key(seed), batches)
-        found = [self.jax.device_get(gradient(key)) for key in keys]
-        return {k: -np.array([x[k] for x in found]) for k in params}
+
+        def sample(batches, seed):
+            keys = self.jax.random.split(self.jax.random.key(seed), batches)
+            found = [self.jax.device_get(gradient(key)) for key in keys]
+            return {k: -np.array([x[k] for x in found]) for k in params}
+
+        return sample
 
     def infer_discrete(self, model, guide, *args, params):
         """The most probable values of enumerated sites; relaxed ones are drawn."""

@@ -147,6 +147,9 @@ class PyroBackend:
     def deterministic(self, name, value):
         return self.pyro.deterministic(name, value)
 
+    def factor(self, name, value):
+        return self.pyro.factor(name, value)
+
     def condition(self, fn, data):
         return self.pyro.poutine.condition(fn, data)
 
@@ -325,20 +328,25 @@ class PyroBackend:
         nesting = {"max_plate_nesting": plates, "vectorize_particles": True}
         return family(num_particles=particles, **nesting)
 
-    def elbo_gradients(self, objective, model, guide, params, batches, seed=0):
-        """Gradients of the ELBO, each the mean of as many draws as it has particles.
+    def gradient_sampler(self, objective, model, guide, params):
+        """A function from a number of batches and a seed to gradients of the ELBO.
 
-        One array by name for the parameters that the programs read, batches first.
+        Each gradient is the mean of as many draws as the objective has particles. They
+        are arrays by name of the parameter, batches first.
         """
-        self.pyro.clear_param_store()
-        self.torch.manual_seed(seed)
-        for name, value in params.items():
-            self.pyro.param(name, self.array(value))
-        found = []
-        for _ in range(batches):
-            objective.loss_and_grads(model, guide)
-            found.append(self._gradients())
-        return {k: -np.array([x[k] for x in found]) for k in params}
+
+        def sample(batches, seed):
+            self.pyro.clear_param_store()
+            self.torch.manual_seed(seed)
+            for name, value in params.items():
+                self.pyro.param(name, self.array(value))
+            found = []
+            for _ in range(batches):
+                objective.loss_and_grads(model, guide)
+                found.append(self._gradients())
+            return {k: -np.array([x[k] for x in found]) for k in params}
+
+        return sample
 
     def _gradients(self):
         """Gradients of the parameters, which then are zero again."""

@@ -185,7 +185,9 @@ def _outcomes(program: Program) -> Iterator[tuple[int, ...]]:
 def _vertices(program: Program, outcome: tuple[int, ...]) -> Arrays:
     """The weights of an outcome, the same for the whole batch."""
     return {
-        site.name: np.broadcast_to(np.eye(site.classes)[k], (*program.batch, site.classes))
+        site.name: np.broadcast_to(
+            np.eye(site.classes)[k], (*program.batch, site.classes)
+        )
         for site, k in zip(program.sites, outcome, strict=True)
     }
 
