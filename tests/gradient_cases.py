@@ -194,6 +194,6 @@ def measured(backend, fixture, estimator, precision=None, batches=100, particles
         target = expected(fixture, estimator)
         look = Measured(flat(sampler(50, seed=0), 1), particles).along(target)
         ratio = float(look.error[0] / np.linalg.norm(target) / precision)
-        # The first look knows the spread to a tenth; four of these are on the safe side.
+        # The first look knows the spread to a tenth, and four of these are safe.
         batches = max(batches, math.ceil(50 * (1.4 * ratio) ** 2))
     return Measured(flat(sampler(batches, seed=1), 1), particles)
