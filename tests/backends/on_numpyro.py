@@ -326,7 +326,8 @@ class NumPyroBackend:
     def objective(self, name, particles, plates):
         """An ELBO of ours or of the host, of many particles at once."""
         ours = getattr(self.package, name, None)
-        return (ours or getattr(self.numpyro.infer, f"{name}_ELBO"))(particles)
+        family = ours or getattr(self.numpyro.infer, f"{name}_ELBO")
+        return family(num_particles=particles)
 
     def gradient_sampler(self, objective, model, guide, params):
         """A function from a number of batches and a seed to gradients of the ELBO.
