@@ -14,6 +14,8 @@ QUESTIONS = (
     "how_close_to_enumeration",
     "memory_of_iwae",
     "class_probabilities",
+    "estimators_against_exact",
+    "bias_of_temperature",
 )
 
 
@@ -40,7 +42,7 @@ def main() -> None:
     if args.list:
         for name in QUESTIONS:
             summary = import_module(f"benchmarks.{name}").__doc__.splitlines()[0]
-            print(f"{name:24} {summary}")
+            print(f"{name:25} {summary}")
         return
     backends = (args.backend,) if args.backend else BACKENDS
     for backend in backends:

@@ -140,6 +140,9 @@ class NumPyroBackend:
     def deterministic(self, name, value):
         return self.numpyro.deterministic(name, value)
 
+    def factor(self, name, value):
+        return self.numpyro.factor(name, value)
+
     def condition(self, fn, data):
         return self.numpyro.handlers.condition(fn, data)
 
@@ -319,6 +322,33 @@ class NumPyroBackend:
         keys = self.jax.random.split(self.jax.random.key(4), draws)
         found = self.jax.jit(self.jax.vmap(grad))(keys)
         return {k: np.asarray(v) for k, v in found.items()}
+
+    def objective(self, name, particles, plates):
+        """An ELBO of ours or of the host, of many particles at once."""
+        ours = getattr(self.package, name, None)
+        family = ours or getattr(self.numpyro.infer, f"{name}_ELBO")
+        return family(num_particles=particles)
+
+    def gradient_sampler(self, objective, model, guide, params):
+        """A function from a number of batches and a seed to gradients of the ELBO.
+
+        Each gradient is the mean of as many draws as the objective has particles. They
+        are arrays by name of the parameter, batches first.
+        """
+        values = {name: self.array(value) for name, value in params.items()}
+
+        def gradient(key):
+            loss = lambda params: objective.loss(key, params, model, guide)  # noqa: E731
+            return self.jax.grad(loss)(values)
+
+        gradient = self.jax.jit(gradient)
+
+        def sample(batches, seed):
+            keys = self.jax.random.split(self.jax.random.key(seed), batches)
+            found = [self.jax.device_get(gradient(key)) for key in keys]
+            return {k: -np.array([x[k] for x in found]) for k in params}
+
+        return sample
 
     def infer_discrete(self, model, guide, *args, params):
         """The most probable values of enumerated sites; relaxed ones are drawn."""

@@ -147,6 +147,9 @@ class PyroBackend:
     def deterministic(self, name, value):
         return self.pyro.deterministic(name, value)
 
+    def factor(self, name, value):
+        return self.pyro.factor(name, value)
+
     def condition(self, fn, data):
         return self.pyro.poutine.condition(fn, data)
 
@@ -317,6 +320,33 @@ class PyroBackend:
             elbo.loss_and_grads(model, guide, *args)
             found.append(self._gradients())
         return {k: np.array([x[k] for x in found]) for k in found[0]}
+
+    def objective(self, name, particles, plates):
+        """An ELBO of ours or of the host, of many particles at once."""
+        ours = getattr(self.package, name, None)
+        family = ours or getattr(self.pyro.infer, f"{name}_ELBO")
+        nesting = {"max_plate_nesting": plates, "vectorize_particles": True}
+        return family(num_particles=particles, **nesting)
+
+    def gradient_sampler(self, objective, model, guide, params):
+        """A function from a number of batches and a seed to gradients of the ELBO.
+
+        Each gradient is the mean of as many draws as the objective has particles. They
+        are arrays by name of the parameter, batches first.
+        """
+
+        def sample(batches, seed):
+            self.pyro.clear_param_store()
+            self.torch.manual_seed(seed)
+            for name, value in params.items():
+                self.pyro.param(name, self.array(value))
+            found = []
+            for _ in range(batches):
+                objective.loss_and_grads(model, guide)
+                found.append(self._gradients())
+            return {k: -np.array([x[k] for x in found]) for k in params}
+
+        return sample
 
     def _gradients(self):
         """Gradients of the parameters, which then are zero again."""

@@ -1,0 +1,59 @@
+"""How far are the estimators of ELBO gradients from exact ones, and how noisy?
+
+On small models whose discrete ELBO can be enumerated and whose relaxed one integrated,
+each estimator of the test suite is run many times in each host. The gradient is that in
+all parameters of model and guide, and a row has the norms of
+
+- the exact gradient of the discrete ELBO, and of the estimator's mean;
+- the bias: that mean less the exact gradient, with its standard error, and what it is
+  expected to be by quadrature (0 for an unbiased estimator). A norm is not negative, so
+  that an unbiased estimator, too, shows a bias of about its standard error;
+
+then the largest distance of a component from its own exact expectation, in standard
+errors, and the total variance of the gradient from one draw.
+
+Relaxed are the guide at temperature 2/3 and the model at 1/2; hard estimators have the
+temperature of their line in `tests/gradient_cases.py`.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report import machine, table, write_csv
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from backends import get_backend
+from gradient_cases import PAIRS, exact, expected, measured
+
+BATCHES, PARTICLES = 400, 2500
+HEADER = (
+    *("fixture", "estimator", "exact", "mean", "bias", "standard error"),
+    *("expected bias", "largest z", "variance"),
+)
+
+
+def run(backends: Sequence[str], out: Path) -> None:
+    name = "estimators_against_exact"
+    for host in backends:
+        machine(host)  # sets the number of threads
+        rows = []
+        for fixture, estimator in PAIRS:
+            rows.append([fixture, estimator, *_row(host, fixture, estimator)])
+            write_csv(out / f"{name}_{host}.csv", host, HEADER, rows)
+        table(f"{BATCHES * PARTICLES} gradients a row, {host}", HEADER, rows)
+
+
+def _row(host: str, fixture: str, estimator: str) -> list[str]:
+    sizes = {"batches": BATCHES, "particles": PARTICLES}
+    found = measured(get_backend(host), fixture, estimator, **sizes)
+    truth, target = exact(fixture), expected(fixture, estimator)
+    biases = [np.linalg.norm(mean - truth) for mean in (found.mean, target)]
+    noisy = found.error > 1e-9
+    z = np.abs(found.mean - target)[noisy] / found.error[noisy]
+    vectors = (truth, found.mean, found.mean - truth, found.error)
+    numbers = [*map(np.linalg.norm, vectors), biases[1]]
+    return [*(f"{x:.5f}" for x in numbers), f"{z.max():.1f}", f"{found.variance:.4f}"]

@@ -1,0 +1,86 @@
+"""Estimators of ELBO gradients against their exact expectations: see gradient_cases.
+
+Enough gradients are drawn to see an error of one per cent, whatever the estimator's
+variance, and the tests say so of themselves.
+"""
+
+import numpy as np
+import pytest
+from gradient_cases import (
+    ESTIMATORS,
+    PAIRS,
+    exact,
+    exact_slope_of_a_mean,
+    expected,
+    measured,
+    slopes_of_a_mean,
+)
+from gradient_fixtures import MEAN_OF_A_BIT
+from reference.gradients import binary_mean_slope
+
+# Every estimator on one model, and what else is special; the rest is slow.
+QUICK = {
+    ("one_class", "score_function"),
+    ("one_class", "relaxed"),
+    ("one_class", "relaxed_masses"),
+    ("mixed", "relaxed"),
+}
+BIASED = [name for name, e in ESTIMATORS.items() if not e.unbiased]
+# Of the quadrature, as a part of the gradient.
+ROUNDING = 2e-5
+
+
+def _case(fixture, estimator):
+    marks = [] if (fixture, estimator) in QUICK else [pytest.mark.slow]
+    return pytest.param(fixture, estimator, id=f"{fixture}-{estimator}", marks=marks)
+
+
+cases = pytest.mark.parametrize(
+    ("fixture", "estimator"), [_case(*pair) for pair in PAIRS]
+)
+
+
+@pytest.mark.statistical
+@cases
+def test_the_mean_is_the_exact_expectation(backend, device, fixture, estimator):
+    target = expected(fixture, estimator)
+    size = np.linalg.norm(target)
+    found = measured(backend, fixture, estimator, precision=0.01 / 5)
+    gap = np.abs(found.mean - target)
+    assert (gap < 5 * found.error + ROUNDING * size).all(), (
+        f"mean {found.mean}, expected {target}, standard error {found.error}"
+    )
+    along = found.along(target)
+    assert abs(along.mean[0] - size) < 5 * along.error[0] + ROUNDING * size
+    assert 5 * along.error[0] < 0.01 * size  # an error of 1 % would be seen
+
+
+@pytest.mark.slow
+@pytest.mark.statistical
+@pytest.mark.parametrize("estimator", BIASED)
+def test_a_biased_estimator_is_seen_to_be_biased(backend, device, estimator):
+    truth = exact("one_class")
+    bias = expected("one_class", estimator) - truth
+    found = measured(backend, "one_class", estimator).along(bias)
+    unbiased = truth @ bias / np.linalg.norm(bias)
+    assert found.mean[0] - unbiased > 5 * found.error[0]
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_unbiased_are_the_ones_without_a_bias(name):
+    fits = [f for f in ("one_bit", "one_class", "mixture") if (f, name) in PAIRS]
+    biases = [np.abs(expected(f, name) - exact(f)).max() for f in fits]
+    assert (max(biases) < 1e-12) == ESTIMATORS[name].unbiased, biases
+    assert ESTIMATORS[name].unbiased or max(biases) > 0.03
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("t", [0.25, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_the_bias_of_a_mean_falls_as_the_temperature_squared(backend, device, t):
+    logit = float(MEAN_OF_A_BIT.params["a"])
+    discrete, leading, bound = binary_mean_slope(logit, t)
+    found = slopes_of_a_mean(backend, t)
+    bias, error = found.mean[0] - discrete, found.error[0]
+    assert abs(bias - leading) < bound + 5 * error
+    assert abs(bias - (exact_slope_of_a_mean(t) - discrete)) < 5 * error
+    assert abs(bias) > 5 * error > 0
