@@ -56,13 +56,15 @@ def _knows_kl(fixture):
     return fixture.name != "net" and not fixture.enumerated
 
 
-def _relaxing(temperatures=TEMPERATURES, **settings):
-    """Relax model and guide."""
+def _relaxing(temperatures=TEMPERATURES, family=None, arguments=(), **settings):
+    """Relax model and guide, with an estimator of ours where one is named."""
 
     def programs(backend, *pair):
-        relax = backend.package.relax
+        relax, chosen = backend.package.relax, dict(settings)
+        if family is not None:
+            chosen["estimator"] = getattr(backend.package, family)(*arguments)
         pairs = zip(pair, temperatures, strict=True)
-        return [relax(fn, t, **settings) for fn, t in pairs]
+        return [relax(fn, t, **chosen) for fn, t in pairs]
 
     return programs
 
@@ -88,6 +90,34 @@ def _pathwise(name, programs, expected, mean_field):
     return Estimator(name, kind, programs, expected)
 
 
+def hard(name, family, jacobian, t, *arguments, mean_field=False, **settings):
+    """Return an estimator of hard samples that are scored by their mass."""
+    score = "analytic" if mean_field else "discrete"
+
+    def expected(fixture):
+        return elbo.hard_gradient(fixture.program, fixture.params, t, score, jacobian)
+
+    programs = _relaxing((t, t), family, arguments, **settings)
+    return _pathwise(name, programs, expected, mean_field)
+
+
+def hard_under_densities(name, family):
+    """Return straight-through with the densities of the soft points behind it."""
+
+    def expected(fixture):
+        return elbo.straight_through_gradient(
+            fixture.program, fixture.params, TEMPERATURES
+        )
+
+    return _pathwise(name, _relaxing(family=family), expected, mean_field=False)
+
+
+def objective(name, family, fits=lambda fixture: not fixture.enumerated):
+    """Return an unbiased objective of the discrete programs, an ELBO by its name."""
+    kind = lambda fixture: family  # noqa: E731
+    return Estimator(name, kind, lambda _, *pair: pair, _discrete, True, fits)
+
+
 ESTIMATORS = {
     e.name: e
     for e in (
@@ -98,6 +128,30 @@ ESTIMATORS = {
         relaxed("relaxed_and_kl", "concrete", mean_field=True),
         relaxed("relaxed_masses", "discrete"),
         relaxed("relaxed_masses_and_kl", "discrete", mean_field=True),
+        hard_under_densities("straight_through", "StraightThrough"),
+        hard(
+            "straight_through_masses",
+            "StraightThrough",
+            elbo.straight_through_jacobian,
+            2 / 3,
+            scoring="discrete",
+        ),
+        hard(
+            "straight_through_cold",
+            "StraightThrough",
+            elbo.straight_through_jacobian,
+            0.3,
+            scoring="discrete",
+        ),
+        hard("gumbel_rao", "GumbelRao", elbo.straight_through_jacobian, 2 / 3, 10),
+        hard("gumbel_rao_cold", "GumbelRao", elbo.straight_through_jacobian, 0.3, 10),
+        hard("reinmax", "ReinMax", elbo.reinmax_jacobian, 1.0),
+        hard("reinmax_warm", "ReinMax", elbo.reinmax_jacobian, 1.3),
+        hard("reinmax_and_kl", "ReinMax", elbo.reinmax_jacobian, 1.0, mean_field=True),
+        hard("zgr", "ZGR", elbo.zgr_jacobian, 2 / 3),
+        objective("leave_one_out", "RLOO"),
+        objective("disarm", "DisARM", lambda fixture: fixture.bits),
+        objective("rebar", "REBAR"),
     )
 }
 PAIRS = [(f, e) for f in FIXTURES for e, x in ESTIMATORS.items() if x.fits(FIXTURES[f])]

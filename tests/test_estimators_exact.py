@@ -18,12 +18,14 @@ from gradient_cases import (
 from gradient_fixtures import MEAN_OF_A_BIT
 from reference.gradients import binary_mean_slope
 
-# Every estimator on one model, and what else is special; the rest is slow.
+# One of each kind of estimator, and one beside an enumerated site; the rest is slow.
 QUICK = {
     ("one_class", "score_function"),
     ("one_class", "relaxed"),
-    ("one_class", "relaxed_masses"),
     ("mixed", "relaxed"),
+    ("one_class", "straight_through"),
+    ("one_class", "gumbel_rao"),
+    ("one_class", "rebar"),
 }
 BIASED = [name for name, e in ESTIMATORS.items() if not e.unbiased]
 # Of the quadrature, as a part of the gradient.
@@ -53,6 +55,19 @@ def test_the_mean_is_the_exact_expectation(backend, device, fixture, estimator):
     along = found.along(target)
     assert abs(along.mean[0] - size) < 5 * along.error[0] + ROUNDING * size
     assert 5 * along.error[0] < 0.01 * size  # an error of 1 % would be seen
+
+
+@pytest.mark.slow
+@pytest.mark.statistical
+def test_gumbel_rao_is_straight_through_with_less_variance(backend, device):
+    names = ("straight_through_cold", "gumbel_rao_cold")
+    np.testing.assert_array_equal(*(expected("one_class", name) for name in names))
+    sizes = {"batches": 4000, "particles": 500}
+    found = [measured(backend, "one_class", name, **sizes) for name in names]
+    # In the logits of the guide, which come first, as `a`: only they see the estimator.
+    plain, averaged = (x.batches[:, :3].var(0, ddof=1) for x in found)
+    # Either variance of so many normal means is known to sqrt(2 / 4000) of itself.
+    assert (averaged < plain * (1 - 5 * np.sqrt(2 * 2 / 4000))).all()
 
 
 @pytest.mark.slow
