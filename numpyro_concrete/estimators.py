@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import sigmoid
+from jax.typing import ArrayLike
 
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import (
@@ -108,12 +109,12 @@ class StraightThrough(AbstractEstimator):
     def shown(self, simplex: Array) -> Array:
         return ops.straight_through(simplex)
 
-    def one_hot(self, noise: Array, temperature: Array, logits: Array) -> Array:
+    def one_hot(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a vertex drawn with this noise."""
         point = ops.exp_concrete(noise[0], temperature, logits)
         return ops.straight_through(jnp.exp(point))
 
-    def bit(self, noise: Array, temperature: Array, logits: Array) -> Array:
+    def bit(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a bit drawn with this noise."""
         point = ops.logit_binary_concrete(noise[0], temperature, logits)
         return ops.straight_through_bit(sigmoid(point))
@@ -157,11 +158,11 @@ class GumbelRao(AbstractEstimator):
         """Draws of noise: of the draw, and of each point."""
         return 1 + self.num_samples
 
-    def one_hot(self, noise: Array, temperature: Array, logits: Array) -> Array:
+    def one_hot(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a vertex drawn with the first noise."""
         return ops.gumbel_rao(noise, temperature, logits)
 
-    def bit(self, noise: Array, temperature: Array, logits: Array) -> Array:
+    def bit(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a bit drawn with the first noise."""
         return ops.gumbel_rao_bit(noise, temperature, logits)
 
@@ -186,11 +187,11 @@ class ReinMax(AbstractEstimator):
 
     scorings: ClassVar = ("discrete",)
 
-    def one_hot(self, noise: Array, temperature: Array, logits: Array) -> Array:
+    def one_hot(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a vertex drawn with this noise."""
         return ops.reinmax(noise[0], temperature, logits)
 
-    def bit(self, noise: Array, temperature: Array, logits: Array) -> Array:
+    def bit(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a bit drawn with this noise."""
         return ops.reinmax_bit(noise[0], temperature, logits)
 
@@ -214,10 +215,10 @@ class ZGR(ReinMax):
     Twin: :class:`pyro_concrete.ZGR`.
     """
 
-    def one_hot(self, noise: Array, temperature: Array, logits: Array) -> Array:
+    def one_hot(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         return ops.reinmax(noise[0], 1.0, logits)
 
-    def bit(self, noise: Array, temperature: Array, logits: Array) -> Array:
+    def bit(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         return ops.reinmax_bit(noise[0], 1.0, logits)
 
 

@@ -265,3 +265,26 @@ def test_casting_the_host_s_relaxed_bit_is_silent(pyro_backend):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (z.long() == 0).all()
+
+
+def test_numpyros_bernoulli_has_a_wrong_gradient_at_log_odds_of_zero():
+    """Hard bits times weights without a bias are exactly zero; ours is right there."""
+    import jax
+    import jax.numpy as jnp
+    import numpyro.distributions as dist
+
+    from numpyro_concrete import ReinMax
+    from numpyro_concrete.distributions import HardBit
+
+    zero = jnp.asarray(0.0)
+    for bit in (0.0, 1.0):
+
+        def host(a, bit=bit):
+            return dist.Bernoulli(logits=a).log_prob(int(bit))
+
+        def ours(a, bit=bit):
+            return HardBit(1.0, logits=a, estimator=ReinMax()).log_prob(zero + bit)
+
+        # d log p / d logit = bit - 1/2
+        assert abs(float(jax.grad(host)(zero)) - (bit - 0.5)) > 0.4
+        assert_exact(float(jax.grad(ours)(zero)), bit - 0.5)
