@@ -31,6 +31,7 @@ from pyro_concrete.ops.categorical import (
     log_ratios,
 )
 from pyro_concrete.ops.kl import exp_concrete_kl, logit_binary_concrete_kl
+from pyro_concrete.ops.log_survival import MAX_RATIO
 from pyro_concrete.ops.noise import (
     bernoulli_logits,
     categorical_logits,
@@ -40,6 +41,7 @@ from pyro_concrete.ops.noise import (
 from pyro_concrete.ops.precision import wide
 
 __all__ = [
+    "MAX_RATIO",
     "bernoulli_logits",
     "binary_concrete_log_density",
     "categorical_logits",

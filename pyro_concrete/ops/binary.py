@@ -10,6 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from pyro_concrete.ops.precision import Temperature, log, wide
 
+
 def logit_binary_concrete(
     noise: Float[Tensor, "*#batch"],
     temperature: Temperature,

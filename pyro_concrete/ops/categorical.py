@@ -12,6 +12,7 @@ from torch.nn.functional import log_softmax, pad
 
 from pyro_concrete.ops.precision import Temperature, log, per_class, wide
 
+
 def exp_concrete(
     noise: Float[Tensor, "*#batch k"],
     temperature: Temperature,

@@ -45,6 +45,9 @@ _LOGISTIC_STEP, _LOGISTIC_END = 0.2, 30.0
 
 # Logs of ratios of weights below this one add nothing where the integrand counts.
 _LOWEST = -100.0
+# From so many classes on, a matrix for each ratio is less than a polynomial for each
+# class and node.
+_MANY = 100
 
 
 def logit_binary_concrete_kl(
@@ -257,23 +260,18 @@ class _Classes(NamedTuple):
 def _beyond_floor(v: Tensor, r: Tensor | None) -> Tensor:
     """What v adds to the KL at ratio r, or at ratio one."""
     n = v.shape[-1]
-    batch = v.shape[:-1]
     first, e, log_ratio = _relative_weights(v)
     classes = _classes(e, log_ratio)
     nodes = log_survival.nodes(n)
     index = torch.as_tensor(nodes.index, device=v.device)
-    if r is None:
-        polynomials = _constant(log_survival.equal(), v)
-    else:
-        polynomials = _polynomials(r)
+    polynomials = _constant(log_survival.equal(), v) if r is None else _polynomials(r)
     # The gap is the sum over classes of psi(u + l) - psi(u) - psi'(u) (e^l - 1), l the
     # log of n c_k: it is what a class adds, for the last terms add up to zero.
-    if polynomials.dim() == 2 or r.numel() == 1:
-        polynomials = polynomials.reshape(-1, NUM_COEFFICIENTS)
-        gap = _shared_gap(polynomials, index, classes, n)
-    else:
-        polynomials = polynomials.expand(*batch, *polynomials.shape[-2:])
-        gap = _batched_gap(polynomials, index, classes)
+    one_ratio = r is None or r.numel() == 1
+    of_classes = _gap_by_panel if one_ratio or n >= _MANY else _gap_by_class
+    gap = of_classes(polynomials, index, classes)
+    own = polynomials[..., index, :2] * classes.own.unsqueeze(-2)
+    gap = gap + own.sum(-1)
     log_floor = n * polynomials[..., index, 0]
     small = gap < 1
     near = log_floor.exp() * torch.where(small, gap, 0.0).expm1()
@@ -314,38 +312,35 @@ def _classes(e: Tensor, log_ratio: Tensor) -> _Classes:
     return _Classes(panel.long(), powers, own)
 
 
-def _shared_gap(
-    polynomials: Tensor, index: Tensor, classes: _Classes, n: int
-) -> Tensor:
-    """The gap at the nodes, (*batch, nodes), with one ratio: a matrix product."""
+def _gap_by_panel(polynomials: Tensor, index: Tensor, classes: _Classes) -> Tensor:
+    """Sum over classes at the nodes, (*batch, nodes): a matrix product."""
+    *batch, n = classes.panel.shape
     low, high = _panel_range(n)
-    batch = classes.panel.shape[:-1]
+    width = high - low + 1
     # Sums of powers by panel.
-    rows = classes.own[..., 0].numel()
-    row = torch.arange(rows, device=index.device).unsqueeze(-1) * (high - low + 1)
-    cell = row + classes.panel.reshape(rows, n) - low
-    moments = classes.powers.new_zeros(rows * (high - low + 1), NUM_COEFFICIENTS)
-    moments = moments.index_add(
-        0, cell.flatten(), classes.powers.reshape(-1, NUM_COEFFICIENTS)
-    )
+    rows = math.prod(batch)
+    cell = torch.arange(rows, device=index.device).unsqueeze(-1) * width
+    cell = cell + classes.panel.reshape(rows, n) - low
+    powers = classes.powers.reshape(-1, NUM_COEFFICIENTS)
+    moments = powers.new_zeros(rows * width, NUM_COEFFICIENTS)
+    moments = moments.index_add(0, cell.flatten(), powers).reshape(*batch, -1)
     panels = torch.arange(low, high + 1, device=index.device)
     at = (index + 2 * panels.unsqueeze(-1)).clamp_min(0)  # far left, psi is nothing
-    matrix = polynomials[at].movedim(1, 2).reshape(-1, len(index))
-    gap = (moments.reshape(rows, -1) @ matrix).reshape(*batch, len(index))
-    return gap + classes.own @ polynomials[index, :2].T
+    matrix = polynomials[..., at, :].movedim(-1, -2).flatten(-3, -2)
+    return torch.einsum("...i,...iu->...u", moments, matrix)
 
 
-def _batched_gap(polynomials: Tensor, index: Tensor, classes: _Classes) -> Tensor:
-    """The gap at the nodes, (*batch, nodes), with a ratio for each batch element."""
-    at = (index + 2 * classes.panel.unsqueeze(-1)).clamp_min(0).flatten(-2)
-    powers = classes.powers.unsqueeze(-2)
+def _gap_by_class(polynomials: Tensor, index: Tensor, classes: _Classes) -> Tensor:
+    """The same for few classes and many ratios, without a matrix for each ratio."""
     shape = (*classes.panel.shape, len(index))
+    polynomials = polynomials.expand(*shape[:-2], *polynomials.shape[-2:])
+    at = (index + 2 * classes.panel.unsqueeze(-1)).clamp_min(0).flatten(-2)
     terms = [
-        polynomials[..., j].gather(-1, at).reshape(shape) * powers[..., j]
+        polynomials[..., j].gather(-1, at).reshape(shape)
+        * classes.powers[..., j].unsqueeze(-1)
         for j in range(NUM_COEFFICIENTS)
     ]
-    own = polynomials[..., index, :2] * classes.own.unsqueeze(-2)
-    return sum(terms).sum(-2) + own.sum(-1)
+    return torch.stack(terms).sum((0, -2))
 
 
 def _panel_range(n: int) -> tuple[int, int]:

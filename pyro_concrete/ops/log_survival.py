@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 # Ratios r of the temperatures that the tables hold: from 1 / MAX_RATIO to MAX_RATIO.
 MAX_RATIO = 4.0
-# The trapezoid rule over u is exact to about exp(-pi^2 / SPACING), for the integrand is
-# analytic and bounded for |Im u| < pi/2. The polynomials reach one spacing to each side.
+# The trapezoid rule over u is exact to about exp(-pi^2 / SPACING): the integrand is
+# analytic and bounded for |Im u| < pi/2. Polynomials reach one spacing to each side.
 SPACING = 0.4
 FIRST, LAST = -100, 220  # the lattice, in spacings
 NUM_COEFFICIENTS = 10  # of a polynomial
