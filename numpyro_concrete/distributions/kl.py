@@ -38,7 +38,7 @@ def _kl_concrete(p: AbstractConcrete, q: AbstractConcrete) -> Array:
         )
     exact = ops.exp_concrete_kl if p._class_dims else ops.logit_binary_concrete_kl
     shape = jnp.broadcast_shapes(p.batch_shape, q.batch_shape)
-    # Two equal numbers, or one traced value, are equal also in the eyes of the gradient.
+    # Two equal numbers, or one traced value, are equal also to the gradient.
     kl = exact(p.logits, q.logits, p.temperature, q.temperature)
     return jnp.broadcast_to(kl, shape)
 
