@@ -152,7 +152,7 @@ def exp_concrete_kl(
         https://arxiv.org/abs/1611.00712
     """
     a, b = wide(logits_p), wide(logits_q)
-    n = a.shape[-1]
+    n = int(a.shape[-1])  # the jit's tracer has tensors for sizes
     ratio = _ratio(temperature_p, temperature_q, a - b)
     if ratio is None:
         difference = b - a
@@ -259,7 +259,7 @@ class _Classes(NamedTuple):
 
 def _beyond_floor(v: Tensor, r: Tensor | None) -> Tensor:
     """What v adds to the KL at ratio r, or at ratio one."""
-    n = v.shape[-1]
+    n = int(v.shape[-1])
     first, e, log_ratio = _relative_weights(v)
     classes = _classes(e, log_ratio)
     nodes = log_survival.nodes(n)
@@ -281,7 +281,7 @@ def _beyond_floor(v: Tensor, r: Tensor | None) -> Tensor:
 
 def _relative_weights(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return -sum_k log(n c_k), n c_k - 1 and log(n c_k), c the softmax of v."""
-    n = v.shape[-1]
+    n = int(v.shape[-1])
     # Close to equal, all three are differences from one or zero: by series there.
     x = v - v.mean(-1, keepdim=True)
     small = x.abs().amax(-1, keepdim=True) < 0.5
@@ -314,7 +314,7 @@ def _classes(e: Tensor, log_ratio: Tensor) -> _Classes:
 
 def _gap_by_panel(polynomials: Tensor, index: Tensor, classes: _Classes) -> Tensor:
     """Sum over classes at the nodes, (*batch, nodes): a matrix product."""
-    *batch, n = classes.panel.shape
+    *batch, n = map(int, classes.panel.shape)
     low, high = _panel_range(n)
     width = high - low + 1
     # Sums of powers by panel.
