@@ -4,7 +4,13 @@ import copy
 
 import numpy as np
 import pytest
-from asserts import assert_exact, assert_finite, assert_mean, assert_pvalue
+from asserts import (
+    assert_derivative,
+    assert_exact,
+    assert_finite,
+    assert_mean,
+    assert_pvalue,
+)
 from cases import CASES, all_cases, log_space_cases
 from reference import concrete, kl
 from scipy import stats
@@ -320,22 +326,47 @@ def test_kl_of_expanded_has_the_batch_shape(backend, case):
     assert_exact(expanded, np.broadcast_to(backend.numpy(backend.kl(p, q)), (3, 2)))
 
 
+def unequal_kl(case, t_p, t_q):
+    """By the oracle, for each row of the case's logits."""
+    logits = case.array, np.roll(case.array, 1, axis=-1)
+    if not case.event_dim:
+        return kl.logit_binary_concrete_unequal_kl(t_p, logits[0], t_q, logits[1])
+    rows = zip(*(x.reshape(-1, x.shape[-1]) for x in logits), strict=True)
+    found = [kl.exp_concrete_unequal_kl(t_p, a, t_q, b) for a, b in rows]
+    return np.reshape(found, case.array.shape[:-1])
+
+
 @all_cases
-def test_kl_of_unequal_temperatures_is_left_to_the_host(backend, case):
+def test_kl_of_unequal_temperatures_equals_oracle(backend, device, case):
     p, q = pair(backend, case, 0.5, 0.6)
-    with pytest.raises(NotImplementedError):
-        backend.kl(p, q)
+    found = backend.numpy(backend.kl(p, q))
+    np.testing.assert_allclose(found, unequal_kl(case, 0.5, 0.6), rtol=1e-8)
 
 
 @all_cases
-def test_kl_of_two_learned_temperatures_is_left_to_the_host(backend, case):
+def test_kl_of_temperatures_out_of_reach_is_left_to_the_host(backend, case):
+    for t_p, t_q in [(0.1, 0.5), (0.5, 0.1)]:
+        p, q = pair(backend, case, backend.array(t_p), t_q)
+        with pytest.raises(NotImplementedError, match=r"more than 4.0 times"):
+            backend.kl(p, q)
+
+
+@all_cases
+def test_kl_of_two_learned_temperatures_has_their_gradients(backend, case):
     # They are equal today; the closed form would give them no gradient.
     def total(t_p, t_q):
         p, q = pair(backend, case, t_p, t_q)
         return backend.kl(p, q).sum()
 
-    with pytest.raises(NotImplementedError):
-        backend.grad(total, backend.array(T), backend.array(T))
+    found = backend.grad(total, backend.array(T), backend.array(T))
+    step = 1e-4
+    slope = (
+        unequal_kl(case, T, T + step).sum() - unequal_kl(case, T, T - step).sum()
+    ) / (2 * step)
+    # The KL depends on the ratio alone, so that the slopes cancel at equal ones.
+    assert abs(slope) > 0.01
+    assert_derivative(backend.numpy(found[1]), slope)
+    assert_derivative(backend.numpy(found[0]), -slope)
 
 
 @all_cases

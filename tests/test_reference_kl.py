@@ -88,6 +88,15 @@ def test_unequal_temperature_kl_is_integral(t_p, t_q):
     assert_allclose(found, integral, rtol=1e-11)
 
 
+@cases("ratio_less_one", equal=0.0, sharper=1e-3, smoother=-1e-3)
+@cases("n", two=2, three=3, ten=10)
+def test_kl_nearby_is_the_leading_term(rng, n, ratio_less_one):
+    d = 1e-3 * rng.normal(size=n)
+    expected = kl.exp_concrete_unequal_kl(1.0, np.zeros(n), 1 + ratio_less_one, d)
+    found = kl.exp_concrete_kl_nearby(d, ratio_less_one)
+    assert_allclose(found, expected, rtol=0.02)
+
+
 def test_discrete_kl_matches_reference_value():
     divergence = kl.bernoulli_kl(LOG2, LOG03)
     assert f"{divergence:.5f}" == "0.42850"

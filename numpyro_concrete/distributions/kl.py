@@ -1,4 +1,4 @@
-"""Exact KL divergences of two Concretes of equal temperature, for the host's ELBOs.
+"""Exact KL divergences of two Concretes, for the host's ELBOs.
 
 Twin: ``pyro_concrete.distributions.kl``.
 """
@@ -17,13 +17,12 @@ from numpyro_concrete.distributions.categorical import Concrete, ExpConcrete
 from numpyro_concrete.distributions.one_hot import OneHotCategorical
 
 
-def _same_temperature(p: AbstractConcrete, q: AbstractConcrete) -> bool:
-    """Whether p and q surely have one temperature, also in the eyes of the gradient."""
-    if p.temperature is q.temperature:
-        return True
-    # Two temperatures that are traced apart differ, whatever their values.
-    known = not_jax_tracer(p.temperature) and not_jax_tracer(q.temperature)
-    return known and bool(np.all(np.equal(p.temperature, q.temperature)))
+def _out_of_reach(p: AbstractConcrete, q: AbstractConcrete) -> bool:
+    """Whether the temperatures are known to differ by more than the ops take."""
+    if not (not_jax_tracer(p.temperature) and not_jax_tracer(q.temperature)):
+        return False  # there is no value to see; the KL is NaN there
+    ratio = np.asarray(q.temperature) / np.asarray(p.temperature)
+    return bool(np.any(np.maximum(ratio, 1 / ratio) > ops.MAX_RATIO * (1 + 1e-6)))
 
 
 @kl_divergence.register(ExpConcrete, ExpConcrete)
@@ -31,12 +30,17 @@ def _same_temperature(p: AbstractConcrete, q: AbstractConcrete) -> bool:
 @kl_divergence.register(LogitBinaryConcrete, LogitBinaryConcrete)
 @kl_divergence.register(BinaryConcrete, BinaryConcrete)
 def _kl_concrete(p: AbstractConcrete, q: AbstractConcrete) -> Array:
-    if not _same_temperature(p, q):
+    if _out_of_reach(p, q):
         # NumPyro's ELBOs catch this and score a sample instead.
-        raise NotImplementedError("no closed KL of Concretes of unequal temperatures")
-    closed = ops.exp_concrete_kl if p._class_dims else ops.logit_binary_concrete_kl
+        raise NotImplementedError(
+            "the KL of two Concretes is exact where no temperature is more than "
+            f"{ops.MAX_RATIO} times the other"
+        )
+    exact = ops.exp_concrete_kl if p._class_dims else ops.logit_binary_concrete_kl
     shape = jnp.broadcast_shapes(p.batch_shape, q.batch_shape)
-    return jnp.broadcast_to(closed(p.logits, q.logits), shape)
+    # Two equal numbers, or one traced value, are equal also to the gradient.
+    kl = exact(p.logits, q.logits, p.temperature, q.temperature)
+    return jnp.broadcast_to(kl, shape)
 
 
 @kl_divergence.register(OneHotCategorical, OneHotCategorical)

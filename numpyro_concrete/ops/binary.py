@@ -10,18 +10,6 @@ from jaxtyping import Float
 
 from numpyro_concrete.ops.precision import Temperature, log, wide
 
-# d coth(d/2) - 2 = sum_k c_k d^(2k) for |d| < 2 pi; c_k = 2 B_(2k) / (2k)!
-_COTH_SERIES = (
-    1 / 6,
-    -1 / 360,
-    1 / 15120,
-    -1 / 604800,
-    1 / 23950080,
-    -691 / 653837184000,
-    1 / 37362124800,
-    -3617 / 5335311421440000,
-)
-
 
 def logit_binary_concrete(
     noise: Float[Array, "*#batch"],
@@ -116,36 +104,6 @@ def logit_binary_concrete_entropy(temperature: Temperature) -> Array | float:
         2.0
     """
     return 2 - log(temperature)
-
-
-def logit_binary_concrete_kl(
-    logits_p: Float[Array, "*#batch"], logits_q: Float[Array, "*#batch"]
-) -> Float[Array, "*out"]:
-    r"""Return the KL divergence of two binary Concretes of equal temperature, exactly.
-
-    .. math:: KL = d \coth(d/2) - 2,\qquad d = a_p - a_q
-
-    It is the same at every temperature, and for the logit and the unit interval.
-
-    Args:
-        logits_p: Log-odds of one under the first distribution.
-        logits_q: Log-odds of one under the second.
-
-    Returns:
-        KL divergences in nats, of the batch shape.
-
-    Example:
-        >>> round(float(logit_binary_concrete_kl(jnp.array(2.0), jnp.array(0.0))), 4)
-        0.6261
-    """
-    d = wide(logits_p) - wide(logits_q)
-    small = jnp.abs(d) < 1
-    square = jnp.square(jnp.where(small, d, 0.0))
-    series = jnp.zeros_like(square)
-    for coefficient in reversed(_COTH_SERIES):
-        series = (series + coefficient) * square
-    d = jnp.where(small, 1.0, d)  # keeps the gradient of the other branch finite
-    return jnp.where(small, series, d / jnp.tanh(d / 2) - 2)
 
 
 def binary_concrete_log_density(

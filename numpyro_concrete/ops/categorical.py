@@ -7,16 +7,10 @@ import math
 
 import jax.numpy as jnp
 from jax import Array
-from jax.nn import log_sigmoid, log_softmax
+from jax.nn import log_softmax
 from jaxtyping import Float
 
 from numpyro_concrete.ops.precision import Temperature, log, per_class, wide
-
-# Quadrature of the KL over u = log s: (step, margin) by precision. The integrand falls
-# off like e^(2u) to the left and e^(-u) to the right and is analytic for |Im u| < pi/2,
-# so that the trapezoid rule converges like exp(-pi^2 / step) and the margin is
-# log(1/eps).
-_QUADRATURE = {"float32": (0.5, 17.0), "float64": (0.25, 37.0)}
 
 
 def exp_concrete(
@@ -130,44 +124,6 @@ def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array | 
     return constant - (num_classes - 1) * log(temperature)
 
 
-def exp_concrete_kl(
-    logits_p: Float[Array, "*#batch k"], logits_q: Float[Array, "*#batch k"]
-) -> Float[Array, "*out"]:
-    r"""Return the KL divergence of two Concretes of equal temperature, exactly.
-
-    It is the same at every temperature, and for Concrete and ExpConcrete. With c the
-    softmax of logits_q - logits_p,
-
-    .. math:: KL = -\sum_k \log(n c_k) + n \int_0^\infty \Bigl[\bigl(1 + s/n\bigr)^{-n}
-        - \prod_k (1 + c_k s)^{-1}\Bigr] \frac{ds}{s},
-
-    where the trapezoid rule in log s is exact to rounding. Differentiable.
-
-    Args:
-        logits_p: Unnormalised log-probabilities of the first distribution.
-        logits_q: Unnormalised log-probabilities of the second.
-
-    Returns:
-        KL divergences in nats, of the batch shape.
-
-    Example:
-        >>> p = jnp.log(jnp.array([2.0, 0.5, 1.0]))
-        >>> q = jnp.log(jnp.array([0.3, 1.7, 1.1]))
-        >>> round(float(exp_concrete_kl(p, q)), 4)
-        1.5559
-    """
-    # E log sum_k c_k E_k = int (e^-s - prod_k 1/(1 + c_k s)) ds/s (Frullani), taken
-    # here relative to its value at c = 1/n, so that nothing cancels where p is close to
-    # q.
-    log_c = log_softmax(wide(logits_q) - wide(logits_p), -1)
-    n = log_c.shape[-1]
-    u, step = _quadrature_nodes(n, log_c)
-    log_product = log_sigmoid(-(log_c + u)).sum(-1)
-    gap = (log_sigmoid(math.log(n) - u) - log_sigmoid(-(log_c + u))).sum(-1)
-    integral = step * (jnp.exp(log_product) * jnp.expm1(gap)).sum(0)
-    return n * integral - (log_c + math.log(n)).sum(-1)
-
-
 def concrete_log_density(
     value: Float[Array, "*#batch k"],
     temperature: Temperature,
@@ -242,14 +198,6 @@ def _standard_log_density(scores: Array, temperature: Temperature) -> Array:
     constant = math.lgamma(n) + (n - 1) * log(temperature)
     # The sum of log_softmax is sum(s) - n LSE(s) without its cancellation.
     return constant + log_softmax(scores, -1).sum(-1)
-
-
-def _quadrature_nodes(n: int, like: Array) -> tuple[Array, float]:
-    """Nodes u along a new leading axis of `like`, and their spacing."""
-    step, margin = _QUADRATURE[str(like.dtype)]
-    low, high = -(margin + math.log(n)) / 2, margin + math.log(n)
-    nodes = jnp.arange(low, high, step, dtype=like.dtype)
-    return nodes.reshape((-1,) + (1,) * like.ndim), step
 
 
 def exp_concrete_log_mass(

@@ -50,11 +50,12 @@ class AbstractConcrete(TorchDistribution):
             type(self).__name__, probs, logits, self._class_dims, validate
         )
         batch_shape, event_shape = self._split(logits.shape)
+        # As it was given: what the KL compares, and what a guide starts from.
+        self._root = temperature
         if not isinstance(temperature, Tensor):
             wide = torch.promote_types(logits.dtype, torch.float32)
             temperature = logits.new_full((), temperature, dtype=wide)
         batch_shape = batch_shape_with(temperature, batch_shape)
-        self._root = temperature  # shared, if two distributions have one temperature
         self._set(temperature, logits, batch_shape)
         shapes = torch.Size(batch_shape), torch.Size(event_shape)
         super().__init__(*shapes, validate_args=validate_args)

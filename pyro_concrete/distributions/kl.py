@@ -1,4 +1,4 @@
-"""Exact KL divergences of two Concretes of equal temperature, for the host's ELBOs.
+"""Exact KL divergences of two Concretes, for the host's ELBOs.
 
 Twin: ``numpyro_concrete.distributions.kl``.
 """
@@ -13,14 +13,16 @@ from pyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcre
 from pyro_concrete.distributions.categorical import Concrete, ExpConcrete
 
 
-def _same_temperature(p: AbstractConcrete, q: AbstractConcrete) -> bool:
-    """Whether p and q surely have one temperature, also in the eyes of the gradient."""
-    if p._root is q._root:
-        return True
-    # Two temperatures that are learned apart differ, whatever their values of today.
-    if p._root.requires_grad or q._root.requires_grad:
+def _out_of_reach(p: AbstractConcrete, q: AbstractConcrete) -> bool:
+    """Whether the temperatures are known to differ by more than the ops take."""
+    if p._root is q._root or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return torch.equal(*torch.broadcast_tensors(p._root, q._root))
+    ratio = torch.as_tensor(q._root / p._root)
+    ratio = torch.maximum(ratio, 1 / ratio)
+    try:
+        return bool((ratio > ops.MAX_RATIO * (1 + 1e-6)).any())
+    except RuntimeError:  # under vmap there is no value to see; the KL is NaN there
+        return False
 
 
 @register_kl(ExpConcrete, ExpConcrete)
@@ -28,9 +30,14 @@ def _same_temperature(p: AbstractConcrete, q: AbstractConcrete) -> bool:
 @register_kl(LogitBinaryConcrete, LogitBinaryConcrete)
 @register_kl(BinaryConcrete, BinaryConcrete)
 def _kl_concrete(p: AbstractConcrete, q: AbstractConcrete) -> Tensor:
-    if not _same_temperature(p, q):
+    if _out_of_reach(p, q):
         # Pyro's ELBOs catch this and score a sample instead.
-        raise NotImplementedError("no closed KL of Concretes of unequal temperatures")
-    closed = ops.exp_concrete_kl if p._class_dims else ops.logit_binary_concrete_kl
+        raise NotImplementedError(
+            "the KL of two Concretes is exact where no temperature is more than "
+            f"{ops.MAX_RATIO} times the other"
+        )
+    exact = ops.exp_concrete_kl if p._class_dims else ops.logit_binary_concrete_kl
     shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
-    return closed(p.logits, q.logits).expand(shape)
+    # The temperatures as they were given: two equal numbers, or one tensor, are equal
+    # also in the eyes of the gradient, and a tensor is not yet as large as the batch.
+    return exact(p.logits, q.logits, p._root, q._root).expand(shape)

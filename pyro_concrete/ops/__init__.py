@@ -15,7 +15,6 @@ from pyro_concrete.ops.binary import (
     binary_concrete_log_density,
     logit_binary_concrete,
     logit_binary_concrete_entropy,
-    logit_binary_concrete_kl,
     logit_binary_concrete_log_density,
     logit_binary_concrete_log_mass,
     logit_binary_concrete_noise_log_density,
@@ -25,7 +24,6 @@ from pyro_concrete.ops.categorical import (
     concrete_log_density,
     exp_concrete,
     exp_concrete_entropy,
-    exp_concrete_kl,
     exp_concrete_log_density,
     exp_concrete_log_mass,
     exp_concrete_noise_log_density,
@@ -42,6 +40,8 @@ from pyro_concrete.ops.estimates import (
     straight_through,
     straight_through_bit,
 )
+from pyro_concrete.ops.kl import exp_concrete_kl, logit_binary_concrete_kl
+from pyro_concrete.ops.log_survival import MAX_RATIO
 from pyro_concrete.ops.noise import (
     bernoulli_logits,
     categorical_logits,
@@ -51,6 +51,7 @@ from pyro_concrete.ops.noise import (
 from pyro_concrete.ops.precision import wide
 
 __all__ = [
+    "MAX_RATIO",
     "bernoulli_logits",
     "binary_concrete_log_density",
     "categorical_logits",

@@ -10,18 +10,6 @@ from torch.nn.functional import logsigmoid
 
 from pyro_concrete.ops.precision import Temperature, log, wide
 
-# d coth(d/2) - 2 = sum_k c_k d^(2k) for |d| < 2 pi; c_k = 2 B_(2k) / (2k)!
-_COTH_SERIES = (
-    1 / 6,
-    -1 / 360,
-    1 / 15120,
-    -1 / 604800,
-    1 / 23950080,
-    -691 / 653837184000,
-    1 / 37362124800,
-    -3617 / 5335311421440000,
-)
-
 
 def logit_binary_concrete(
     noise: Float[Tensor, "*#batch"],
@@ -115,36 +103,6 @@ def logit_binary_concrete_entropy(temperature: Temperature) -> Tensor | float:
         tensor(2.)
     """
     return 2 - log(temperature)
-
-
-def logit_binary_concrete_kl(
-    logits_p: Float[Tensor, "*#batch"], logits_q: Float[Tensor, "*#batch"]
-) -> Float[Tensor, "*out"]:
-    r"""Return the KL divergence of two binary Concretes of equal temperature, exactly.
-
-    .. math:: KL = d \coth(d/2) - 2,\qquad d = a_p - a_q
-
-    It is the same at every temperature, and for the logit and the unit interval.
-
-    Args:
-        logits_p: Log-odds of one under the first distribution.
-        logits_q: Log-odds of one under the second.
-
-    Returns:
-        KL divergences in nats, of the batch shape.
-
-    Example:
-        >>> logit_binary_concrete_kl(torch.tensor(2.0), torch.tensor(0.0))
-        tensor(0.6261)
-    """
-    d = wide(logits_p) - wide(logits_q)
-    small = d.abs() < 1
-    square = torch.where(small, d, 0.0).square()
-    series = torch.zeros_like(square)
-    for coefficient in reversed(_COTH_SERIES):
-        series = (series + coefficient) * square
-    d = torch.where(small, 1.0, d)  # keeps the gradient of the other branch finite
-    return torch.where(small, series, d / torch.tanh(d / 2) - 2)
 
 
 def binary_concrete_log_density(

@@ -8,15 +8,9 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import log_softmax, logsigmoid, pad
+from torch.nn.functional import log_softmax, pad
 
 from pyro_concrete.ops.precision import Temperature, log, per_class, wide
-
-# Quadrature of the KL over u = log s: (step, margin) by precision. The integrand falls
-# off like e^(2u) to the left and e^(-u) to the right and is analytic for |Im u| < pi/2,
-# so that the trapezoid rule converges like exp(-pi^2 / step) and the margin is
-# log(1/eps).
-_QUADRATURE = {torch.float32: (0.5, 17.0), torch.float64: (0.25, 37.0)}
 
 
 def exp_concrete(
@@ -130,44 +124,6 @@ def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Tensor |
     return constant - (num_classes - 1) * log(temperature)
 
 
-def exp_concrete_kl(
-    logits_p: Float[Tensor, "*#batch k"], logits_q: Float[Tensor, "*#batch k"]
-) -> Float[Tensor, "*out"]:
-    r"""Return the KL divergence of two Concretes of equal temperature, exactly.
-
-    It is the same at every temperature, and for Concrete and ExpConcrete. With c the
-    softmax of logits_q - logits_p,
-
-    .. math:: KL = -\sum_k \log(n c_k) + n \int_0^\infty \Bigl[\bigl(1 + s/n\bigr)^{-n}
-        - \prod_k (1 + c_k s)^{-1}\Bigr] \frac{ds}{s},
-
-    where the trapezoid rule in log s is exact to rounding. Differentiable.
-
-    Args:
-        logits_p: Unnormalised log-probabilities of the first distribution.
-        logits_q: Unnormalised log-probabilities of the second.
-
-    Returns:
-        KL divergences in nats, of the batch shape.
-
-    Example:
-        >>> p = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).log()
-        >>> q = torch.tensor([0.3, 1.7, 1.1], dtype=torch.float64).log()
-        >>> exp_concrete_kl(p, q)
-        tensor(1.5559, dtype=torch.float64)
-    """
-    # E log sum_k c_k E_k = int (e^-s - prod_k 1/(1 + c_k s)) ds/s (Frullani), taken
-    # here relative to its value at c = 1/n, so that nothing cancels where p is close to
-    # q.
-    log_c = log_softmax(wide(logits_q) - wide(logits_p), -1)
-    n = log_c.shape[-1]
-    u, step = _quadrature_nodes(n, log_c)
-    log_product = logsigmoid(-(log_c + u)).sum(-1)
-    gap = (logsigmoid(math.log(n) - u) - logsigmoid(-(log_c + u))).sum(-1)
-    integral = step * (log_product.exp() * gap.expm1()).sum(0)
-    return n * integral - (log_c + math.log(n)).sum(-1)
-
-
 def concrete_log_density(
     value: Float[Tensor, "*#batch k"],
     temperature: Temperature,
@@ -241,14 +197,6 @@ def _standard_log_density(scores: Tensor, temperature: Temperature) -> Tensor:
     constant = math.lgamma(n) + (n - 1) * log(temperature)
     # The sum of log_softmax is sum(s) - n LSE(s) without its cancellation.
     return constant + log_softmax(scores, -1).sum(-1)
-
-
-def _quadrature_nodes(n: int, like: Tensor) -> tuple[Tensor, float]:
-    """Nodes u along a new leading dim of `like`, and their spacing."""
-    step, margin = _QUADRATURE[like.dtype]
-    low, high = -(margin + math.log(n)) / 2, margin + math.log(n)
-    nodes = torch.arange(low, high, step, dtype=like.dtype, device=like.device)
-    return nodes.reshape((-1,) + (1,) * like.dim()), step
 
 
 def exp_concrete_log_mass(

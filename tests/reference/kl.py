@@ -7,7 +7,7 @@ the log-space, logit-space and simplex forms of a Concrete alike.
 import mpmath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_expit, log_softmax
+from scipy.special import digamma, log_expit, log_softmax, polygamma
 
 from .concrete import exp_concrete_log_density, logit_binary_concrete_log_density
 from .quadrature import integrate_between, log_ratio_grid
@@ -133,9 +133,40 @@ def exp_concrete_unequal_kl(
 
     low, high = -40 - log_v.max(), 40 * max(1, r / n) - log_v.min()
     expected_log = integrate_between(integrand, [min(low, -40.0), 0.0, max(high, 5.0)])
-    euler, digamma = np.euler_gamma, float(mpmath.digamma(n))
-    constant = (n - 1) * np.log(1 / r) - n * euler * (1 - r) - n * digamma
+    euler, psi = np.euler_gamma, float(mpmath.digamma(n))
+    constant = (n - 1) * np.log(1 / r) - n * euler * (1 - r) - n * psi
     return float(constant - log_v.sum() + n * expected_log)
+
+
+def exp_concrete_kl_nearby(difference: ArrayLike, ratio_less_one: float) -> float:
+    """Return the leading term of the KL for logits and temperatures almost equal.
+
+    With d = b - r a and e = t_q / t_p - 1 it is half of a quadratic form,
+    ((n-1) e^2 + n E Var_w(d + e log w)) / 2 with w ~ Dirichlet(1, ..., 1). Its relative
+    error is of the order |d| + |e|.
+
+    Args:
+        difference: d, of shape (n,).
+        ratio_less_one: e.
+    """
+    d = np.asarray(difference, dtype=float)
+    n = d.size
+
+    def log_moments(weight: int, total: int) -> tuple[float, float]:
+        # Mean and variance of log w_k under Dirichlets with these parameters.
+        mean = float(digamma(weight) - digamma(total))
+        return mean, float(polygamma(1, weight) - polygamma(1, total))
+
+    mean, variance = log_moments(2, n + 1)
+    of_squares = mean**2 + variance
+    mean, variance = log_moments(3, n + 2)
+    equal = 2 / (n + 1) * (mean**2 + variance)
+    mean, _ = log_moments(2, n + 2)
+    unequal = (n - 1) / (n + 1) * (mean**2 - float(polygamma(1, n + 2)))
+    of_logs = of_squares - equal - unequal
+    of_logits = np.var(d) * n / (n + 1)  # and no cross term, by symmetry
+    e = ratio_less_one
+    return float((n - 1) * e**2 + n * (of_logits + e**2 * of_logs)) / 2
 
 
 def categorical_kl(logits_p: ArrayLike, logits_q: ArrayLike) -> NDArray:

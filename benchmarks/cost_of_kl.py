@@ -1,0 +1,61 @@
+"""What does the exact KL of two Concretes cost, against a sampled one, and its noise?
+
+Exact: `kl_divergence` and its gradient in the logits of both. Sampled, as an ELBO does
+where it knows no KL: one draw of p, its two log-densities, and the same gradient. Both
+take turns in one process; the ratio is the median over pairs of blocks, with quartiles.
+Beside it, the exact KL and the standard deviation of the sampled one from draw to draw:
+the noise that the exact one does without. Equal temperatures are 2/3 and 2/3, unequal
+ones 2/3 and 1/2; the logits are normal. In NumPyro both are jitted.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.report import table, write_csv
+
+CLASSES = (2, 10, 100, 1000)
+TEMPERATURES = {"equal": (2 / 3, 2 / 3), "unequal": (2 / 3, 1 / 2)}
+ROWS = 100  # independent pairs in one call
+BLOCKS, CALLS, DRAWS = 15, 5, 1000
+HEADER = (
+    "classes",
+    "temperatures",
+    "ratio",
+    "lower_quartile",
+    "upper_quartile",
+    "kl",
+    "sd_of_sampled",
+)
+
+
+def run(backends: Sequence[str], out: Path) -> None:
+    for backend in backends:
+        host = import_module(f"benchmarks.on_{backend}.cost_of_kl")
+        rows = []
+        for n in CLASSES:
+            for name, temperatures in TEMPERATURES.items():
+                exact, sampled = host.calls(n, *temperatures)
+                ratios = statistics.quantiles(_ratios(exact, sampled), n=4)
+                low, middle, high = (f"{x:.1f}" for x in ratios)
+                noise = (f"{x:.4f}" for x in host.value_and_noise(n, *temperatures))
+                rows.append([n, name, middle, low, high, *noise])
+        write_csv(out / f"cost_of_kl_{backend}.csv", backend, HEADER, rows)
+        table(f"Time of exact KL over sampled, {backend}", HEADER, rows)
+
+
+def _ratios(exact: Callable, sampled: Callable) -> list[float]:
+    """Ratios of the times of blocks of calls, taken in turn."""
+    for call in (exact, sampled):
+        call()
+        call()
+    return [_time(exact) / _time(sampled) for _ in range(BLOCKS)]
+
+
+def _time(call: Callable) -> float:
+    start = time.perf_counter()
+    for _ in range(CALLS):
+        call()
+    return time.perf_counter() - start
