@@ -13,17 +13,20 @@ from numpyro_concrete.distributions import (
     OneHotCategorical,
 )
 from numpyro_concrete.guides import AutoConcrete
-from numpyro_concrete.objectives import iwae_bound
+from numpyro_concrete.objectives import REBAR, RLOO, DisARM, iwae_bound
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "REBAR",
+    "RLOO",
     "AutoConcrete",
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
+    "DisARM",
     "ExpConcrete",
     "LogitBinaryConcrete",
     "OneHotCategorical",

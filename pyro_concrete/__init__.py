@@ -12,17 +12,20 @@ from pyro_concrete.distributions import (
     LogitBinaryConcrete,
 )
 from pyro_concrete.guides import AutoConcrete
-from pyro_concrete.objectives import iwae_bound
+from pyro_concrete.objectives import REBAR, RLOO, DisARM, iwae_bound
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "REBAR",
+    "RLOO",
     "AutoConcrete",
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
+    "DisARM",
     "ExpConcrete",
     "LogitBinaryConcrete",
     "Plan",
