@@ -3,10 +3,10 @@
 Twin: ``pyro_concrete.objectives.abstract``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import jax
 from jax import Array, lax, random
 from numpyro.infer.elbo import ELBO
 
@@ -38,17 +38,23 @@ class AbstractUnbiased(ELBO):
     def _estimate(self, rng_key: Array, *programs: Any) -> tuple[Array, Array]:
         """The ELBO, and what has its gradient."""
 
-        def particle(key: Array) -> tuple[Array, Array]:
-            return self._particle(Passes(key, *programs), programs[0])
+        def particle(run: Callable) -> tuple[Array, Array]:
+            return self._particle(run(*programs))
 
-        if self.num_particles == 1:
-            return particle(rng_key)
-        keys = random.split(rng_key, self.num_particles)
-        particles = self.vectorize_particles_fn(particle, keys)
-        return jax.tree.map(lambda x: x.mean(), particles)
+        elbos, surrogates = self._map(particle, rng_key)
+        return elbos.mean(), surrogates.mean()
 
-    def _particle(
-        self, passes: Passes, params: Mapping[str, Any]
-    ) -> tuple[Array, Array]:
+    def _map(self, fn: Callable, rng_key: Array) -> Any:
+        """Call a function of what runs a particle, for each particle.
+
+        Plates take one subsample for all of them.
+        """
+        plates, key = random.split(rng_key)
+        keys = random.split(key, self.num_particles)
+        return self.vectorize_particles_fn(
+            lambda key: fn(partial(Passes, key, plates)), keys
+        )
+
+    def _particle(self, passes: Passes) -> tuple[Array, Array]:
         """The ELBO of a particle, and what has its gradient."""
         raise NotImplementedError

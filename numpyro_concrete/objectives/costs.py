@@ -47,10 +47,10 @@ class Costs:
         wanted = _axes(frames)
         total: Any = jnp.zeros(())
         for axes, term in self._terms:
-            kept = {axis for name, axis in axes.items() if wanted.get(name) == axis}
-            summed_over = tuple(x for x in range(-jnp.ndim(term), 0) if x not in kept)
-            summed = term.sum(summed_over, keepdims=True)
-            longest = max((-axis for axis in kept), default=0)
+            every = range(-jnp.ndim(term), 0)
+            kept = {x for name, x in axes.items() if wanted.get(name) == x} & {*every}
+            summed = term.sum(tuple(x for x in every if x not in kept), keepdims=True)
+            longest = -min(kept, default=0)
             total = total + summed.reshape(summed.shape[jnp.ndim(term) - longest :])
         return total
 

@@ -3,9 +3,9 @@
 Twin: ``pyro_concrete.objectives.disarm``.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+import jax.numpy as jnp
 from jax import Array, lax
 
 from numpyro_concrete.objectives.abstract import AbstractUnbiased
@@ -69,17 +69,14 @@ class DisARM(AbstractUnbiased):
     ) -> None:
         super().__init__(num_particles, vectorize_particles)
 
-    def _particle(
-        self, passes: Passes, params: Mapping[str, Any]
-    ) -> tuple[Array, Array]:
-        del params
+    def _particle(self, passes: Passes) -> tuple[Array, Array]:
         for name, drawn in passes.drawn.items():
             if not drawn.binary:
                 raise NotImplementedError(
                     f"site {name!r} is no Bernoulli, and DisARM takes bits alone. Use "
                     "REBAR or RLOO"
                 )
-        elbo, surrogate = passes.costs.total(), 0.0
+        elbo, surrogate = passes.costs.total(), jnp.zeros(())
         for layer, names in enumerate(passes.layers):
             costs, others = passes.opposite(layer)
             elbo = elbo + costs.total()

@@ -10,9 +10,7 @@ from jax import Array
 from jax.nn import one_hot, sigmoid, softmax
 
 
-def binary_rebar(
-    signal: Array, slope: Array, scores: Array, logits: Array
-) -> Array:
+def binary_rebar(signal: Array, slope: Array, scores: Array, logits: Array) -> Array:
     r"""Return the REBAR gradient in the log-odds of Bernoulli variables.
 
     The conditional noise of the control variate is coupled to the noise of the value,
@@ -119,3 +117,20 @@ def disarm(gap: Array, scores: Array, opposite: Array, logits: Array) -> Array:
     """
     change = jnp.where(scores > 0, 1, 0) - jnp.where(opposite > 0, 1, 0)
     return gap * change * sigmoid(jnp.abs(logits)) / 2
+
+
+def compared(signals: Array, axis: int) -> Array:
+    """Return each particle's signal less the mean of the others'.
+
+    Args:
+        signals: Signals of at least two particles.
+        axis: The axis of the particles.
+
+    Example:
+        >>> compared(jnp.array([1.0, 2.0, 6.0]), 0)
+        Array([-3. , -1.5,  4.5], dtype=float...)
+
+    Twin: :func:`pyro_concrete.objectives.gradients.compared`.
+    """
+    n = signals.shape[axis]
+    return (signals - signals.mean(axis, keepdims=True)) * (n / (n - 1))

@@ -94,9 +94,9 @@ class KeyMessenger(Messenger):
         plates: The keys of subsamples.
     """
 
-    def __init__(self, noise: Noise, plates: Noise | None = None) -> None:
+    def __init__(self, noise: Noise, plates: Noise) -> None:
         super().__init__()
-        self.noise, self.plates = noise, plates or noise
+        self.noise, self.plates = noise, plates
         self._unnamed = 0
 
     def process_message(self, msg: Any) -> None:
@@ -117,6 +117,7 @@ class DrawMessenger(KeyMessenger):
 
     Args:
         noise: The noise.
+        plates: The keys of subsamples.
         values: Values of sites that are not to be drawn.
         opposite: Names of the sites that get the opposite noise.
         scores: Scores of relaxed sites that are given.
@@ -127,6 +128,7 @@ class DrawMessenger(KeyMessenger):
     def __init__(
         self,
         noise: Noise,
+        plates: Noise,
         *,
         values: Mapping[str, Array] | None = None,
         opposite: Collection[str] = (),
@@ -134,7 +136,7 @@ class DrawMessenger(KeyMessenger):
         temperature: Callable[[str], Any] | None = None,
         mark: bool = False,
     ) -> None:
-        super().__init__(noise)
+        super().__init__(noise, plates)
         self.opposite, self.mark = opposite, mark
         self.values, self.scores = values or {}, scores or {}
         self.temperature = temperature
@@ -226,6 +228,7 @@ class Passes:
 
     Args:
         key: Random key.
+        plates: Random key of subsamples, which all particles share.
         params: Parameters of both programs, constrained.
         model: Model.
         guide: Its guide.
@@ -244,6 +247,7 @@ class Passes:
     def __init__(
         self,
         key: Array,
+        plates: Array,
         params: Mapping[str, Any],
         model: Callable,
         guide: Callable,
@@ -255,7 +259,8 @@ class Passes:
         self.params = params
         model_key, guide_key = random.split(key)
         self.model_noise, self.noise = Noise(model_key), Noise(guide_key)
-        messenger = DrawMessenger(self.noise)
+        self.plates = Noise(plates)
+        messenger = DrawMessenger(self.noise, self.plates)
         self.traces = self._traces(messenger, self.programs, params)
         self.guide_trace = self.traces[1]
         self.drawn = messenger.drawn
@@ -270,7 +275,10 @@ class Passes:
         The values of earlier layers are kept, and later ones go by their noise.
         """
         messenger = DrawMessenger(
-            self.noise, values=self._before(layer), opposite=self.layers[layer]
+            self.noise,
+            self.plates,
+            values=self._before(layer),
+            opposite=self.layers[layer],
         )
         traces = self._traces(messenger, self.programs, self.params)
         return costs_of(*traces), messenger.drawn
@@ -294,7 +302,11 @@ class Passes:
 
         def cost(scores: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
             messenger = DrawMessenger(
-                self.noise, values=values, scores=scores, temperature=temperature
+                self.noise,
+                self.plates,
+                values=values,
+                scores=scores,
+                temperature=temperature,
             )
             costs = costs_of(*self._traces(messenger, programs, params))
             return costs.total(), {n: costs.of(self.drawn[n].frames) for n in names}
@@ -313,7 +325,7 @@ class Passes:
             return {name: () for name in self.drawn}
 
         def logits() -> dict[str, Array]:
-            messenger = DrawMessenger(self.noise, mark=True)
+            messenger = DrawMessenger(self.noise, self.plates, mark=True)
             self._traces(messenger, self.programs, self.params)
             return {name: drawn.logits for name, drawn in messenger.drawn.items()}
 
@@ -325,7 +337,9 @@ class Passes:
         model, guide = (
             _under(handler, fn)
             for handler, fn in zip(
-                (KeyMessenger(self.model_noise), messenger), programs, strict=True
+                (KeyMessenger(self.model_noise, self.plates), messenger),
+                programs,
+                strict=True,
             )
         )
         return get_importance_trace(model, guide, self.args, self.kwargs, dict(params))

@@ -4,8 +4,9 @@ Twin: ``pyro_concrete.objectives.rebar``.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpyro
 from jax import Array, lax
@@ -13,8 +14,12 @@ from numpyro.distributions import constraints
 from numpyro.primitives import Messenger
 
 from numpyro_concrete.objectives.abstract import AbstractUnbiased
-from numpyro_concrete.objectives.gradients import binary_rebar, categorical_rebar
-from numpyro_concrete.objectives.passes import Drawn, Passes, Soft, site_of
+from numpyro_concrete.objectives.gradients import (
+    binary_rebar,
+    categorical_rebar,
+    compared,
+)
+from numpyro_concrete.objectives.passes import Drawn, Passes, site_of
 from numpyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
 
 _TEMPERATURE, _SCALE = "_rebar_temperature", "_rebar_scale"
@@ -35,10 +40,13 @@ class REBAR(AbstractUnbiased):
     has them as parameters, which are trained beside the others to lower the variance.
 
     Sites whose logits depend on each other's values, which is found out at every run,
-    form layers, each with a relaxed run of its own. **A particle takes 1 + L runs of the
-    model and the guide for L layers**, the relaxed ones at the price of `relax`. Each
-    value is judged by the terms of its own element of a plate, not by other elements'.
-    Continuous sites beside the discrete ones pass the gradient of their paths.
+    form layers, each with a relaxed run of its own. **A particle takes 1 + L runs of
+    the model and the guide for L layers**, the relaxed ones at the price of `relax`.
+    Each value is judged by the terms of its own element of a plate alone. Continuous sites beside the discrete ones pass the gradient of their paths.
+
+    With several particles, the share 1 - :math:`\eta` of f that c does not stand for is
+    compared with the others', as in `RLOO`: scale zero is `RLOO`, at more cost. With
+    one, it is not, and a scale far from one is noisy.
 
     Use it where the likelihood is smooth in relaxed values, as of a network. Where it
     is not (a soft index into a table of unlike things), or the guide has many layers,
@@ -48,7 +56,7 @@ class REBAR(AbstractUnbiased):
     Args:
         temperature: Temperature of the control variate, > 0; a number, or a mapping by
             site. Where the guide is `tuned`, what it starts from.
-        scale: Scale of the control variate, likewise; zero is the score function alone.
+        scale: Scale of the control variate, likewise.
         num_particles: Number of particles whose gradients are averaged.
         vectorize_particles: As in NumPyro's ELBOs.
 
@@ -116,44 +124,78 @@ class REBAR(AbstractUnbiased):
 
         return tuned_guide
 
-    def start(self, name: str) -> tuple[float, float]:
-        """Return the temperature and the scale of a site, as they were given."""
+    def _start(self, name: str) -> tuple[float, float]:
+        """The temperature and the scale of a site, as they were given."""
         found = of_site(self.temperature, name), of_site(self.scale, name)
         if None in found:
             raise ValueError(f"REBAR has no temperature or no scale for site {name!r}")
         return found
 
-    def _particle(
-        self, passes: Passes, params: Mapping[str, Any]
-    ) -> tuple[Array, Array]:
-        elbo = surrogate = passes.costs.total()
-        settings = {}
-        for name in passes.drawn:
-            own = [params.get(name + end) for end in (_TEMPERATURE, _SCALE)]
-            settings[name] = self.start(name) if None in own else own
+    def _estimate(self, rng_key: Array, *programs: Any) -> tuple[Array, Array]:
+        gradients: dict[str, Callable] = {}
+
+        def particle(run: Callable) -> tuple[Array, dict[str, _Variate]]:
+            passes = run(*programs)
+            gradients.update((n, _gradient(x)) for n, x in passes.drawn.items())
+            return passes.costs.total(), self._variates(passes, programs[0])
+
+        elbos, found = self._map(particle, rng_key)
+        elbo = surrogate = elbos.mean()
         squares: Any = 0.0
-        for layer, names in enumerate(passes.layers):
-            soft = passes.relaxed(layer, lambda name: settings[name][0])
-            for name in names:
-                drawn = passes.drawn[name]
-                signal = lax.stop_gradient(passes.costs.of(drawn.frames))
-                gradient = _gradient(name, drawn, signal, soft, settings[name][1])
-                surrogate += (lax.stop_gradient(gradient) * drawn.logits).sum()
-                squares += (gradient**2).sum()
+        for name, variates in found.items():
+            gains = variates.cost
+            if self.num_particles > 1:
+                gains = compared(gains, 0)
+            gradient = jax.vmap(gradients[name])(gains, variates)
+            gain = lax.stop_gradient(gradient) * variates.logits
+            surrogate += gain.sum() / self.num_particles
+            squares += (gradient**2).sum() / self.num_particles
         # Down for the squares, which depend on temperatures and scales alone, and up
         # for the ELBO.
         return elbo, surrogate - squares
 
+    def _variates(
+        self, passes: Passes, params: Mapping[str, Any]
+    ) -> dict[str, "_Variate"]:
+        """The control variates of a particle by site."""
+        settings, found = {}, {}
+        for name in passes.drawn:
+            own = [params.get(name + end) for end in (_TEMPERATURE, _SCALE)]
+            settings[name] = self._start(name) if None in own else own
+        for layer, names in enumerate(passes.layers):
+            soft = passes.relaxed(layer, lambda name: settings[name][0])
+            for name in names:
+                drawn = passes.drawn[name]
+                cost = lax.stop_gradient(passes.costs.of(drawn.frames))
+                scale = jnp.asarray(settings[name][1])
+                own = soft.signals[name], soft.slopes[name], scale
+                logits = jnp.broadcast_to(drawn.logits, drawn.scores.shape)
+                found[name] = _Variate(cost, *own, drawn.scores, logits)
+        return found
 
-def _gradient(
-    name: str, drawn: Drawn, signal: Array, soft: Soft, scale: Array | float
-) -> Array:
-    """The gradient in the logits of one site."""
-    signal = signal - scale * soft.signals[name]
-    signal = signal.reshape(signal.shape + (1,) * drawn.event_dim)
+
+class _Variate(NamedTuple):
+    """The cost f, the control variate c and its slope, its scale, and the site."""
+
+    cost: Array
+    soft: Array
+    slope: Array
+    scale: Array
+    scores: Array
+    logits: Array
+
+
+def _gradient(drawn: Drawn) -> Callable:
+    """The gradient in the logits of one site as a function, by what f gains."""
     estimate = binary_rebar if drawn.binary else categorical_rebar
-    logits = lax.stop_gradient(drawn.logits)
-    return estimate(signal, scale * soft.slopes[name], drawn.scores, logits)
+
+    def gradient(gain: Array, variate: _Variate) -> Array:
+        scale, logits = variate.scale, lax.stop_gradient(variate.logits)
+        signal = scale * (variate.cost - variate.soft) + (1 - scale) * gain
+        signal = signal.reshape(signal.shape + (1,) * drawn.event_dim)
+        return estimate(signal, scale * variate.slope, variate.scores, logits)
+
+    return gradient
 
 
 class _TuningMessenger(Messenger):
@@ -163,13 +205,14 @@ class _TuningMessenger(Messenger):
         super().__init__()
         self.objective = objective
 
-    def process_message(self, msg: Any) -> None:
+    def postprocess_message(self, msg: Any) -> None:
+        # A relaxed site is deterministic by now.
         latent = msg["type"] == "sample" and not msg["is_observed"]
-        if not latent or msg["value"] is not None or not is_discrete(msg["fn"]):
+        if not latent or not is_discrete(msg["fn"]):
             return
         if site_of(msg) is None:
             return  # a constant
-        temperature, scale = self.objective.start(msg["name"])
+        temperature, scale = self.objective._start(msg["name"])
         positive = {"constraint": constraints.positive}
         numpyro.param(msg["name"] + _TEMPERATURE, jnp.asarray(temperature), **positive)
         numpyro.param(msg["name"] + _SCALE, jnp.asarray(scale))

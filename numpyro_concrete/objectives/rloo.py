@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jax import Array, lax, random
 
 from numpyro_concrete.objectives.abstract import AbstractUnbiased
+from numpyro_concrete.objectives.gradients import compared
 from numpyro_concrete.objectives.passes import check, costs_of, score_of, traces_of
 
 
@@ -92,8 +93,7 @@ class RLOO(AbstractUnbiased):
         elbo = surrogate = found.elbo.mean()
         n = self.num_particles
         for name, signals in found.signals.items():
-            others = (signals.sum(0) - signals) / (n - 1)
-            gain = lax.stop_gradient(signals - others)
+            gain = lax.stop_gradient(compared(signals, 0))
             surrogate += (gain * found.scores[name]).sum() / n
         return elbo, surrogate
 

@@ -3,15 +3,17 @@
 Twin: ``numpyro_concrete.objectives.abstract``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.util import torch_backward
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyro_concrete.objectives.passes import Passes
+from pyro_concrete.objectives.gradients import compared
+from pyro_concrete.objectives.passes import Passes, SubsampleMessenger
 
 
 class AbstractUnbiased(Trace_ELBO):
@@ -43,9 +45,10 @@ class AbstractUnbiased(Trace_ELBO):
         self, model: Callable, guide: Callable, args: Any, kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """The loss, detached, and what has the gradient."""
+        together = self._prepared(model, guide, args, kwargs)
         particles = [
             self._particle(passes)
-            for passes in self._passes(model, guide, args, kwargs)
+            for passes in self._passes(together, model, guide, args, kwargs)
         ]
         loss, surrogate = (sum(x) for x in zip(*particles, strict=True))
         return -loss.detach() / self.num_particles, -surrogate / self.num_particles
@@ -55,14 +58,15 @@ class AbstractUnbiased(Trace_ELBO):
         raise NotImplementedError
 
     def _passes(
-        self, model: Callable, guide: Callable, args: Any, kwargs: Any
+        self, together: bool, model: Callable, guide: Callable, args: Any, kwargs: Any
     ) -> Iterator[Passes]:
         """The particles, which are one if they are a plate around the programs."""
-        together = self._prepared(model, guide, args, kwargs)
-        programs = map(self._vectorized_num_particles, (model, guide))
-        model, guide = programs if together else (model, guide)
+        if together:
+            model, guide = map(self._vectorized_num_particles, (model, guide))
+        subsamples = SubsampleMessenger()
         for _ in range(1 if together else self.num_particles):
-            yield Passes(model, guide, args, kwargs, self.max_plate_nesting)
+            nesting = self.max_plate_nesting
+            yield Passes(model, guide, args, kwargs, nesting, subsamples)
 
     def _prepared(
         self, model: Callable, guide: Callable, args: Any, kwargs: Any
@@ -73,3 +77,20 @@ class AbstractUnbiased(Trace_ELBO):
         if self.max_plate_nesting == float("inf"):
             self._guess_max_plate_nesting(model, guide, args, kwargs)
         return True
+
+    def _compared(
+        self, name: str, found: Sequence[Mapping[str, Tensor]], together: bool
+    ) -> Sequence[Tensor]:
+        """The signals of a site in each particle, less those of the others."""
+        if any(name not in x for x in found):
+            raise ValueError(
+                f"site {name!r} is not drawn in every particle, so that there is "
+                "nothing to compare it with"
+            )
+        signals = [x[name] for x in found]
+        if self.num_particles == 1:
+            return signals
+        if not together:
+            return compared(torch.stack(signals), 0).unbind()
+        # The plate of particles is the outermost.
+        return [compared(signals[0], -int(self.max_plate_nesting))]

@@ -47,10 +47,11 @@ class Costs:
         wanted = _axes(frames)
         total: Any = torch.zeros(())
         for axes, term in self._terms:
-            kept = {dim for name, dim in axes.items() if wanted.get(name) == dim}
-            dims = [d for d in range(-term.dim(), 0) if d not in kept]
+            dims = range(-term.dim(), 0)
+            kept = {d for name, d in axes.items() if wanted.get(name) == d} & {*dims}
+            dims = [d for d in dims if d not in kept]
             summed = term.sum(dims, keepdim=True) if dims else term
-            longest = max((-dim for dim in kept), default=0)
+            longest = -min(kept, default=0)
             total = total + summed.reshape(summed.shape[term.dim() - longest :])
         return total
 

@@ -119,3 +119,20 @@ def disarm(gap: Tensor, scores: Tensor, opposite: Tensor, logits: Tensor) -> Ten
     """
     change = torch.where(scores > 0, 1, 0) - torch.where(opposite > 0, 1, 0)
     return gap * change * logits.abs().sigmoid() / 2
+
+
+def compared(signals: Tensor, dim: int) -> Tensor:
+    """Return each particle's signal less the mean of the others'.
+
+    Args:
+        signals: Signals of at least two particles.
+        dim: The dim of the particles.
+
+    Example:
+        >>> compared(torch.tensor([1.0, 2.0, 6.0]), 0)
+        tensor([-3.0000, -1.5000,  4.5000])
+
+    Twin: :func:`numpyro_concrete.objectives.gradients.compared`.
+    """
+    n = signals.shape[dim]
+    return (signals - signals.mean(dim, keepdim=True)) * (n / (n - 1))

@@ -247,6 +247,7 @@ class Passes:
         args: Arguments of both.
         kwargs: Keyword arguments of both.
         max_plate_nesting: As in the host's ELBOs.
+        subsamples: The subsamples of all particles.
 
     Attributes:
         guide_trace: Trace of the discrete guide.
@@ -264,12 +265,13 @@ class Passes:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         max_plate_nesting: float,
+        subsamples: SubsampleMessenger,
     ) -> None:
         self.programs = model, guide
         self.args, self.kwargs = args, kwargs
         self.max_plate_nesting = max_plate_nesting
         self.noise = Noise()
-        self.subsamples = SubsampleMessenger()
+        self.subsamples = subsamples
         messenger = DrawMessenger(self.noise, detect=True)
         self.traces = self._traces(messenger, self.programs)
         self.guide_trace = self.traces[1]

@@ -4,7 +4,7 @@ Twin: ``numpyro_concrete.objectives.rebar``.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 from pyro_concrete.objectives.abstract import AbstractUnbiased
 from pyro_concrete.objectives.gradients import binary_rebar, categorical_rebar
-from pyro_concrete.objectives.passes import Drawn, Passes, Soft, site_of
+from pyro_concrete.objectives.passes import Drawn, Passes, site_of
 from pyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
 
 _TEMPERATURE, _SCALE = "_rebar_temperature", "_rebar_scale"
@@ -35,10 +35,13 @@ class REBAR(AbstractUnbiased):
     has them as parameters, which are trained beside the others to lower the variance.
 
     Sites whose logits depend on each other's values, which is found out at every run,
-    form layers, each with a relaxed run of its own. **A particle takes 1 + L runs of the
-    model and the guide for L layers**, the relaxed ones at the price of `relax`. Each
-    value is judged by the terms of its own element of a plate, not by other elements'.
-    Continuous sites beside the discrete ones pass the gradient of their paths.
+    form layers, each with a relaxed run of its own. **A particle takes 1 + L runs of
+    the model and the guide for L layers**, the relaxed ones at the price of `relax`.
+    Each value is judged by the terms of its own element of a plate alone. Continuous sites beside the discrete ones pass the gradient of their paths.
+
+    With several particles, the share 1 - :math:`\eta` of f that c does not stand for is
+    compared with the others', as in `RLOO`: scale zero is `RLOO`, at more cost. With
+    one, it is not, and a scale far from one is noisy.
 
     Use it where the likelihood is smooth in relaxed values, as of a network. Where it
     is not (a soft index into a table of unlike things), or the guide has many layers,
@@ -48,7 +51,7 @@ class REBAR(AbstractUnbiased):
     Args:
         temperature: Temperature of the control variate, > 0; a number, or a mapping by
             site. Where the guide is `tuned`, what it starts from.
-        scale: Scale of the control variate, likewise; zero is the score function alone.
+        scale: Scale of the control variate, likewise.
         num_particles: Number of particles whose gradients are averaged.
         max_plate_nesting: As in Pyro's ELBOs.
         vectorize_particles: As in Pyro's ELBOs.
@@ -124,54 +127,79 @@ class REBAR(AbstractUnbiased):
 
         return tuned_guide
 
-    def start(self, name: str) -> tuple[float, float]:
-        """Return the temperature and the scale of a site, as they were given."""
+    def _start(self, name: str) -> tuple[float, float]:
+        """The temperature and the scale of a site, as they were given."""
         found = of_site(self.temperature, name), of_site(self.scale, name)
         if None in found:
             raise ValueError(f"REBAR has no temperature or no scale for site {name!r}")
         return found
 
-    def _particle(self, passes: Passes) -> tuple[Tensor, Tensor]:
-        nodes: Any = passes.guide_trace.nodes
-        elbo = surrogate = passes.costs.total()
-        settings, tuning = {}, []
-        for name in passes.drawn:
-            own = [
-                nodes[name + end]["value"] if name + end in nodes else None
-                for end in (_TEMPERATURE, _SCALE)
-            ]
-            given = self.start(name) if None in own else own
-            settings[name] = given
-            tuning += [x for x in own if x is not None and x.requires_grad]
-        squares: Any = 0.0
-        for layer, names in enumerate(passes.layers):
-            soft = passes.relaxed(
-                layer, lambda name: settings[name][0], graph=bool(tuning)
-            )
-            for name in names:
-                drawn = passes.drawn[name]
-                signal = passes.costs.of(drawn.frames).detach()
-                gradient = _gradient(name, drawn, signal, soft, settings[name][1])
+    def _estimate(
+        self, model: Callable, guide: Callable, args: Any, kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        together = self._prepared(model, guide, args, kwargs)
+        passes = [*self._passes(together, model, guide, args, kwargs)]
+        found = [self._variates(x) for x in passes]
+        elbo = surrogate = sum(x.costs.total() for x in passes)
+        squares, costs = 0.0, [{n: v.cost for n, v in x.items()} for x in found]
+        for name in {name: None for x in found for name in x}:
+            gains = self._compared(name, costs, together)
+            for gain, x, variates in zip(gains, passes, found, strict=True):
+                drawn = x.drawn[name]
+                gradient = _gradient(drawn, gain, variates[name])
                 surrogate = surrogate + (gradient.detach() * drawn.logits).sum()
                 squares = squares + gradient.square().sum()
-        if tuning:
-            slopes = torch.autograd.grad(squares, tuning, materialize_grads=True)
-            # Down for the squares, and up for the ELBO.
-            surrogate = surrogate - sum(
-                slope * x for slope, x in zip(slopes, tuning, strict=True)
+        tuning = {id(t): t for x in found for v in x.values() for t in v.tuning}
+        n = self.num_particles
+        return -elbo.detach() / n, _descent(squares, [*tuning.values()], -surrogate) / n
+
+    def _variates(self, passes: Passes) -> dict[str, "_Variate"]:
+        """The control variates of a particle by site."""
+        nodes: Any = passes.guide_trace.nodes
+        settings, tuning = {}, {}
+        for name in passes.drawn:
+            own = [nodes.get(name + end) for end in (_TEMPERATURE, _SCALE)]
+            own = [None if node is None else node["value"] for node in own]
+            settings[name] = self._start(name) if None in own else own
+            tuning[name] = [x for x in own if x is not None and x.requires_grad]
+        found = {}
+        for layer, names in enumerate(passes.layers):
+            soft = passes.relaxed(
+                layer, lambda name: settings[name][0], graph=any(tuning.values())
             )
-        return elbo, surrogate
+            for name in names:
+                cost = passes.costs.of(passes.drawn[name].frames).detach()
+                own = soft.signals[name], soft.slopes[name], settings[name][1]
+                found[name] = _Variate(cost, *own, tuning[name])
+        return found
 
 
-def _gradient(
-    name: str, drawn: Drawn, signal: Tensor, soft: Soft, scale: Tensor | float
-) -> Tensor:
-    """The gradient in the logits of one site."""
-    signal = signal - scale * soft.signals[name]
+class _Variate(NamedTuple):
+    """The cost f, the control variate c and its slope, its scale, what tunes it."""
+
+    cost: Tensor
+    soft: Tensor
+    slope: Tensor
+    scale: Tensor | float
+    tuning: list[Tensor]
+
+
+def _gradient(drawn: Drawn, gain: Tensor, variate: _Variate) -> Tensor:
+    """The gradient in the logits of one site, with what f gains on other particles."""
+    scale = variate.scale
+    signal = scale * (variate.cost - variate.soft) + (1 - scale) * gain
     signal = signal.reshape(signal.shape + (1,) * drawn.event_dim)
     estimate = binary_rebar if drawn.binary else categorical_rebar
     scores, logits = drawn.scores.detach(), drawn.logits.detach()
-    return estimate(signal, scale * soft.slopes[name], scores, logits)
+    return estimate(signal, scale * variate.slope, scores, logits)
+
+
+def _descent(squares: Any, tuning: list[Tensor], surrogate: Any) -> Tensor:
+    """Let what tunes, and nothing else, lower the squares."""
+    if not tuning:
+        return surrogate
+    slopes = torch.autograd.grad(squares, tuning, materialize_grads=True)
+    return surrogate + sum(a * x for a, x in zip(slopes, tuning, strict=True))
 
 
 class _TuningMessenger(Messenger):
@@ -181,14 +209,15 @@ class _TuningMessenger(Messenger):
         super().__init__()
         self.objective = objective
 
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or msg["value"] is not None or not is_discrete(msg["fn"]):
+    def _pyro_post_sample(self, msg: Any) -> None:
+        # A relaxed site is deterministic by now.
+        if msg["is_observed"] or not is_discrete(msg["fn"]):
             return
         site = site_of(msg)
         if site is None:
             return  # a constant
         temperature, scale = (
-            site.logits.new_tensor(x) for x in self.objective.start(msg["name"])
+            site.logits.new_tensor(x) for x in self.objective._start(msg["name"])
         )
         pyro.param(msg["name"] + _TEMPERATURE, temperature, constraints.positive)
         pyro.param(msg["name"] + _SCALE, scale)

@@ -6,7 +6,6 @@ Twin: ``numpyro_concrete.objectives.rloo``.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from pyro.infer.enum import get_importance_trace
 from torch import Tensor
 
@@ -107,30 +106,14 @@ class RLOO(AbstractUnbiased):
             with subsamples:
                 options = "flat", self.max_plate_nesting, model, guide, args, kwargs
                 particles.append(_particle(*get_importance_trace(*options)))
-        names = set().union(*(x.signals for x in particles))
-        surrogate = elbo = sum(x.elbo for x in particles)
-        for name in names:
-            surrogate = surrogate + self._score(name, particles, together)
+        elbo = surrogate = sum(x.elbo for x in particles)
+        signals = [x.signals for x in particles]
+        for name in {name: None for found in signals for name in found}:
+            gains = self._compared(name, signals, together)
+            for gain, x in zip(gains, particles, strict=True):
+                surrogate = surrogate + (gain.detach() * x.scores[name]).sum()
         n = self.num_particles
         return -elbo.detach() / n, -surrogate / n
-
-    def _score(self, name: str, particles: list[_Particle], together: bool) -> Tensor:
-        """What has the gradient of one site's score function."""
-        if any(name not in x.signals for x in particles):
-            raise ValueError(
-                f"site {name!r} is not drawn in every particle, so that there is "
-                "nothing to compare it with"
-            )
-        signals, scores = (
-            torch.stack([x[name] for x in found])
-            for found in zip(*((x.signals, x.scores) for x in particles), strict=True)
-        )
-        # The plate of particles is the outermost.
-        dim = -self.max_plate_nesting if together else 0
-        signals = signals.detach()
-        n = self.num_particles
-        others = (signals.sum(int(dim), keepdim=True) - signals) / (n - 1)
-        return ((signals - others) * scores).sum()
 
 
 def _particle(model_trace: Any, guide_trace: Any) -> _Particle:

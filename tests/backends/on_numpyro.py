@@ -419,6 +419,17 @@ class NumPyroBackend:
         elbo = self.numpyro.infer.RenyiELBO(0, num_particles=particles)
         return -float(elbo.loss(self.jax.random.key(seed), {}, model, guide, *args))
 
+    def objective_gradients(self, elbo, model, guide, *args, params, seed=0):
+        """The loss of an objective, and its gradients as NumPy arrays by name."""
+        params = {k: self.jnp.asarray(v) for k, v in params.items()}
+
+        def loss(params, key):
+            return elbo.loss(key, params, model, guide, *args)
+
+        found = self.jitted(self.jax.value_and_grad(loss))
+        value, grads = found(params, self.jax.random.key(seed))
+        return float(value), {k: np.asarray(v) for k, v in grads.items()}
+
     def largest_array(self, fn):
         """Number of elements of the largest array that a call computes."""
         return self._largest(self.jax.make_jaxpr(fn)().jaxpr)

@@ -439,6 +439,15 @@ class PyroBackend:
         elbo = self.pyro.infer.RenyiELBO(0, num_particles=particles, **settings)
         return -elbo.loss(model, guide, *args)
 
+    def objective_gradients(self, elbo, model, guide, *args, params, seed=0):
+        """The loss of an objective, and its gradients as NumPy arrays by name."""
+        self.pyro.clear_param_store()
+        self.torch.manual_seed(seed)
+        for name, value in params.items():
+            self.pyro.param(name, self.torch.tensor(value))
+        loss = elbo.loss_and_grads(model, guide, *args)
+        return loss, self._gradients()
+
     def largest_array(self, fn):
         """Number of elements of the largest array that a call computes."""
         from torch.utils._python_dispatch import TorchDispatchMode
