@@ -14,6 +14,7 @@ QUESTIONS = (
     "how_close_to_enumeration",
     "memory_of_iwae",
     "class_probabilities",
+    "variance_of_rebar",
 )
 
 

@@ -110,7 +110,7 @@ def one_of_three_elbo(params):
     return enumerated_elbo(range(3), lambda k: log_softmax(params["a"])[k], log_p)
 
 
-# Bits, and an integer that depends on them in both programs.
+# Bits, and an integer that depends on them in both programs: z comes before y.
 
 
 def dependent(backend, copies):
@@ -119,17 +119,17 @@ def dependent(backend, copies):
 
     def model():
         with backend.plate("copies", copies):
-            b = backend.site("b", dist.Bernoulli(logits=prior[:2]).to_event(1))
-            c = backend.site("c", dist.Categorical(logits=(1.0 * b) @ weights))
+            b = backend.site("z", dist.Bernoulli(logits=prior[:2]).to_event(1))
+            c = backend.site("y", dist.Categorical(logits=(1.0 * b) @ weights))
             fn = dist.Normal(locs[c] + b[..., 0] * b[..., 1], backend.array(0.8))
             backend.site("x", fn, obs=backend.array(X))
 
     def guide():
         a, w = backend.param("a"), backend.param("w")
         with backend.plate("copies", copies):
-            b = backend.site("b", dist.Bernoulli(logits=a).to_event(1))
+            b = backend.site("z", dist.Bernoulli(logits=a).to_event(1))
             logits = (w * b[..., None]).sum(-2) + backend.array([0.1, 0.0, -0.2])
-            backend.site("c", dist.Categorical(logits=logits))
+            backend.site("y", dist.Categorical(logits=logits))
 
     return model, guide
 

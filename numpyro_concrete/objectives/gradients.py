@@ -119,12 +119,12 @@ def disarm(gap: Array, scores: Array, opposite: Array, logits: Array) -> Array:
     return gap * change * sigmoid(jnp.abs(logits)) / 2
 
 
-def compared(signals: Array, axis: int) -> Array:
+def compared(signals: Array, along: int) -> Array:
     """Return each particle's signal less the mean of the others'.
 
     Args:
         signals: Signals of at least two particles.
-        axis: The axis of the particles.
+        along: The axis of the particles.
 
     Example:
         >>> compared(jnp.array([1.0, 2.0, 6.0]), 0)
@@ -132,5 +132,5 @@ def compared(signals: Array, axis: int) -> Array:
 
     Twin: :func:`pyro_concrete.objectives.gradients.compared`.
     """
-    n = signals.shape[axis]
-    return (signals - signals.mean(axis, keepdims=True)) * (n / (n - 1))
+    n = signals.shape[along]
+    return (signals - signals.mean(along, keepdims=True)) * (n / (n - 1))

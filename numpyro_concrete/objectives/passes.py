@@ -64,7 +64,7 @@ class Soft(NamedTuple):
     slopes: dict[str, Array]
 
 
-class Noise:
+class _Noise:
     """The random keys of a particle by site, the same in each of its runs."""
 
     def __init__(self, key: Array) -> None:
@@ -86,7 +86,7 @@ class Noise:
         return (ops.logistic if binary else ops.gumbel)(uniform)
 
 
-class KeyMessenger(Messenger):
+class _KeyMessenger(Messenger):
     """Gives what is random a key of its name's, unlike `seed` in any order.
 
     Args:
@@ -94,7 +94,7 @@ class KeyMessenger(Messenger):
         plates: The keys of subsamples.
     """
 
-    def __init__(self, noise: Noise, plates: Noise) -> None:
+    def __init__(self, noise: _Noise, plates: _Noise) -> None:
         super().__init__()
         self.noise, self.plates = noise, plates
         self._unnamed = 0
@@ -112,7 +112,7 @@ class KeyMessenger(Messenger):
         msg["kwargs"]["rng_key"] = noise.key_of(name)
 
 
-class DrawMessenger(KeyMessenger):
+class _DrawMessenger(_KeyMessenger):
     """Draws the sites of a guide from a particle's noise.
 
     Args:
@@ -127,8 +127,8 @@ class DrawMessenger(KeyMessenger):
 
     def __init__(
         self,
-        noise: Noise,
-        plates: Noise,
+        noise: _Noise,
+        plates: _Noise,
         *,
         values: Mapping[str, Array] | None = None,
         opposite: Collection[str] = (),
@@ -258,9 +258,9 @@ class Passes:
         self.args, self.kwargs = args, kwargs
         self.params = params
         model_key, guide_key = random.split(key)
-        self.model_noise, self.noise = Noise(model_key), Noise(guide_key)
-        self.plates = Noise(plates)
-        messenger = DrawMessenger(self.noise, self.plates)
+        self.model_noise, self.noise = _Noise(model_key), _Noise(guide_key)
+        self.plates = _Noise(plates)
+        messenger = _DrawMessenger(self.noise, self.plates)
         self.traces = self._traces(messenger, self.programs, params)
         self.guide_trace = self.traces[1]
         self.drawn = messenger.drawn
@@ -274,7 +274,7 @@ class Passes:
 
         The values of earlier layers are kept, and later ones go by their noise.
         """
-        messenger = DrawMessenger(
+        messenger = _DrawMessenger(
             self.noise,
             self.plates,
             values=self._before(layer),
@@ -301,7 +301,7 @@ class Passes:
         values = lax.stop_gradient(self._before(layer))
 
         def cost(scores: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-            messenger = DrawMessenger(
+            messenger = _DrawMessenger(
                 self.noise,
                 self.plates,
                 values=values,
@@ -325,19 +325,20 @@ class Passes:
             return {name: () for name in self.drawn}
 
         def logits() -> dict[str, Array]:
-            messenger = DrawMessenger(self.noise, self.plates, mark=True)
+            messenger = _DrawMessenger(self.noise, self.plates, mark=True)
             self._traces(messenger, self.programs, self.params)
             return {name: drawn.logits for name, drawn in messenger.drawn.items()}
 
-        return {**provenance_of(logits)}
+        found = provenance_of(logits)  # sorted by name
+        return {name: found[name] for name in self.drawn}
 
     def _traces(
-        self, messenger: DrawMessenger, programs: Any, params: Mapping[str, Any]
+        self, messenger: _DrawMessenger, programs: Any, params: Mapping[str, Any]
     ) -> tuple[Trace, Trace]:
         model, guide = (
             _under(handler, fn)
             for handler, fn in zip(
-                (KeyMessenger(self.model_noise, self.plates), messenger),
+                (_KeyMessenger(self.model_noise, self.plates), messenger),
                 programs,
                 strict=True,
             )
@@ -357,7 +358,7 @@ def traces_of(
     """Run the discrete programs once, with a key of their own for subsamples."""
     keys = random.split(key)
     programs = [
-        _under(KeyMessenger(Noise(key), Noise(plates)), fn)
+        _under(_KeyMessenger(_Noise(key), _Noise(plates)), fn)
         for key, fn in zip(keys, (model, guide), strict=True)
     ]
     return get_importance_trace(*programs, args, kwargs, dict(params))

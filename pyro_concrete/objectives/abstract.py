@@ -37,9 +37,8 @@ class AbstractUnbiased(Trace_ELBO):
         loss, surrogate = self._estimate(model, guide, args, kwargs)
         if surrogate.requires_grad:
             torch_backward(surrogate, retain_graph=self.retain_graph)
-        value = loss.item()
-        warn_if_nan(value, "loss")
-        return value
+        warn_if_nan(loss, "loss")
+        return loss.item()
 
     def _estimate(
         self, model: Callable, guide: Callable, args: Any, kwargs: Any

@@ -121,12 +121,12 @@ def disarm(gap: Tensor, scores: Tensor, opposite: Tensor, logits: Tensor) -> Ten
     return gap * change * logits.abs().sigmoid() / 2
 
 
-def compared(signals: Tensor, dim: int) -> Tensor:
+def compared(signals: Tensor, along: int) -> Tensor:
     """Return each particle's signal less the mean of the others'.
 
     Args:
         signals: Signals of at least two particles.
-        dim: The dim of the particles.
+        along: The dim of the particles.
 
     Example:
         >>> compared(torch.tensor([1.0, 2.0, 6.0]), 0)
@@ -134,5 +134,5 @@ def compared(signals: Tensor, dim: int) -> Tensor:
 
     Twin: :func:`numpyro_concrete.objectives.gradients.compared`.
     """
-    n = signals.shape[dim]
-    return (signals - signals.mean(dim, keepdim=True)) * (n / (n - 1))
+    n = signals.shape[along]
+    return (signals - signals.mean(along, keepdim=True)) * (n / (n - 1))

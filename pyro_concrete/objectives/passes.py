@@ -67,7 +67,7 @@ class Soft(NamedTuple):
     slopes: dict[str, Tensor]
 
 
-class Noise:
+class _Noise:
     """The noise of a particle by site, drawn when it is first asked for."""
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ class Noise:
         """Return the noise of a discrete site."""
         logits = ops.wide(leaf_of(site.relaxed).logits)
         if name not in self._of:
-            shape, options = site.relaxed.shape(), {"dtype": logits.dtype}
-            uniform = torch.rand(shape, device=logits.device, **options)
+            shape, dtype = site.relaxed.shape(), logits.dtype
+            uniform = torch.rand(shape, dtype=dtype, device=logits.device)
             self._of[name] = (ops.logistic if site.binary else ops.gumbel)(uniform)
         return self._of[name]
 
@@ -115,7 +115,7 @@ class SubsampleMessenger(Messenger):
             self._known[msg["name"]] = msg["value"]
 
 
-class DrawMessenger(Messenger):
+class _DrawMessenger(Messenger):
     """Draws the sites of a guide from a particle's noise.
 
     Args:
@@ -129,7 +129,7 @@ class DrawMessenger(Messenger):
 
     def __init__(
         self,
-        noise: Noise,
+        noise: _Noise,
         *,
         values: Mapping[str, Tensor] | None = None,
         opposite: Collection[str] = (),
@@ -270,9 +270,9 @@ class Passes:
         self.programs = model, guide
         self.args, self.kwargs = args, kwargs
         self.max_plate_nesting = max_plate_nesting
-        self.noise = Noise()
+        self.noise = _Noise()
         self.subsamples = subsamples
-        messenger = DrawMessenger(self.noise, detect=True)
+        messenger = _DrawMessenger(self.noise, detect=True)
         self.traces = self._traces(messenger, self.programs)
         self.guide_trace = self.traces[1]
         self.drawn = messenger.drawn
@@ -286,7 +286,7 @@ class Passes:
 
         The values of earlier layers are kept, and later ones go by their noise.
         """
-        messenger = DrawMessenger(
+        messenger = _DrawMessenger(
             self.noise, values=self._before(layer), opposite=self.layers[layer]
         )
         traces = self._traces(messenger, self.programs)
@@ -304,7 +304,7 @@ class Passes:
         names = self.layers[layer]
         soft = frozenset(name for later in self.layers[layer:] for name in later)
         scores = {name: self.drawn[name].scores.requires_grad_() for name in names}
-        messenger = DrawMessenger(
+        messenger = _DrawMessenger(
             self.noise,
             values=self._before(layer),
             scores=scores,
@@ -315,8 +315,9 @@ class Passes:
         with torch.enable_grad():
             costs = costs_of(*self._traces(messenger, programs))
             total, points = costs.total(), list(scores.values())
-            settings = {"create_graph": graph, "materialize_grads": True}
-            slopes = torch.autograd.grad(total, points, **settings)
+            slopes = torch.autograd.grad(
+                total, points, create_graph=graph, materialize_grads=True
+            )
         signals = {name: costs.of(self.drawn[name].frames) for name in names}
         return Soft(signals, dict(zip(names, slopes, strict=True)))
 
@@ -324,7 +325,7 @@ class Passes:
         earlier = (name for names in self.layers[:layer] for name in names)
         return {name: self.drawn[name].value for name in earlier}
 
-    def _traces(self, messenger: DrawMessenger, programs: Any) -> tuple[Trace, Trace]:
+    def _traces(self, messenger: _DrawMessenger, programs: Any) -> tuple[Trace, Trace]:
         model, guide = programs
 
         def drawing(*args: Any, **kwargs: Any) -> Any:
@@ -373,7 +374,8 @@ def _check_marks(
     model_trace: Trace, guide_trace: Trace, drawn: Collection[str]
 ) -> None:
     """Refuse to relax a site that is opted out."""
-    for trace in (model_trace, guide_trace):
+    traces: Any = model_trace, guide_trace
+    for trace in traces:
         for name in drawn:
             if trace.nodes[name]["infer"].get("relax") is False:
                 raise ValueError(

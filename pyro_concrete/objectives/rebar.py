@@ -37,7 +37,8 @@ class REBAR(AbstractUnbiased):
     Sites whose logits depend on each other's values, which is found out at every run,
     form layers, each with a relaxed run of its own. **A particle takes 1 + L runs of
     the model and the guide for L layers**, the relaxed ones at the price of `relax`.
-    Each value is judged by the terms of its own element of a plate alone. Continuous sites beside the discrete ones pass the gradient of their paths.
+    Each value is judged by the terms of its own element of a plate alone. Continuous
+    sites beside the discrete ones pass the gradient of their paths.
 
     With several particles, the share 1 - :math:`\eta` of f that c does not stand for is
     compared with the others', as in `RLOO`: scale zero is `RLOO`, at more cost. With
@@ -140,7 +141,8 @@ class REBAR(AbstractUnbiased):
         together = self._prepared(model, guide, args, kwargs)
         passes = [*self._passes(together, model, guide, args, kwargs)]
         found = [self._variates(x) for x in passes]
-        elbo = surrogate = sum(x.costs.total() for x in passes)
+        elbo: Any = sum(x.costs.total() for x in passes)
+        surrogate = elbo
         squares, costs = 0.0, [{n: v.cost for n, v in x.items()} for x in found]
         for name in {name: None for x in found for name in x}:
             gains = self._compared(name, costs, together)

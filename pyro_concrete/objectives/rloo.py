@@ -106,7 +106,8 @@ class RLOO(AbstractUnbiased):
             with subsamples:
                 options = "flat", self.max_plate_nesting, model, guide, args, kwargs
                 particles.append(_particle(*get_importance_trace(*options)))
-        elbo = surrogate = sum(x.elbo for x in particles)
+        elbo: Any = sum(x.elbo for x in particles)
+        surrogate = elbo
         signals = [x.signals for x in particles]
         for name in {name: None for found in signals for name in found}:
             gains = self._compared(name, signals, together)
