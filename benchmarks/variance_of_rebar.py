@@ -21,14 +21,13 @@ from benchmarks.report import table, write_csv
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 
-STEPS = (50, 500)
+STEPS = (50, 400)
 DRAWS = 48
 PARTS = 6
 # Name, objective, its particles, and the runs of the model that they take.
 OBJECTIVES = (
     ("RLOO", "RLOO", 3, 3),
     ("REBAR", "REBAR", 1, 3),
-    ("REBAR, tuned", "tuned", 1, 3),
     ("RLOO", "RLOO", 6, 6),
     ("REBAR", "REBAR", 2, 6),
     ("REBAR, tuned", "tuned", 2, 6),

@@ -14,7 +14,10 @@ from scipy.stats import norm
 OBJECTIVES = {
     "REBAR": ("REBAR", {}),
     "REBAR of other settings": ("REBAR", {"temperature": 1.3, "scale": 0.4}),
-    "REBAR of two particles": ("REBAR", {"num_particles": 2}),
+    "REBAR of two particles": (
+        "REBAR",
+        {"num_particles": 2, "scale": 0.8, "baseline": 0.7},
+    ),
     "RLOO": ("RLOO", {}),
     "RLOO of three particles": ("RLOO", {"num_particles": 3}),
     "DisARM": ("DisARM", {}),
@@ -143,9 +146,11 @@ def test_opposite_draws_of_fair_bits_are_exact(backend):
 
 # Tuning.
 
-_SETTINGS = dict(
-    zip(("z_rebar_temperature", "z_rebar_scale"), np.array([0.7, 0.6]), strict=True)
-)
+_NAMES = ("z_rebar_temperature", "z_rebar_scale", "z_rebar_baseline")
+
+
+def settings_of(*values):
+    return dict(zip(_NAMES, np.array(values), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -155,20 +160,24 @@ def test_tuning_follows_the_squares_and_changes_no_other_gradient(backend, name)
     case, copies = CASES[name], 9
     programs = case.programs(backend, copies)
     a = np.array([case.params["a"]] * copies)
-    rebar = backend.package.REBAR()
+    at, two = (0.7, 0.6, 0.3), {"num_particles": 2}
+    rebar = backend.package.REBAR(**two)
     tuned = backend.objective(rebar, programs[0], rebar.tuned(programs[1]))
-    fixed = backend.package.REBAR(0.7, 0.6)
-    _, expected = backend.objective(fixed, *programs)({"a": a})
-    _, found = tuned({"a": a, **_SETTINGS})
+    fixed = backend.objective(backend.package.REBAR(*at, **two), *programs)
+    _, expected = fixed({"a": a})
+    _, found = tuned({"a": a, **settings_of(*at)})
     assert_exact(found["a"], expected["a"])
 
-    def squares(settings):
-        return (
-            tuned({"a": a, **dict(zip(_SETTINGS, settings, strict=True))})[1]["a"] ** 2
-        ).sum()
+    # The logits are those of each copy, but that they have the mean of two particles.
+    one = backend.package.REBAR()
+    tuned = backend.objective(one, programs[0], one.tuned(programs[1]))
 
-    slopes = central_difference(squares, np.array([*_SETTINGS.values()]))
-    assert_derivative([found[k] for k in _SETTINGS], slopes)
+    def squares(settings):
+        return (tuned({"a": a, **settings_of(*settings)})[1]["a"] ** 2).sum()
+
+    _, found = tuned({"a": a, **settings_of(*at)})
+    slopes = central_difference(squares, np.array(at))
+    assert_derivative([found[k] for k in _NAMES], slopes)
 
 
 @pytest.mark.slow
@@ -185,11 +194,11 @@ def test_training_a_tuned_guide_lowers_the_variance(backend):
 
     _, params = backend.train(rebar, model, rebar.tuned(frozen), steps=400, lr=0.02)
     settings = {k: backend.numpy(v) for k, v in params.items()}
-    assert settings.keys() == _SETTINGS.keys()
+    assert settings.keys() == set(_NAMES)
     tuned = backend.objective(rebar, model, rebar.tuned(guide))
     before, after = (
         np.mean([tuned({"a": a, **x}, seed)[1]["a"].var(0).sum() for seed in range(5)])
-        for x in (dict(zip(_SETTINGS, np.array([4.0, 0.2]), strict=True)), settings)
+        for x in (settings_of(4.0, 0.2, 1.0), settings)
     )
     assert after < 0.8 * before, (before, after, settings)
 
@@ -278,5 +287,5 @@ def test_settings_are_checked(backend):
         package.REBAR(temperature=-1.0)
     program = sites(backend, "bit", "class")
     elbo = package.REBAR(temperature={"bit": 1.0})
-    with pytest.raises(ValueError, match=r"no temperature or no scale.*'class'"):
+    with pytest.raises(ValueError, match=r"names no value for site 'class'"):
         backend.objective(elbo, program, program)({})

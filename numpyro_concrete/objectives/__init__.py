@@ -1,8 +1,8 @@
 """Objectives that the host lacks: of a discrete model, as it stands.
 
 `iwae_bound` is the multi-sample bound in bounded memory, to evaluate by. `REBAR`,
-`RLOO` and `DisARM` train: they are ELBOs as NumPyro's are, and their gradients are those
-of the discrete ELBO on average, without a bias.
+`RLOO` and `DisARM` train: they are ELBOs as NumPyro's are, and their gradients are
+those of the discrete ELBO on average, without a bias.
 
 Twin: ``pyro_concrete.objectives``.
 """

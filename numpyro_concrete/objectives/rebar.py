@@ -22,7 +22,8 @@ from numpyro_concrete.objectives.gradients import (
 from numpyro_concrete.objectives.passes import Drawn, Passes, site_of
 from numpyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
 
-_TEMPERATURE, _SCALE = "_rebar_temperature", "_rebar_scale"
+# Temperature, scale and baseline.
+_SETTINGS = ("_rebar_temperature", "_rebar_scale", "_rebar_baseline")
 
 
 class REBAR(AbstractUnbiased):
@@ -45,9 +46,9 @@ class REBAR(AbstractUnbiased):
     Each value is judged by the terms of its own element of a plate alone. Continuous
     sites beside the discrete ones pass the gradient of their paths.
 
-    With several particles, the share 1 - :math:`\eta` of f that c does not stand for is
-    compared with the others', as in `RLOO`: scale zero is `RLOO`, at more cost. With
-    one, it is not, and a scale far from one is noisy.
+    With several particles, f is compared with the others' as in `RLOO`, in two parts:
+    the share 1 - :math:`\eta` that c does not stand for, always, and the rest f - c by
+    as much as `baseline` says. That takes away what relaxing adds to every draw.
 
     Use it where the likelihood is smooth in relaxed values, as of a network. Where it
     is not (a soft index into a table of unlike things), or the guide has many layers,
@@ -58,6 +59,8 @@ class REBAR(AbstractUnbiased):
         temperature: Temperature of the control variate, > 0; a number, or a mapping by
             site. Where the guide is `tuned`, what it starts from.
         scale: Scale of the control variate, likewise.
+        baseline: How much of the others' mean of f - c is taken off, likewise; zero
+            where their noise is larger than their mean.
         num_particles: Number of particles whose gradients are averaged.
         vectorize_particles: As in NumPyro's ELBOs.
 
@@ -93,6 +96,7 @@ class REBAR(AbstractUnbiased):
         self,
         temperature: float | Mapping[str, float] = 0.5,
         scale: float | Mapping[str, float] = 1.0,
+        baseline: float | Mapping[str, float] = 1.0,
         *,
         num_particles: int = 1,
         vectorize_particles: bool | Callable = True,
@@ -103,14 +107,15 @@ class REBAR(AbstractUnbiased):
             check_temperature(value)
         self.temperature = temperature
         self.scale = scale
+        self.baseline = baseline
 
     def tuned(self, guide: Callable) -> Callable:
-        """Return the guide with the temperature and the scale as its parameters.
+        """Return the guide with the settings as its parameters.
 
-        Each discrete site z has its own, ``z_rebar_temperature`` and
-        ``z_rebar_scale``. They follow the gradient of the sum of squares of the
-        gradients in the logits, which is that of their variance, and have no part in
-        any other parameter's.
+        Each discrete site z has its own: ``z_rebar_temperature``, ``z_rebar_scale`` and
+        ``z_rebar_baseline``, the last of use to several particles. They follow the
+        gradient of the sum of squares of the gradients in the logits, which is that of
+        their variance, and have no part in any other parameter's.
 
         Args:
             guide: The discrete guide.
@@ -125,11 +130,12 @@ class REBAR(AbstractUnbiased):
 
         return tuned_guide
 
-    def _start(self, name: str) -> tuple[float, float]:
-        """The temperature and the scale of a site, as they were given."""
-        found = of_site(self.temperature, name), of_site(self.scale, name)
+    def _start(self, name: str) -> list[float]:
+        """The settings of a site, as they were given."""
+        given = self.temperature, self.scale, self.baseline
+        found = [of_site(x, name) for x in given]
         if None in found:
-            raise ValueError(f"REBAR has no temperature or no scale for site {name!r}")
+            raise ValueError(f"a setting of REBAR names no value for site {name!r}")
         return found
 
     def _estimate(self, rng_key: Array, *programs: Any) -> tuple[Array, Array]:
@@ -144,10 +150,10 @@ class REBAR(AbstractUnbiased):
         elbo = surrogate = elbos.mean()
         squares: Any = 0.0
         for name, variates in found.items():
-            gains = variates.cost
+            both = variates.cost, variates.cost - variates.soft
             if self.num_particles > 1:
-                gains = compared(gains, 0)
-            gradient = jax.vmap(gradients[name])(gains, variates)
+                both = compared(both[0], 0), compared(both[1], 0)
+            gradient = jax.vmap(gradients[name])(variates, *both)
             gain = lax.stop_gradient(gradient) * variates.logits
             surrogate += gain.sum() / self.num_particles
             squares += (gradient**2).sum() / self.num_particles
@@ -161,38 +167,41 @@ class REBAR(AbstractUnbiased):
         """The control variates of a particle by site."""
         settings, found = {}, {}
         for name in passes.drawn:
-            own = [params.get(name + end) for end in (_TEMPERATURE, _SCALE)]
+            own = [params.get(name + end) for end in _SETTINGS]
             settings[name] = self._start(name) if None in own else own
         for layer, names in enumerate(passes.layers):
             soft = passes.relaxed(layer, lambda name: settings[name][0])
             for name in names:
                 drawn = passes.drawn[name]
                 cost = lax.stop_gradient(passes.costs.of(drawn.frames))
-                scale = jnp.asarray(settings[name][1])
-                own = soft.signals[name], soft.slopes[name], scale
+                share, baseline = map(jnp.asarray, settings[name][1:])
+                own = soft.signals[name], soft.slopes[name], share, baseline
                 logits = jnp.broadcast_to(drawn.logits, drawn.scores.shape)
                 found[name] = _Variate(cost, *own, drawn.scores, logits)
         return found
 
 
 class _Variate(NamedTuple):
-    """The cost f, the control variate c and its slope, its scale, and the site."""
+    """The cost f, the control variate c and its slope, its settings, and the site."""
 
     cost: Array
     soft: Array
     slope: Array
     scale: Array
+    baseline: Array
     scores: Array
     logits: Array
 
 
 def _gradient(drawn: Drawn) -> Callable:
-    """The gradient in the logits of one site as a function, by what f gains."""
+    """The gradient in the logits, of f and f - c as compared with other particles."""
     estimate = binary_rebar if drawn.binary else categorical_rebar
 
-    def gradient(gain: Array, variate: _Variate) -> Array:
-        scale, logits = variate.scale, lax.stop_gradient(variate.logits)
-        signal = scale * (variate.cost - variate.soft) + (1 - scale) * gain
+    def gradient(variate: _Variate, cost: Array, rest: Array) -> Array:
+        scale, share = variate.scale, variate.baseline
+        rest = share * rest + (1 - share) * (variate.cost - variate.soft)
+        signal = scale * rest + (1 - scale) * cost
+        logits = lax.stop_gradient(variate.logits)
         signal = signal.reshape(signal.shape + (1,) * drawn.event_dim)
         return estimate(signal, scale * variate.slope, variate.scores, logits)
 
@@ -213,7 +222,8 @@ class _TuningMessenger(Messenger):
             return
         if site_of(msg) is None:
             return  # a constant
-        temperature, scale = self.objective._start(msg["name"])
-        positive = {"constraint": constraints.positive}
-        numpyro.param(msg["name"] + _TEMPERATURE, jnp.asarray(temperature), **positive)
-        numpyro.param(msg["name"] + _SCALE, jnp.asarray(scale))
+        start = self.objective._start(msg["name"])
+        for end, value in zip(_SETTINGS, start, strict=True):
+            positive = end == _SETTINGS[0]
+            constraint = constraints.positive if positive else constraints.real
+            numpyro.param(msg["name"] + end, jnp.asarray(value), constraint=constraint)

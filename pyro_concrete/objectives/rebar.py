@@ -17,7 +17,8 @@ from pyro_concrete.objectives.gradients import binary_rebar, categorical_rebar
 from pyro_concrete.objectives.passes import Drawn, Passes, site_of
 from pyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
 
-_TEMPERATURE, _SCALE = "_rebar_temperature", "_rebar_scale"
+# Temperature, scale and baseline.
+_SETTINGS = ("_rebar_temperature", "_rebar_scale", "_rebar_baseline")
 
 
 class REBAR(AbstractUnbiased):
@@ -40,9 +41,9 @@ class REBAR(AbstractUnbiased):
     Each value is judged by the terms of its own element of a plate alone. Continuous
     sites beside the discrete ones pass the gradient of their paths.
 
-    With several particles, the share 1 - :math:`\eta` of f that c does not stand for is
-    compared with the others', as in `RLOO`: scale zero is `RLOO`, at more cost. With
-    one, it is not, and a scale far from one is noisy.
+    With several particles, f is compared with the others' as in `RLOO`, in two parts:
+    the share 1 - :math:`\eta` that c does not stand for, always, and the rest f - c by
+    as much as `baseline` says. That takes away what relaxing adds to every draw.
 
     Use it where the likelihood is smooth in relaxed values, as of a network. Where it
     is not (a soft index into a table of unlike things), or the guide has many layers,
@@ -53,6 +54,8 @@ class REBAR(AbstractUnbiased):
         temperature: Temperature of the control variate, > 0; a number, or a mapping by
             site. Where the guide is `tuned`, what it starts from.
         scale: Scale of the control variate, likewise.
+        baseline: How much of the others' mean of f - c is taken off, likewise; zero
+            where their noise is larger than their mean.
         num_particles: Number of particles whose gradients are averaged.
         max_plate_nesting: As in Pyro's ELBOs.
         vectorize_particles: As in Pyro's ELBOs.
@@ -89,6 +92,7 @@ class REBAR(AbstractUnbiased):
         self,
         temperature: float | Mapping[str, float] = 0.5,
         scale: float | Mapping[str, float] = 1.0,
+        baseline: float | Mapping[str, float] = 1.0,
         *,
         num_particles: int = 1,
         max_plate_nesting: float = float("inf"),
@@ -106,14 +110,15 @@ class REBAR(AbstractUnbiased):
             check_temperature(value)
         self.temperature = temperature
         self.scale = scale
+        self.baseline = baseline
 
     def tuned(self, guide: Callable) -> Callable:
-        """Return the guide with the temperature and the scale as its parameters.
+        """Return the guide with the settings as its parameters.
 
-        Each discrete site z has its own, ``z_rebar_temperature`` and
-        ``z_rebar_scale``. They follow the gradient of the sum of squares of the
-        gradients in the logits, which is that of their variance, and have no part in
-        any other parameter's.
+        Each discrete site z has its own: ``z_rebar_temperature``, ``z_rebar_scale`` and
+        ``z_rebar_baseline``, the last of use to several particles. They follow the
+        gradient of the sum of squares of the gradients in the logits, which is that of
+        their variance, and have no part in any other parameter's.
 
         Args:
             guide: The discrete guide.
@@ -128,11 +133,12 @@ class REBAR(AbstractUnbiased):
 
         return tuned_guide
 
-    def _start(self, name: str) -> tuple[float, float]:
-        """The temperature and the scale of a site, as they were given."""
-        found = of_site(self.temperature, name), of_site(self.scale, name)
+    def _start(self, name: str) -> list[float]:
+        """The settings of a site, as they were given."""
+        given = self.temperature, self.scale, self.baseline
+        found = [of_site(x, name) for x in given]
         if None in found:
-            raise ValueError(f"REBAR has no temperature or no scale for site {name!r}")
+            raise ValueError(f"a setting of REBAR names no value for site {name!r}")
         return found
 
     def _estimate(
@@ -144,11 +150,12 @@ class REBAR(AbstractUnbiased):
         elbo: Any = sum(x.costs.total() for x in passes)
         surrogate = elbo
         squares, costs = 0.0, [{n: v.cost for n, v in x.items()} for x in found]
+        rests = [{n: v.cost - v.soft for n, v in x.items()} for x in found]
         for name in {name: None for x in found for name in x}:
-            gains = self._compared(name, costs, together)
-            for gain, x, variates in zip(gains, passes, found, strict=True):
+            gains = (self._compared(name, x, together) for x in (costs, rests))
+            for x, variates, *both in zip(passes, found, *gains, strict=True):
                 drawn = x.drawn[name]
-                gradient = _gradient(drawn, gain, variates[name])
+                gradient = _gradient(drawn, variates[name], *both)
                 surrogate = surrogate + (gradient.detach() * drawn.logits).sum()
                 squares = squares + gradient.square().sum()
         tuning = {id(t): t for x in found for v in x.values() for t in v.tuning}
@@ -160,7 +167,7 @@ class REBAR(AbstractUnbiased):
         nodes: Any = passes.guide_trace.nodes
         settings, tuning = {}, {}
         for name in passes.drawn:
-            own = [nodes.get(name + end) for end in (_TEMPERATURE, _SCALE)]
+            own = [nodes.get(name + end) for end in _SETTINGS]
             own = [None if node is None else node["value"] for node in own]
             settings[name] = self._start(name) if None in own else own
             tuning[name] = [x for x in own if x is not None and x.requires_grad]
@@ -171,25 +178,27 @@ class REBAR(AbstractUnbiased):
             )
             for name in names:
                 cost = passes.costs.of(passes.drawn[name].frames).detach()
-                own = soft.signals[name], soft.slopes[name], settings[name][1]
+                own = soft.signals[name], soft.slopes[name], *settings[name][1:]
                 found[name] = _Variate(cost, *own, tuning[name])
         return found
 
 
 class _Variate(NamedTuple):
-    """The cost f, the control variate c and its slope, its scale, what tunes it."""
+    """The cost f, the control variate c and its slope, its settings."""
 
     cost: Tensor
     soft: Tensor
     slope: Tensor
     scale: Tensor | float
+    baseline: Tensor | float
     tuning: list[Tensor]
 
 
-def _gradient(drawn: Drawn, gain: Tensor, variate: _Variate) -> Tensor:
-    """The gradient in the logits of one site, with what f gains on other particles."""
-    scale = variate.scale
-    signal = scale * (variate.cost - variate.soft) + (1 - scale) * gain
+def _gradient(drawn: Drawn, variate: _Variate, cost: Tensor, rest: Tensor) -> Tensor:
+    """The gradient in the logits, with f and f - c as compared with other particles."""
+    scale, share = variate.scale, variate.baseline
+    rest = share * rest + (1 - share) * (variate.cost - variate.soft)
+    signal = scale * rest + (1 - scale) * cost
     signal = signal.reshape(signal.shape + (1,) * drawn.event_dim)
     estimate = binary_rebar if drawn.binary else categorical_rebar
     scores, logits = drawn.scores.detach(), drawn.logits.detach()
@@ -218,8 +227,8 @@ class _TuningMessenger(Messenger):
         site = site_of(msg)
         if site is None:
             return  # a constant
-        temperature, scale = (
-            site.logits.new_tensor(x) for x in self.objective._start(msg["name"])
-        )
-        pyro.param(msg["name"] + _TEMPERATURE, temperature, constraints.positive)
-        pyro.param(msg["name"] + _SCALE, scale)
+        start = map(site.logits.new_tensor, self.objective._start(msg["name"]))
+        for end, value in zip(_SETTINGS, start, strict=True):
+            positive = end == _SETTINGS[0]
+            constraint = constraints.positive if positive else constraints.real
+            pyro.param(msg["name"] + end, value, constraint)
