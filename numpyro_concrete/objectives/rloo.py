@@ -33,9 +33,10 @@ class RLOO(AbstractUnbiased):
     element of a plate, and compared with the same element of other particles, which see
     the same subsample. **K particles take K runs of the model and the guide.**
 
-    It needs nothing of the model and is the one to begin with. Where the likelihood is
-    smooth in relaxed values, `REBAR` has a lower variance at the same number of runs,
-    the more so the more values a site has; for bits, see `DisARM`, too.
+    It needs nothing of the model and is the one to begin with. Do not use it with few
+    particles where the cost varies much from draw to draw: there `REBAR`, or for bits
+    `DisARM`, may have a lower variance at the same number of runs, and a site of few
+    values is better enumerated.
 
     Args:
         num_particles: Number K of particles, >= 2.

@@ -45,10 +45,12 @@ class REBAR(AbstractUnbiased):
     the share 1 - :math:`\eta` that c does not stand for, always, and the rest f - c by
     as much as `baseline` says. That takes away what relaxing adds to every draw.
 
-    Use it where the likelihood is smooth in relaxed values, as of a network. Where it
-    is not (a soft index into a table of unlike things), or the guide has many layers,
-    `RLOO` at the same number of runs may have the lower variance. Where a site has few
-    values, enumeration has none.
+    Use it where the likelihood is smooth in relaxed values, as of a network, with a
+    tuned guide and two particles or more. At the same number of runs its variance is
+    not always below that of `RLOO`, which needs no relaxation: measure, as
+    ``python -m benchmarks variance_of_rebar`` does. Do not use it where relaxed values
+    mean little (a soft index into a table of unlike things) or the guide has many
+    layers; where a site has few values, enumeration has no variance at all.
 
     Args:
         temperature: Temperature of the control variate, > 0; a number, or a mapping by
