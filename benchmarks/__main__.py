@@ -17,6 +17,7 @@ QUESTIONS = (
     "class_probabilities",
     "estimators_against_exact",
     "bias_of_temperature",
+    "variance_of_rebar",
 )
 
 

@@ -13,18 +13,21 @@ from pyro_concrete.distributions import (
 )
 from pyro_concrete.estimators import ZGR, GumbelRao, ReinMax, Relaxed, StraightThrough
 from pyro_concrete.guides import AutoConcrete
-from pyro_concrete.objectives import iwae_bound
+from pyro_concrete.objectives import REBAR, RLOO, DisARM, iwae_bound
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "REBAR",
+    "RLOO",
     "ZGR",
     "AutoConcrete",
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
+    "DisARM",
     "ExpConcrete",
     "GumbelRao",
     "LogitBinaryConcrete",

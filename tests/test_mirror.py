@@ -27,12 +27,14 @@ ONLY_NUMPYRO = {
     "Settings": "Pyro's messenger is made once, NumPyro's at every run",
     "Resolved": "torch has no loops of its own, where a count cannot be read",
     "resolved": "torch has no loops of its own, where a count cannot be read",
+    "traces_of": "Pyro draws subsamples by a handler, NumPyro by keys",
     "ContinuousMessenger": "Pyro's guides can be told what to hide",
 }
 ONLY_PYRO = {
     "Deterministic": "NumPyro has messages of this type",
     "known": "in NumPyro soft_parameters goes through the wrappers",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
+    "SubsampleMessenger": "NumPyro draws subsamples by keys",
     "WithoutSteps": "NumPyro has no sequential plates",
     "soft_index/shapes.py": "JAX has a few primitives for shapes, in rules.py",
 }
@@ -50,6 +52,9 @@ MODULES = [
     ".guides",
     ".particles",
     ".objectives",
+    ".objectives.costs",
+    ".objectives.gradients",
+    ".objectives.passes",
     ".diagnostics",
     ".planning",
     ".planning.plan",
@@ -120,6 +125,11 @@ HOST_SIGNATURES = {
     # Pyro runs a chunk at once, NumPyro maps over the keys of its particles.
     "Particles",
     "CountingOptim",
+    # Pyro's ELBOs are told of plates, NumPyro's run with keys and parameters.
+    "REBAR",
+    "RLOO",
+    "DisARM",
+    "Passes",
 }
 
 

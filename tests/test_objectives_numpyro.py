@@ -91,3 +91,23 @@ def test_under_jit_what_depends_outside_of_the_plate_gives_nan(backend):
     assert np.isnan(jax.jit(bound)(jax.random.key(0)))
     with pytest.raises(ValueError, match="depend on draws"):
         bound(jax.random.key(0))
+
+
+def test_unbiased_objectives_are_compiled_once(backend):
+    import numpyro
+
+    runs = []
+
+    def guide():
+        a = backend.param("a", backend.array(0.0))
+        backend.site("z", backend.dist.Bernoulli(logits=a))
+
+    def model():
+        runs.append(1)
+        backend.site("z", backend.dist.Bernoulli(logits=backend.array(0.4)))
+
+    rebar = backend.package.REBAR(num_particles=2)
+    optimiser = numpyro.optim.Adam(0.01)
+    svi = numpyro.infer.SVI(model, rebar.tuned(guide), optimiser, rebar)
+    svi.run(jax.random.key(0), 30, progress_bar=False)
+    assert len(runs) == 3  # to set up, discrete, relaxed

@@ -112,7 +112,9 @@ class Site:
 def _bernoulli_logits(leaf: Any) -> Array:
     # The host's logits of a probability of one are infinite.
     probs = isinstance(leaf, BernoulliProbs)
-    return ops.bernoulli_logits(jnp.asarray(leaf.probs)) if probs else leaf.logits
+    if probs:
+        return ops.bernoulli_logits(jnp.asarray(leaf.probs))
+    return jnp.asarray(leaf.logits)
 
 
 def check_names(sites: Any, seen: Collection[str]) -> None:

@@ -233,6 +233,8 @@ class NumPyroBackend:
         return np.array(losses), params
 
     def elbo(self, kind, particles=1, **kwargs):
+        if not isinstance(kind, str):
+            return kind
         family = getattr(self.numpyro.infer, f"{kind}_ELBO")
         return family(num_particles=particles, **kwargs)
 
@@ -448,6 +450,21 @@ class NumPyroBackend:
         """The host's own multi-sample bound, of all particles at once."""
         elbo = self.numpyro.infer.RenyiELBO(0, num_particles=particles)
         return -float(elbo.loss(self.jax.random.key(seed), {}, model, guide, *args))
+
+    def evaluated(self, elbo, model, guide, *args):
+        """An objective's loss and gradients by name, as a function of parameters."""
+
+        def loss(params, key):
+            return elbo.loss(key, params, model, guide, *args)
+
+        both = self.jitted(self.jax.value_and_grad(loss))
+
+        def evaluate(params, seed=0):
+            params = {k: self.jnp.asarray(v) for k, v in params.items()}
+            value, grads = both(params, self.jax.random.key(seed))
+            return float(value), {k: np.asarray(v) for k, v in grads.items()}
+
+        return evaluate
 
     def largest_array(self, fn):
         """Number of elements of the largest array that a call computes."""

@@ -227,6 +227,8 @@ class PyroBackend:
         return self.train(*args, steps=2, **kwargs)
 
     def elbo(self, kind, particles=1, **kwargs):
+        if not isinstance(kind, str):
+            return kind
         return getattr(self.pyro.infer, f"{kind}_ELBO")(
             num_particles=particles, vectorize_particles=particles > 1, **kwargs
         )
@@ -468,6 +470,19 @@ class PyroBackend:
         settings = {"vectorize_particles": True, "max_plate_nesting": 1}
         elbo = self.pyro.infer.RenyiELBO(0, num_particles=particles, **settings)
         return -elbo.loss(model, guide, *args)
+
+    def evaluated(self, elbo, model, guide, *args):
+        """An objective's loss and gradients by name, as a function of parameters."""
+
+        def evaluate(params, seed=0):
+            self.pyro.clear_param_store()
+            self.torch.manual_seed(seed)
+            for name, value in params.items():
+                self.pyro.param(name, self.torch.as_tensor(value).clone())
+            loss = elbo.loss_and_grads(model, guide, *args)
+            return loss, self._gradients()
+
+        return evaluate
 
     def largest_array(self, fn):
         """Number of elements of the largest array that a call computes."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 
 from .concrete import exp_concrete_pivot
 
@@ -80,6 +80,20 @@ def binary_mean_slope(logit: float, temperature: float) -> tuple[float, float, f
     t2 = temperature**2
     bound = 7 * np.pi**4 / 15 / 24 * t2**2 / 4
     return slope, np.pi**2 / 6 * t2 * third, bound
+
+
+def conditional_scores(
+    logits: ArrayLike, exponentials: ArrayLike, chosen: int
+) -> NDArray:
+    """Return logits plus Gumbel noise given its argmax, from Exp(1) noise E.
+
+    The largest is -log E_i + LSE(a), and the others -log(E_j e^-a_j + E_i e^-LSE(a)).
+    """
+    a, e = np.asarray(logits, dtype=float), np.asarray(exponentials, dtype=float)
+    total = logsumexp(a)
+    scores = -np.log(e * np.exp(-a) + e[chosen] * np.exp(-total))
+    scores[chosen] = total - np.log(e[chosen])
+    return scores
 
 
 def concrete_log_density_hessian(

@@ -3,7 +3,7 @@
 What the paper evaluates models by: the bound of Burda et al. on the log-evidence, with
 tens of thousands of samples of the discrete variables for each datum.
 
-Twin: ``pyro_concrete.objectives``.
+Twin: ``pyro_concrete.objectives.iwae``.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,0 +1,136 @@
+"""Gradients in the logits of one site, from what a particle has cost.
+
+Pure functions of the scores z = a + noise, whose sign or argmax is the discrete value.
+
+Twin: ``pyro_concrete.objectives.gradients``.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import one_hot, sigmoid, softmax
+
+
+def binary_rebar(signal: Array, slope: Array, scores: Array, logits: Array) -> Array:
+    r"""Return the REBAR gradient in the log-odds of Bernoulli variables.
+
+    The conditional noise of the control variate is coupled to the noise of the value,
+    so that the conditional scores are the scores themselves: one relaxed evaluation
+    has both. With p the probability of the bit b that was drawn,
+
+    .. math:: s (b - \sigma(a)) + d \bigl(1 - (1 - e^{-|z|}) p\bigr),
+
+    as z moves by 1 with the log-odds when the noise is held, and by
+    :math:`(1 - e^{-|z|}) p` when the conditional noise is.
+
+    Shapes:
+        all: broadcastable; the result has that of `scores`.
+
+    Args:
+        signal: Cost s of the value, less the scaled control variate.
+        slope: Derivative d of the scaled control variate in the scores.
+        scores: Log-odds plus logistic noise; the bit is one where they are positive.
+        logits: Log-odds a.
+
+    Example:
+        >>> half = binary_rebar(*map(jnp.array, (2.0, 0.0, 3.0, 0.0)))
+        >>> float(half)  # 2 (1 - 1/2)
+        1.0
+
+    References:
+        Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), REBAR, eq. 5 and 8.
+        https://arxiv.org/abs/1703.07370
+
+    Twin: :func:`pyro_concrete.objectives.gradients.binary_rebar`.
+    """
+    sign = jnp.where(scores > 0, 1, -1)
+    prob = sigmoid(sign * logits)
+    score = sign * sigmoid(-sign * logits)
+    return signal * score + slope * (1 + jnp.expm1(-jnp.abs(scores)) * prob)
+
+
+def categorical_rebar(
+    signal: Array, slope: Array, scores: Array, logits: Array
+) -> Array:
+    r"""Return the REBAR gradient in the logits of categorical variables.
+
+    The noise is coupled as in `binary_rebar`. With i the class that was drawn, p the
+    probabilities and :math:`r_j = \exp(z_j - z_i)`,
+
+    .. math:: s (e_i - p)_m + \sum_j d_j r_j (\delta_{jm} - p_m),
+
+    as :math:`z_j` moves by :math:`\delta_{jm}` with logit m when the noise is held, and
+    by :math:`(1 - r_j) \delta_{jm} + r_j p_m` when the conditional noise is.
+
+    Shapes:
+        signal: (*batch), broadcastable.
+        slope, scores, logits: (*batch, classes); the result has that of `scores`.
+
+    Args:
+        signal: Cost s of the value, less the scaled control variate.
+        slope: Derivative d of the scaled control variate in the scores.
+        scores: Logits plus Gumbel noise; the class is that of the largest.
+        logits: Unnormalised log-probabilities.
+
+    Example:
+        >>> zeros, scores = jnp.zeros(2), jnp.array([0.0, 1.0])
+        >>> categorical_rebar(jnp.array(2.0), zeros, scores, zeros)
+        Array([-1.,  1.], dtype=float...)
+
+    References:
+        Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), REBAR, eq. 5 and 8.
+        https://arxiv.org/abs/1703.07370
+
+    Twin: :func:`pyro_concrete.objectives.gradients.categorical_rebar`.
+    """
+    probs = softmax(logits, -1)
+    vertex = one_hot(scores.argmax(-1), scores.shape[-1], dtype=probs.dtype)
+    weights = slope * jnp.exp(scores - scores.max(-1, keepdims=True))
+    score = signal[..., None] * (vertex - probs)
+    return score + weights - probs * weights.sum(-1, keepdims=True)
+
+
+def disarm(gap: Array, scores: Array, opposite: Array, logits: Array) -> Array:
+    r"""Return the DisARM gradient in the log-odds of Bernoulli variables.
+
+    .. math:: \tfrac12 (f(b) - f(b')) (b - b') \sigma(|a|)
+
+    It is zero wherever the two draws agree.
+
+    Shapes:
+        all: broadcastable; the result has that of `scores`.
+
+    Args:
+        gap: Cost f of the value less that of the opposite one.
+        scores: Log-odds plus logistic noise.
+        opposite: Log-odds less the same noise.
+        logits: Log-odds a.
+
+    Example:
+        >>> float(disarm(*map(jnp.array, (2.0, 1.0, -1.0, 0.0))))
+        0.5
+
+    References:
+        Dong, Mnih, Tucker (2020), DisARM, eq. 8.
+        https://arxiv.org/abs/2006.10680
+
+    Twin: :func:`pyro_concrete.objectives.gradients.disarm`.
+    """
+    change = jnp.where(scores > 0, 1, 0) - jnp.where(opposite > 0, 1, 0)
+    return gap * change * sigmoid(jnp.abs(logits)) / 2
+
+
+def compared(signals: Array, along: int) -> Array:
+    """Return each particle's signal less the mean of the others'.
+
+    Args:
+        signals: Signals of at least two particles.
+        along: The axis of the particles.
+
+    Example:
+        >>> compared(jnp.array([1.0, 2.0, 6.0]), 0)
+        Array([-3. , -1.5,  4.5], dtype=float...)
+
+    Twin: :func:`pyro_concrete.objectives.gradients.compared`.
+    """
+    n = signals.shape[along]
+    return (signals - signals.mean(along, keepdims=True)) * (n / (n - 1))

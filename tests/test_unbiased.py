@@ -1,0 +1,296 @@
+"""REBAR, RLOO and DisARM against exact gradients of the discrete ELBO."""
+
+import warnings
+
+import numpy as np
+import pytest
+from asserts import assert_derivative, assert_exact, assert_mean
+from discrete import CASES, LOCS, PRIOR, X
+from reference.enumerated import gradient
+from reference.gradients import central_difference, conditional_scores
+from scipy.special import expit, log_softmax, logsumexp, softmax
+from scipy.stats import norm
+
+OBJECTIVES = {
+    "REBAR": ("REBAR", {}),
+    "REBAR of other settings": ("REBAR", {"temperature": 1.3, "scale": 0.4}),
+    "REBAR of two particles": (
+        "REBAR",
+        {"num_particles": 2, "scale": 0.8, "baseline": 0.7},
+    ),
+    "RLOO": ("RLOO", {}),
+    "RLOO of three particles": ("RLOO", {"num_particles": 3}),
+    "DisARM": ("DisARM", {}),
+}
+FAST = {
+    ("REBAR", "dependent"),
+    ("REBAR", "data"),
+    ("RLOO", "dependent"),
+    ("DisARM", "two layers"),
+}
+
+
+def rows(fast):
+    for objective, (family, _) in OBJECTIVES.items():
+        for name, case in CASES.items():
+            if family == "DisARM" and not case.bits:
+                continue
+            if ((objective, name) in FAST) == fast:
+                yield pytest.param(objective, case, id=f"{objective}-{name}")
+
+
+def estimates(backend, objective, case, copies, seeds=1):
+    """Gradients of many copies, in rows."""
+    family, settings = OBJECTIVES[objective]
+    elbo = getattr(backend.package, family)(**settings)
+    evaluate = backend.evaluated(elbo, *case.programs(backend, copies))
+    params = {
+        name: np.broadcast_to(x, (copies, *np.shape(x))).copy()
+        for name, x in case.params.items()
+    }
+    found = [evaluate(params, seed)[1] for seed in range(seeds)]
+    return {name: np.concatenate([x[name] for x in found]) for name in params}
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("objective", "case"), [*rows(fast=True)])
+def test_the_mean_gradient_is_the_exact_one(backend, objective, case):
+    expected = gradient(case.elbo, case.params)
+    found = estimates(backend, objective, case, 20_000)
+    for name, samples in found.items():
+        assert_mean(samples, -expected[name])
+
+
+@pytest.mark.slow
+@pytest.mark.statistical
+@pytest.mark.parametrize(("objective", "case"), [*rows(fast=True), *rows(fast=False)])
+def test_the_mean_gradient_is_exact_to_one_per_cent(backend, objective, case):
+    expected = gradient(case.elbo, case.params)
+    found = estimates(backend, objective, case, 100_000, seeds=20)
+    size = np.sqrt(sum((x**2).sum() for x in expected.values()))
+    for name, samples in found.items():
+        assert_mean(samples, -expected[name])
+        error = samples.std(0) / len(samples) ** 0.5
+        # A bias of one hundredth of the gradient would be seen.
+        assert (5 * error < 0.01 * size).all(), (error, size)
+
+
+# Their parts.
+
+
+def test_conditional_scores_are_the_draws_that_have_the_argmax(rng):
+    logits, n = np.array([0.4, -0.3, 0.8]), 4000
+    draws = logits + rng.gumbel(size=(n, 3))
+    for k in range(3):
+        given = draws[draws.argmax(-1) == k]
+        noise = rng.exponential(size=(len(given), 3))
+        conditional = np.array([conditional_scores(logits, e, k) for e in noise])
+        assert (conditional.argmax(-1) == k).all()
+        for moment in (1, 2):
+            gap = conditional**moment - (given**moment).mean(0)
+            error = (given**moment).std(0) / len(given) ** 0.5
+            own = gap.std(0) / len(gap) ** 0.5
+            assert (np.abs(gap.mean(0)) < 5 * np.hypot(error, own)).all()
+
+
+def test_categorical_rebar_is_the_score_and_two_paths(backend, rng):
+    logits, slope, scores = rng.normal(size=(3, 4))
+    k = scores.argmax()
+    rest = np.exp(-scores[k])
+    # The exponentials that make these scores the conditional ones.
+    exponentials = (np.exp(-scores) - rest) * np.exp(logits)
+    exponentials[k] = np.exp(logsumexp(logits)) * rest
+    assert_exact(conditional_scores(logits, exponentials, k), scores)
+    paths = central_difference(
+        lambda a: slope @ (a - conditional_scores(a, exponentials, k)), logits
+    )
+    score = np.eye(4)[k] - softmax(logits)
+    found = rebar_of(backend, "categorical", 0.7, slope, scores, logits)
+    assert_derivative(found, 0.7 * score + paths)
+
+
+def test_binary_rebar_is_the_categorical_one_of_two(backend, rng):
+    logits, slope, scores = rng.normal(size=(3, 6))
+    logits[0], scores[0] = 30.0, 31.0
+    logits[1], scores[1] = 30.0, -5.0
+    found = rebar_of(backend, "binary", 0.7, slope, scores, logits)
+    for i in range(6):
+        two = [np.array([-x, x]) / 2 for x in (2 * slope[i], scores[i], logits[i])]
+        expected = rebar_of(backend, "categorical", 0.7, *two)
+        assert_exact(found[i], expected[1])
+
+
+def rebar_of(backend, kind, signal, *arrays):
+    module = backend.package.objectives.gradients
+    arrays = [backend.array(x) for x in (signal, *arrays)]
+    return backend.numpy(getattr(module, f"{kind}_rebar")(*arrays))
+
+
+# The loss.
+
+
+@pytest.mark.parametrize("objective", ["REBAR", "RLOO"])
+def test_the_posterior_as_guide_has_the_evidence_as_loss(backend, objective):
+    joint = log_softmax(PRIOR) + norm.logpdf(X, LOCS, 0.8)
+    elbo = getattr(backend.package, objective)()
+    programs = CASES["one integer"].programs(backend, 7)
+    loss, grads = backend.evaluated(elbo, *programs)({"a": np.tile(joint, (7, 1))})
+    assert_exact(loss, -7 * logsumexp(joint))
+    if objective == "RLOO":
+        assert_exact(grads["a"], np.zeros((7, 3)))
+
+
+def test_opposite_draws_of_fair_bits_are_exact(backend):
+    case = CASES["one bit"]
+    evaluate = backend.evaluated(backend.package.DisARM(), *case.programs(backend, 5))
+    loss, grads = evaluate({"a": np.zeros(5)})
+    at = {"a": np.array(0.0)}
+    assert_exact(loss, -5 * case.elbo(at))
+    assert_derivative(grads["a"], -np.tile(gradient(case.elbo, at)["a"], 5))
+
+
+# Tuning.
+
+_NAMES = ("z_rebar_temperature", "z_rebar_scale", "z_rebar_baseline")
+
+
+def settings_of(*values):
+    return dict(zip(_NAMES, np.array(values), strict=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["one integer", pytest.param("one bit", marks=pytest.mark.slow)]
+)
+def test_tuning_follows_the_squares_and_changes_no_other_gradient(backend, name):
+    case, copies = CASES[name], 9
+    programs = case.programs(backend, copies)
+    a = np.array([case.params["a"]] * copies)
+    at, two = (0.7, 0.6, 0.3), {"num_particles": 2}
+    rebar = backend.package.REBAR(**two)
+    tuned = backend.evaluated(rebar, programs[0], rebar.tuned(programs[1]))
+    fixed = backend.evaluated(backend.package.REBAR(*at, **two), *programs)
+    _, expected = fixed({"a": a})
+    _, found = tuned({"a": a, **settings_of(*at)})
+    assert_exact(found["a"], expected["a"])
+
+    # The logits are those of each copy, but that they have the mean of two particles.
+    one = backend.package.REBAR()
+    tuned = backend.evaluated(one, programs[0], one.tuned(programs[1]))
+
+    def squares(settings):
+        return (tuned({"a": a, **settings_of(*settings)})[1]["a"] ** 2).sum()
+
+    _, found = tuned({"a": a, **settings_of(*at)})
+    slopes = central_difference(squares, np.array(at))
+    assert_derivative([found[k] for k in _NAMES], slopes)
+
+
+@pytest.mark.slow
+def test_training_a_tuned_guide_lowers_the_variance(backend):
+    case, copies = CASES["one vertex"], 500
+    model, guide = case.programs(backend, copies)
+    rebar = backend.package.REBAR(temperature=4.0, scale=0.2)
+    a = np.tile(case.params["a"], (copies, 1))
+
+    def frozen():
+        # The guide's own logits stay: the settings are all there is to train.
+        with backend.plate("copies", copies):
+            backend.site("z", backend.one_hot(backend.array(a)))
+
+    _, params = backend.train(rebar, model, rebar.tuned(frozen), steps=400, lr=0.02)
+    settings = {k: backend.numpy(v) for k, v in params.items()}
+    assert settings.keys() == set(_NAMES)
+    tuned = backend.evaluated(rebar, model, rebar.tuned(guide))
+    before, after = (
+        np.mean([tuned({"a": a, **x}, seed)[1]["a"].var(0).sum() for seed in range(5)])
+        for x in (settings_of(4.0, 0.2, 1.0), settings)
+    )
+    assert after < 0.8 * before, (before, after, settings)
+
+
+# Use.
+
+
+@pytest.mark.parametrize(
+    "objective",
+    ["REBAR", *(pytest.param(x, marks=pytest.mark.slow) for x in ("RLOO", "DisARM"))],
+)
+def test_svi_comes_close_to_the_best_guide(backend, objective):
+    dist = backend.dist
+
+    def model():
+        z = backend.site("z", dist.Bernoulli(logits=backend.array(-0.6)))
+        backend.site(
+            "x", dist.Normal(1.3 * z, backend.array(0.8)), obs=backend.array(1.0)
+        )
+
+    def guide():
+        a = backend.param("a", backend.array(-1.0))
+        backend.site("z", dist.Bernoulli(logits=a))
+
+    elbo = getattr(backend.package, objective)(num_particles=2)
+    guide = elbo.tuned(guide) if objective == "REBAR" else guide
+    _, params = backend.train(elbo, model, guide, steps=200, lr=0.05)
+    best = -0.6 + norm.logpdf(1.0, 1.3, 0.8) - norm.logpdf(1.0, 0.0, 0.8)
+    assert abs(expit(backend.numpy(params["a"])) - expit(best)) < 0.1
+
+
+# Errors.
+
+
+def sites(backend, *names, **infer):
+    """A program of these sites, which runs as its own guide."""
+    dist, half = backend.dist, backend.array(0.5)
+    families = {
+        "bit": lambda: dist.Bernoulli(half),
+        "class": lambda: dist.Categorical(logits=backend.array(np.zeros(3))),
+        "count": lambda: dist.Poisson(half),
+    }
+
+    def program():
+        for name in names:
+            backend.site(name, families[name](), infer=infer)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("objective", "names", "infer", "message"),
+    [
+        ("DisARM", ["bit", "class"], {}, "'class' is no Bernoulli"),
+        ("DisARM", ["count"], {}, "'count' ~ Poisson has no finite support.*RLOO"),
+        ("REBAR", ["count"], {}, "'count' ~ Poisson has no finite support.*RLOO"),
+        ("REBAR", ["bit"], {"relax": False}, "'bit' is marked.*relaxes it"),
+        ("REBAR", ["bit"], {"enumerate": "parallel"}, "'bit' is marked for enum"),
+        ("RLOO", ["bit"], {"enumerate": "parallel"}, "'bit' is marked for enum"),
+    ],
+)
+def test_sites_that_an_objective_cannot_take_are_named(
+    backend, objective, names, infer, message
+):
+    program = sites(backend, *names, **infer)
+    elbo = getattr(backend.package, objective)()
+    with pytest.raises((NotImplementedError, ValueError), match=message):
+        backend.evaluated(elbo, program, program)({})
+
+
+@pytest.mark.parametrize("objective", ["REBAR", "RLOO", "DisARM"])
+def test_sites_of_one_program_alone_are_named(backend, objective):
+    programs = sites(backend, "bit", "class"), sites(backend, "bit")
+    elbo = getattr(backend.package, objective)()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the host has one, too
+        with pytest.raises(ValueError, match="'class' of the model is latent"):
+            backend.evaluated(elbo, *programs)({})
+
+
+def test_settings_are_checked(backend):
+    package = backend.package
+    with pytest.raises(ValueError, match="num_particles >= 2, and not 1"):
+        package.RLOO(num_particles=1)
+    with pytest.raises(ValueError, match="temperature"):
+        package.REBAR(temperature=-1.0)
+    program = sites(backend, "bit", "class")
+    elbo = package.REBAR(temperature={"bit": 1.0})
+    with pytest.raises(ValueError, match=r"names no value for site 'class'"):
+        backend.evaluated(elbo, program, program)({})
