@@ -106,7 +106,7 @@ class Settings:
         if temperature is None:
             raise ValueError(f"relax has no temperature for site {name!r}")
         truncate = marks.get("truncate", of_site(self.truncate, name))
-        estimator = marks.get("estimator", of_site(self.estimator, name)) or Relaxed()
+        estimator = marks.get("estimator") or of_site(self.estimator, name) or Relaxed()
         check_estimator(estimator, self.scoring, name)
         return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
 

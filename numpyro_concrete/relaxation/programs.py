@@ -250,13 +250,13 @@ class ConcreteReparam(Reparam):
         temperature: ArrayLike | Callable,
         *,
         truncate: int | float | None = None,
-        estimator: AbstractEstimator = Relaxed(),  # noqa: B008 (frozen)
+        estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
-        check_estimator(estimator, scoring)
         self.temperature = checked(temperature)
         self.truncate = truncate
-        self.estimator, self.scoring = estimator, scoring
+        self.estimator, self.scoring = estimator or Relaxed(), scoring
+        check_estimator(self.estimator, scoring)
 
     def __call__(
         self, name: str, fn: Distribution, obs: ArrayLike | None

@@ -54,11 +54,11 @@ class Site:
         fn: Any,
         temperature: Any,
         truncate: int | float | None,
-        estimator: AbstractEstimator = Relaxed(),  # noqa: B008 (frozen)
+        estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
-        self.estimator = estimator
-        self.families = families(estimator, scoring)
+        self.estimator = estimator or Relaxed()
+        self.families = families(self.estimator, scoring)
         now = at_this_step(temperature)
         check_temperature(now, name)
         leaf = leaf_of(fn)

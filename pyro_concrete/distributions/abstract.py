@@ -33,6 +33,7 @@ class AbstractConcrete(TorchDistribution):
     # What a subclass says of itself.
     _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
     _noise: ClassVar[Callable[[Tensor], Tensor]]  # uniforms to noise
+    _kept: ClassVar[tuple[str, ...]] = ()  # attributes that `expand` leaves as they are
     _noise_dims: Size = ()  # leading dims of the noise: more than one draw of it
     _scores_noise: ClassVar[bool] = True  # whether own samples are scored by noise
 
@@ -78,6 +79,8 @@ class AbstractConcrete(TorchDistribution):
         new = self._get_checked_instance(type(self), _instance)
         batch_shape = torch.Size(batch_shape)
         new._root = self._root
+        for name in self._kept:
+            setattr(new, name, getattr(self, name))
         new._set(self.temperature, self.logits, batch_shape)
         super(AbstractConcrete, new).__init__(
             batch_shape, self.event_shape, validate_args=False

@@ -26,6 +26,7 @@ from pyro_concrete.distributions.support import Size, bits, vertices
 class AbstractHard(AbstractConcrete):
     """A draw by an estimator, which may need several draws of noise."""
 
+    _kept = ("estimator",)
     _scores_noise = False
 
     def __init__(
@@ -41,12 +42,6 @@ class AbstractHard(AbstractConcrete):
         super().__init__(
             temperature, probs=probs, logits=logits, validate_args=validate_args
         )
-
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "AbstractHard":
-        """Return this distribution with a larger batch shape."""
-        new: Any = super().expand(batch_shape, _instance)
-        new.estimator = self.estimator
-        return new
 
     def like(self, temperature: Tensor | float, logits: Tensor) -> "AbstractHard":
         return type(self)(temperature, logits=logits, estimator=self.estimator)

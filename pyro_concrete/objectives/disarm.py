@@ -62,7 +62,7 @@ class DisARM(AbstractUnbiased):
         self,
         *,
         num_particles: int = 1,
-        max_plate_nesting: float = float("inf"),
+        max_plate_nesting: int | float = float("inf"),
         vectorize_particles: bool = False,
         retain_graph: bool | None = None,
     ) -> None:

@@ -264,7 +264,7 @@ class Passes:
         guide: Callable,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        max_plate_nesting: float,
+        max_plate_nesting: int | float,
         subsamples: SubsampleMessenger,
     ) -> None:
         self.programs = model, guide

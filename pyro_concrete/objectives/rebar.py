@@ -97,7 +97,7 @@ class REBAR(AbstractUnbiased):
         baseline: float | Mapping[str, float] = 1.0,
         *,
         num_particles: int = 1,
-        max_plate_nesting: float = float("inf"),
+        max_plate_nesting: int | float = float("inf"),
         vectorize_particles: bool = False,
         retain_graph: bool | None = None,
     ) -> None:

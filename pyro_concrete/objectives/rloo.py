@@ -80,7 +80,7 @@ class RLOO(AbstractUnbiased):
         self,
         *,
         num_particles: int = 2,
-        max_plate_nesting: float = float("inf"),
+        max_plate_nesting: int | float = float("inf"),
         vectorize_particles: bool = False,
         retain_graph: bool | None = None,
     ) -> None:

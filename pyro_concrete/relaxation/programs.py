@@ -222,13 +222,13 @@ class ConcreteReparam(Reparam):
         temperature: Tensor | float | Callable,
         *,
         truncate: int | float | None = None,
-        estimator: AbstractEstimator = Relaxed(),  # noqa: B008 (frozen)
+        estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
-        check_estimator(estimator, scoring)
         self.temperature = checked(temperature)
         self.truncate = truncate
-        self.estimator, self.scoring = estimator, scoring
+        self.estimator, self.scoring = estimator or Relaxed(), scoring
+        check_estimator(self.estimator, scoring)
 
     def apply(self, msg: dict[str, Any]) -> dict[str, Any]:
         """Replace the message of one site, unless it is observed."""

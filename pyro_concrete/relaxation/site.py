@@ -79,13 +79,13 @@ class Site:
         fn: Any,
         temperature: Any,
         truncate: int | float | None,
-        estimator: AbstractEstimator = Relaxed(),  # noqa: B008 (frozen)
+        estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
         now = at_this_step(temperature)
         check_temperature(_as_number(now), name)
-        self.estimator = estimator
-        self.families = families(estimator, scoring)
+        self.estimator = estimator or Relaxed()
+        self.families = families(self.estimator, scoring)
         leaf = leaf_of(fn)
         self.name = name
         self.binary = isinstance(leaf, Bernoulli)
