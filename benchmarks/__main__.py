@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="folder of data files, for questions that need any"
     )
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="MODEL", help="models of the zoo"
+    )
     args = parser.parse_args()
     unknown = set(args.names) - set(QUESTIONS)
     if unknown:
@@ -56,7 +59,10 @@ def main() -> None:
         if needs_data and args.data is None:
             print(f"\n({name}: not run, for it needs --data)")
             continue
-        question.run(backends, args.out, *([args.data] if needs_data else []))
+        further = [args.data] if needs_data else []
+        if getattr(question, "TAKES_MODELS", False):
+            further.append(args.only)
+        question.run(backends, args.out, *further)
         print(f"\n({name}: {time.perf_counter() - start:.0f} s)")
 
 

@@ -42,6 +42,15 @@ def write_csv(
         writer.writerows(rows)
 
 
+def read_csv(path: Path) -> list[list[str]]:
+    """Return the rows that `write_csv` wrote, if there are any."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row and not row[0].startswith("#")]
+    return rows[1:]
+
+
 def machine(backend: str) -> dict[str, Any]:
     """Return the processor and the versions that a backend's results depend on."""
     facts = {

@@ -164,10 +164,10 @@ def change_point(counts):
 
 
 def dawid_skene(annotator, responses, answered):
-    prior = jnp.full((4, 4), 0.6) + 3 * jnp.eye(4)
+    prior = jnp.full((4, 4), 1.2) + 3 * jnp.eye(4)
     with numpyro.plate("annotators", 5, dim=-2), numpyro.plate("classes", 4, dim=-1):
         confusion = numpyro.sample("confusion", dist.Dirichlet(prior))
-    weights = jnp.array([2.0, 1.5, 1.0, 0.8])
+    weights = jnp.array([2.0, 1.5, 1.2, 1.1])
     prevalence = numpyro.sample("prevalence", dist.Dirichlet(weights))
     with numpyro.plate("items", len(responses), dim=-2):
         c = _one_of("c", probs=prevalence)

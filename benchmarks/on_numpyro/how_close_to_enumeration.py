@@ -10,18 +10,15 @@ import zoo
 from numpyro.infer import SVI, TraceMeanField_ELBO
 from zoo.on_numpyro import guides
 
-from benchmarks.how_close_to_enumeration import PARTICLES, STAGES
-from numpyro_concrete import relax
+from benchmarks.how_close_to_enumeration import PARTICLES, POLISH, STAGES
+from numpyro_concrete import RLOO, relax
 
 jax.config.update("jax_enable_x64", True)
 
 
 def trained_relaxed(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the parameters of a guide that is trained relaxed, from these ones."""
-    model = zoo.model("numpyro", entry.name)
-    data = entry.data()
-    args = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
-    guide = guides.mean_field(model, args, options=entry.options)
+    model, args, guide = _programs(entry)
     particles = entry.training.get("particles", PARTICLES)
     elbo = TraceMeanField_ELBO(num_particles=particles)
     for i, (temperature, steps, first, last) in enumerate(STAGES):
@@ -33,3 +30,21 @@ def trained_relaxed(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.n
         result = svi.run(key, steps, *args, progress_bar=False, init_params=params)
         params = result.params
     return {name: np.asarray(value) for name, value in params.items()}
+
+
+def polished(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the parameters of a discrete guide that is trained on from these ones."""
+    model, args, guide = _programs(entry)
+    steps, particles, first, last = POLISH
+    rate = optax.exponential_decay(first, steps, last / first)
+    svi = SVI(model, guide, optax.adam(rate), RLOO(num_particles=particles))
+    key = jax.random.key(0)
+    result = svi.run(key, steps, *args, progress_bar=False, init_params=params)
+    return {name: np.asarray(value) for name, value in result.params.items()}
+
+
+def _programs(entry: Any) -> tuple:
+    model = zoo.model("numpyro", entry.name)
+    data = entry.data()
+    args = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
+    return model, args, guides.mean_field(model, args, options=entry.options)

@@ -161,10 +161,10 @@ def change_point(counts):
 
 
 def dawid_skene(annotator, responses, answered):
-    prior = torch.full((4, 4), 0.6) + 3 * torch.eye(4)
+    prior = torch.full((4, 4), 1.2) + 3 * torch.eye(4)
     with pyro.plate("annotators", 5, dim=-2), pyro.plate("classes", 4, dim=-1):
         confusion = pyro.sample("confusion", dist.Dirichlet(prior))
-    weights = torch.tensor([2.0, 1.5, 1.0, 0.8])
+    weights = torch.tensor([2.0, 1.5, 1.2, 1.1])
     prevalence = pyro.sample("prevalence", dist.Dirichlet(weights))
     with pyro.plate("items", len(responses), dim=-2):
         c = _one_of("c", probs=prevalence)

@@ -9,8 +9,8 @@ import zoo
 from pyro.infer import SVI, TraceMeanField_ELBO
 from zoo.on_pyro import guides
 
-from benchmarks.how_close_to_enumeration import EXACT_STEPS, PARTICLES, STAGES
-from pyro_concrete import relax
+from benchmarks.how_close_to_enumeration import EXACT_STEPS, PARTICLES, POLISH, STAGES
+from pyro_concrete import RLOO, relax
 
 torch.set_default_dtype(torch.float64)
 
@@ -48,6 +48,24 @@ def trained_relaxed(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.n
         svi = SVI(*relaxed, pyro.optim.ClippedAdam(rate), elbo)
         for _ in range(steps):
             svi.step(*args)
+    return _params()
+
+
+def polished(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the parameters of a discrete guide that is trained on from these ones."""
+    model, args, guide = _programs(entry)
+    _set_params(guide, args, params)
+    torch.manual_seed(0)
+    steps, particles, first, last = POLISH
+    elbo = RLOO(
+        num_particles=particles,
+        vectorize_particles=True,
+        max_plate_nesting=entry.plates,
+    )
+    rate = {"lr": first, "lrd": (last / first) ** (1 / steps)}
+    svi = SVI(model, guide, pyro.optim.ClippedAdam(rate), elbo)
+    for _ in range(steps):
+        svi.step(*args)
     return _params()
 
 
