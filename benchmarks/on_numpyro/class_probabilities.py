@@ -13,8 +13,8 @@ from numpyro import handlers
 from numpyro.infer import SVI, TraceMeanField_ELBO, init_to_median
 from numpyro.ops.indexing import Vindex
 
-from benchmarks.class_probabilities import PARTICLES, STEPS
-from numpyro_concrete import AutoConcrete, relax
+from benchmarks.class_probabilities import PARTICLES, POLISH, STEPS
+from numpyro_concrete import RLOO, AutoConcrete, harden, relax
 from numpyro_concrete.schedules import Exponential, counted
 
 jax.config.update("jax_enable_x64", True)
@@ -54,6 +54,11 @@ def trained_relaxed(name: str, args: Sequence) -> tuple[dict[Any, Any], np.ndarr
     svi = SVI(relaxed, guide, optim, TraceMeanField_ELBO(num_particles=PARTICLES))
     arrays = [jnp.asarray(x) for x in args]
     result = svi.run(jax.random.key(0), STEPS, *arrays, progress_bar=False)
+    steps, particles, first, last = POLISH
+    optim = counted(optax.adam(optax.exponential_decay(first, steps, last / first)))
+    svi = SVI(model, harden(guide), optim, RLOO(num_particles=particles))
+    options = {"progress_bar": False, "init_params": result.params}
+    result = svi.run(jax.random.key(1), steps, *arrays, **options)
     probs = np.asarray(guide.probabilities(result.params)["z"])[:, 0]
     return _by_site(result.params), probs
 

@@ -12,8 +12,8 @@ from pyro.infer import SVI, TraceEnum_ELBO, TraceMeanField_ELBO, config_enumerat
 from pyro.infer.autoguide import AutoNormal, init_to_median
 from pyro.ops.indexing import Vindex
 
-from benchmarks.class_probabilities import PARTICLES, STEPS
-from pyro_concrete import AutoConcrete, harden, relax
+from benchmarks.class_probabilities import PARTICLES, POLISH, STEPS
+from pyro_concrete import RLOO, AutoConcrete, harden, relax
 from pyro_concrete.schedules import Exponential, counted
 
 torch.set_default_dtype(torch.float64)
@@ -51,6 +51,10 @@ def trained_relaxed(name: str, args: Sequence) -> tuple[dict[str, Any], np.ndarr
     relaxed = relax(_model(name), temperature, scoring="discrete")
     guide = AutoConcrete(relaxed, init_loc_fn=init_to_median)
     _train(relaxed, guide, args, TraceMeanField_ELBO(num_particles=PARTICLES))
+    steps, particles, *rates = POLISH
+    options = {"vectorize_particles": True, "max_plate_nesting": 2}
+    rloo = RLOO(num_particles=particles, **options)
+    _steps(_model(name), harden(guide), args, rloo, steps, *rates)
     probs = guide.probabilities()["z"].detach().squeeze(1).numpy()
     return _by_site(), probs
 
@@ -102,9 +106,22 @@ def _guide(name: str) -> AutoConcrete:
 def _train(model: Callable, guide: Callable, args: Sequence, elbo: Any) -> None:
     pyro.clear_param_store()
     torch.manual_seed(0)
-    decay = {"lr": 0.05, "lrd": 0.05 ** (1 / STEPS)}
+    _steps(model, guide, args, elbo, STEPS, 0.05, 0.0025)
+
+
+def _steps(
+    model: Callable,
+    guide: Callable,
+    args: Sequence,
+    elbo: Any,
+    steps: int,
+    first: float,
+    last: float,
+) -> None:
+    """Train at a rate that falls from the first to the last."""
+    decay = {"lr": first, "lrd": (last / first) ** (1 / steps)}
     svi = SVI(model, guide, counted(pyro.optim.ClippedAdam(decay)), elbo)
-    for _ in range(STEPS):
+    for _ in range(steps):
         svi.step(*_tensors(args))
 
 

@@ -38,7 +38,7 @@ def trained_relaxed(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.n
     torch.manual_seed(0)
     elbo = TraceMeanField_ELBO(
         num_particles=entry.training.get("particles", PARTICLES),
-        vectorize_particles="particles" in entry.training,
+        vectorize_particles=entry.broadcasts,
         max_plate_nesting=entry.plates,
     )
     for temperature, steps, first, last in STAGES:
@@ -59,7 +59,7 @@ def polished(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     steps, particles, first, last = POLISH
     elbo = RLOO(
         num_particles=particles,
-        vectorize_particles=True,
+        vectorize_particles=entry.broadcasts,
         max_plate_nesting=entry.plates,
     )
     rate = {"lr": first, "lrd": (last / first) ** (1 / steps)}

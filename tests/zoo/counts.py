@@ -62,10 +62,10 @@ def _fading():
 
 ENTRIES = (
     Entry("change_point", _days, 70),
-    Entry("n_mixture", _visits, 100, plates=2),
+    Entry("n_mixture", _visits, 100, plates=2, broadcasts=False),
     Entry("truncated_poisson", _readings, 30, options={"truncate": {"n": 20}}),
     Entry("zero_inflated_rates", _mutations, 40),
-    Entry("ordered_ratings", _customers, 35),
+    Entry("ordered_ratings", _customers, 35, broadcasts=False),
     Entry("discrete_uniform_scale", _groups, 36),
     Entry("geometric_waiting", _fading, 30, options={"truncate": {"wait": 15}}),
 )

@@ -104,9 +104,9 @@ def _contaminated_line():
 
 
 ENTRIES = (
-    Entry("gaussian_mixture", _gaussian, 40),
+    Entry("gaussian_mixture", _gaussian, 40, broadcasts=False),
     Entry("one_hot_mixture", _planar, 30),
-    Entry("two_component_mixture", _two_components, 200),
+    Entry("two_component_mixture", _two_components, 200, broadcasts=False),
     # Enumeration itself ends in a different optimum from each start, here and below.
     Entry(
         "dirichlet_process",

@@ -87,14 +87,14 @@ def _hinges():
 
 
 ENTRIES = (
-    Entry("dawid_skene", _patients, 315, plates=2),
+    Entry("dawid_skene", _patients, 315, plates=2, broadcasts=False),
     Entry("mace", _crowd, 180, plates=2),
-    Entry("item_difficulty", _difficult, 140, plates=2),
+    Entry("item_difficulty", _difficult, 140, plates=2, broadcasts=False),
     # Every pair of nodes meets at an edge: 3**12 joint states.
     Entry("stochastic_block", _friends, 66, plates=2, tractable=False),
     # The hosts enumerate no site of several bits.
     Entry("sigmoid_belief_net", _layers, 24, tractable=False),
-    Entry("noisy_or", _symptoms, 40),
+    Entry("noisy_or", _symptoms, 40, broadcasts=False),
     # Nor a site of several classes.
     Entry("multi_site_regression", _hinges, 30, tractable=False),
 )
