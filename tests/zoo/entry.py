@@ -18,7 +18,7 @@ class Entry:
         enumerated: Sites that the model marks for enumeration.
         options: Keyword arguments of `relax` that the model needs.
         tractable: Whether a mean-field guide can be enumerated exactly.
-        broadcasts: Whether the Pyro program runs inside of a further plate, of particles.
+        broadcasts: Whether the Pyro program runs inside of another plate, of particles.
         training: "particles" and "starts" of `benchmarks how_close_to_enumeration`,
             where its defaults do not do.
     """
