@@ -33,7 +33,8 @@ def dawid_skene(rater, rating):
 
 
 def dipper(first, seen):
-    phi = pyro.sample("phi", dist.Uniform(0.0, 1.0))
+    # A dim for the years: under a plate of particles it is not the last.
+    phi = pyro.sample("phi", dist.Uniform(0.0, 1.0)).unsqueeze(-1)
     p = pyro.sample("p", dist.Uniform(0.0, 1.0))
     years = torch.arange(7)
     survived = phi**years * torch.where(years < 6, 1 - phi, 1.0)

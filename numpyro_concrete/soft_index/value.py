@@ -358,12 +358,15 @@ def bounded(table: np.ndarray | Array) -> tuple[Any, Any]:
     if isinstance(table, np.ndarray) and np.isfinite(table).all():
         return table, lambda total: total
     bound = np.asarray(-math.log(jnp.finfo(table.dtype).tiny), table.dtype)
-    finite = jnp.where(jnp.isinf(table), jnp.sign(table) * bound, table)
-    finite = jnp.where(jnp.isnan(table), 1.5 * bound, finite)
+    # One selection each, for one is all that a gradient then goes through.
+    fixed = lax.stop_gradient(table)
+    known = jnp.where(jnp.isnan(fixed), 1.5 * bound, jnp.sign(fixed) * bound)
+    finite = jnp.where(jnp.isfinite(fixed), table, known)
 
     def restore(total: Array) -> Array:
-        total = jnp.where(total == bound, jnp.inf, total)
-        total = jnp.where(total == -bound, -jnp.inf, total)
-        return jnp.where(total == 1.5 * bound, jnp.nan, total)
+        fixed = lax.stop_gradient(total)
+        is_nan = fixed == 1.5 * bound
+        special = jnp.where(is_nan, jnp.nan, jnp.sign(fixed) * jnp.inf)
+        return jnp.where((jnp.abs(fixed) == bound) | is_nan, special, total)
 
     return finite, restore
