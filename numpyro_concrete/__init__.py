@@ -4,7 +4,7 @@ Twin: ``pyro_concrete``.
 """
 
 from numpyro_concrete import schedules
-from numpyro_concrete.diagnostics import relaxation_gap
+from numpyro_concrete.diagnostics import GradientReport, gradient_report, relaxation_gap
 from numpyro_concrete.distributions import (
     BinaryConcrete,
     Concrete,
@@ -33,6 +33,7 @@ __all__ = [
     "Concrete",
     "ConcreteReparam",
     "ExpConcrete",
+    "GradientReport",
     "GumbelRao",
     "LogitBinaryConcrete",
     "OneHotCategorical",
@@ -41,6 +42,7 @@ __all__ = [
     "Relaxed",
     "StraightThrough",
     "config_relax",
+    "gradient_report",
     "harden",
     "iwae_bound",
     "plan_sites",

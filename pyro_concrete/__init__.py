@@ -4,7 +4,7 @@ Twin: ``numpyro_concrete``.
 """
 
 from pyro_concrete import schedules
-from pyro_concrete.diagnostics import relaxation_gap
+from pyro_concrete.diagnostics import GradientReport, gradient_report, relaxation_gap
 from pyro_concrete.distributions import (
     BinaryConcrete,
     Concrete,
@@ -26,6 +26,7 @@ __all__ = [
     "Concrete",
     "ConcreteReparam",
     "ExpConcrete",
+    "GradientReport",
     "GumbelRao",
     "LogitBinaryConcrete",
     "Plan",
@@ -33,6 +34,7 @@ __all__ = [
     "Relaxed",
     "StraightThrough",
     "config_relax",
+    "gradient_report",
     "harden",
     "iwae_bound",
     "plan_sites",
