@@ -107,8 +107,9 @@ def gradient_report(
     Raises:
         TypeError: If an estimator or the reference is none.
         ValueError: If there are fewer than two draws; if a site is relaxed already, or
-            none of the guide is relaxed by `relax`; if there are no parameters; if a
-            reference does not fit them, or enumeration is asked for and refused.
+            none of the guide is relaxed by `relax`; if there is no parameter, or
+            nothing to measure; if a reference does not fit the parameters, or
+            enumeration is asked for and refused.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist
@@ -145,6 +146,7 @@ def gradient_report(
         *_relaxed(gradients, estimators, temperatures, (scoring, elbo), notes),
         *_discrete(gradients, objectives or {}),
     ]
+    _check_any(candidates)
     truth = reference_of(gradients, reference, num_reference, budget, progress_bar)
     rows = _measured(gradients, candidates, truth, num_samples, progress_bar)
     return report_of(rows, truth, tuple(notes))
@@ -250,6 +252,11 @@ def _check(gradients: Gradients) -> None:
         )
     if not gradients.params:
         raise ValueError("neither model nor guide has a parameter to differentiate in")
+
+
+def _check_any(candidates: Sequence[_Candidate]) -> None:
+    if not candidates:
+        raise ValueError("nothing to measure: give estimators or objectives")
 
 
 def _is_chosen(infer: Mapping[str, Any]) -> bool:

@@ -143,9 +143,10 @@ class GradientReport:
     def plot(self, ax: Any = None, param: str | None = None) -> Any:
         """Draw squared bias against variance, a point for each row.
 
-        On a grey line the mean squared error of one draw is the same. Hollow points
-        with an arrow have a bias that is not told from noise, and may lie anywhere
-        below. An estimator at several temperatures is joined by a line.
+        On a grey line the mean squared error of one draw is the same; it meets the
+        axis at that value. Hollow points on a dotted line have a bias that is not told
+        from noise, and may lie anywhere below. An estimator at several temperatures is
+        joined by a line.
 
         Args:
             ax: Axes of matplotlib; by default new ones.
@@ -167,34 +168,44 @@ class GradientReport:
             ) from error
         column = -1 if param is None else self._column(param)
         if ax is None:
-            ax = pyplot.subplots(figsize=(8, 6), layout="constrained")[1]
-        variance, squared = self.variance[:, column], self.bias[:, column] ** 2
-        x, y = _above_zero(variance), _above_zero(squared)
-        colors = pyplot.get_cmap("tab10")
-        names = list(dict.fromkeys(self.estimators))
-        for i, name in enumerate(names):
-            rows = [r for r, other in enumerate(self.estimators) if other == name]
-            ax.plot(x[rows], y[rows], color=colors(i % 10), lw=0.8, alpha=0.6)
-            for row in rows:
-                seen = self.is_seen[row, column]
-                face = colors(i % 10) if seen else "none"
-                ax.scatter(x[row], y[row], color=colors(i % 10), facecolor=face)
-                self._label(ax, (x[row], y[row]), row, seen)
-        ax.set(xscale="log", yscale="log")
-        ax.set_xlabel("variance of one draw")
-        ax.set_ylabel("squared bias")
-        _lines_of_equal_error(ax, x, y)
+            ax = pyplot.subplots(figsize=(8, 5), layout="constrained")[1]
+        x = _above_zero(self.variance[:, column])
+        y = _above_zero(self.bias[:, column] ** 2)
+        ax.set(xscale="log", yscale="log", ylabel="squared bias")
+        ax.set_xlabel("variance of one draw; grey: equal mean squared error")
         ax.set_title(param or "all parameters together", fontsize="medium")
+        _lines_of_equal_error(ax, x, y)
+        palette = pyplot.get_cmap("tab10")
+        names = list(dict.fromkeys(self.estimators))
+        colors = [palette(names.index(name) % 10) for name in self.estimators]
+        for name in names:
+            rows = [i for i, other in enumerate(self.estimators) if other == name]
+            ax.plot(x[rows], y[rows], color=colors[rows[0]], lw=0.8, alpha=0.6)
+        for i, color in enumerate(colors):
+            seen = self.is_seen[i, column]
+            ax.scatter(x[i], y[i], color=color, facecolor=color if seen else "white")
+            if not seen:
+                ax.plot([x[i]] * 2, [ax.get_ylim()[0], y[i]], ":", color=color, lw=0.8)
+        self._label(ax, x, y)
         return ax
 
-    def _label(self, ax: Any, at: tuple[float, float], row: int, seen: bool) -> None:
-        """Name a point, with an arrow down where its bias may be smaller."""
-        temperature = self.temperatures[row]
-        label = self.estimators[row] + (f", {temperature}" if temperature else "")
-        settings = {"textcoords": "offset points", "fontsize": "small"}
-        ax.annotate(label, at, (6, 4), **settings)
-        if not seen:
-            ax.scatter(*at, marker=r"$\downarrow$", s=60, color="grey", zorder=0)
+    def _label(self, ax: Any, x: np.ndarray, y: np.ndarray) -> None:
+        """Name the points at the right of the picture, where names do not overlap."""
+        order = np.lexsort((-x, y))
+        bottom, top = np.log(ax.get_ylim())
+        heights = _spread((np.log(y[order]) - bottom) / (top - bottom))
+        for i, height in zip(order, heights, strict=True):
+            words = filter(None, (self.estimators[i], self.temperatures[i]))
+            ax.annotate(
+                ", ".join(words),
+                (x[i], y[i]),
+                (1.02, height),
+                textcoords="axes fraction",
+                fontsize="small",
+                verticalalignment="center",
+                annotation_clip=False,
+                arrowprops={"arrowstyle": "-", "color": "silver", "lw": 0.5},
+            )
 
     def _cells(self, row: int, column: int) -> list[str]:
         arrays = (self.bias, self.bias_error, self.variance)
@@ -281,13 +292,23 @@ def _above_zero(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, positive.min() / 10 if positive.size else 1e-12)
 
 
+def _spread(heights: np.ndarray, gap: float = 0.04) -> np.ndarray:
+    """Rising numbers between 0 and 1, moved apart to a gap, if there is room."""
+    gap = min(gap, 1 / max(len(heights) - 1, 1))
+    steps = gap * np.arange(len(heights))
+    spread = np.maximum.accumulate(heights - steps) + steps  # moved up
+    # And down again from the top, where that went too far.
+    return np.minimum(spread, 1 - steps[::-1])
+
+
 def _lines_of_equal_error(ax: Any, x: np.ndarray, y: np.ndarray) -> None:
     """Lines along which squared bias and variance have the same sum."""
-    (left, right), (bottom, top) = ((v.min() / 4, v.max() * 4) for v in (x, y))
+    left, right = x.min() / 1.6, x.max() * 1.6
+    bottom, top = y.min() / 3, y.max() * 3
     ax.set(xlim=(left, right), ylim=(bottom, top))
     grid = np.geomspace(left, right, 400), np.geomspace(bottom, top, 400)
     total = np.log10(grid[0] + grid[1][:, None])
-    low, high = math.floor(total.min()), math.ceil(total.max())
-    step = 1 if high - low > 2 else 0.25
-    levels = np.arange(low, high + step, step)
-    ax.contour(*grid, total, levels, colors="lightgrey", linewidths=0.7, zorder=-1)
+    look: dict[str, Any] = {"colors": "lightgrey", "linewidths": 0.7}
+    look |= {"linestyles": "solid", "zorder": -1}
+    levels = np.linspace(total.min(), total.max(), 9)[1:-1]
+    ax.contour(*grid, total, levels, **look)
