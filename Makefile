@@ -40,9 +40,12 @@ test: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests
 # Tests that take a device run on the CPU and, where there is one, on the GPU; --device
 # keeps to one. This target expects a CUDA build of
 # torch and of jax in $(VENV); for jax, install the extra for your CUDA version, such as
-# `$(VENV)/bin/pip install -c constraints.txt "jax[cuda13]"`.
-test-gpu: $(STAMP)-run $(STAMP)-test ## Run the tests that need a GPU
-	$(PY) -m pytest -m gpu --device cuda tests
+# `$(VENV)/bin/pip install -c constraints.txt "jax[cuda13]"`. What either does not see is
+# skipped, and the report says so. JAX would take most of the memory at its start.
+GPU_REPORT ?= benchmarks/results/gpu_tests.md
+test-gpu: $(STAMP)-run $(STAMP)-test ## Run the tests that need a GPU, with a report
+	XLA_PYTHON_CLIENT_PREALLOCATE=false $(PY) -m pytest -m gpu --device cuda \
+	  --report $(GPU_REPORT) tests
 
 lint: $(STAMP)-dev ## Check style and formatting
 	$(VENV)/bin/ruff check

@@ -4,7 +4,7 @@ Twin: ``pyro_concrete``.
 """
 
 from numpyro_concrete import schedules
-from numpyro_concrete.diagnostics import relaxation_gap
+from numpyro_concrete.diagnostics import GradientReport, gradient_report, relaxation_gap
 from numpyro_concrete.distributions import (
     BinaryConcrete,
     Concrete,
@@ -36,6 +36,7 @@ __all__ = [
     "ConcreteReparam",
     "DisARM",
     "ExpConcrete",
+    "GradientReport",
     "GumbelRao",
     "LogitBinaryConcrete",
     "OneHotCategorical",
@@ -44,6 +45,7 @@ __all__ = [
     "Relaxed",
     "StraightThrough",
     "config_relax",
+    "gradient_report",
     "harden",
     "iwae_bound",
     "plan_sites",

@@ -4,7 +4,7 @@ Twin: ``numpyro_concrete``.
 """
 
 from pyro_concrete import schedules
-from pyro_concrete.diagnostics import relaxation_gap
+from pyro_concrete.diagnostics import GradientReport, gradient_report, relaxation_gap
 from pyro_concrete.distributions import (
     BinaryConcrete,
     Concrete,
@@ -29,6 +29,7 @@ __all__ = [
     "ConcreteReparam",
     "DisARM",
     "ExpConcrete",
+    "GradientReport",
     "GumbelRao",
     "LogitBinaryConcrete",
     "Plan",
@@ -36,6 +37,7 @@ __all__ = [
     "Relaxed",
     "StraightThrough",
     "config_relax",
+    "gradient_report",
     "harden",
     "iwae_bound",
     "plan_sites",

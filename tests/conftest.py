@@ -17,6 +17,21 @@ def pytest_addoption(parser):
         default="all",
         help="run the tests that take a device on this one only",
     )
+    parser.addoption(
+        "--report",
+        metavar="FILE",
+        help="write what came of the tests, on what machine, to this file",
+    )
+
+
+def pytest_configure(config):
+    path = config.getoption("--report")
+    # A worker of xdist sends its outcomes to the process that distributes the tests.
+    if path and not hasattr(config, "workerinput"):
+        from gpu_report import Recorder
+
+        recorder = Recorder(path, config.getoption("--device"))
+        config.pluginmanager.register(recorder, "gpu_report")
 
 
 def pytest_generate_tests(metafunc):
@@ -38,11 +53,8 @@ def device(request):
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     """One host with our package for it: see backends.py."""
-    # The packages are imported here and not above, or the type checks of the
-    # jaxtyping hook would miss them.
-    from backends import get_backend
-
-    chosen = get_backend(request.param)
+    request.node.user_properties.append(("backend", request.param))
+    chosen = _backend_or_skip(request)
     if "device" in request.fixturenames:
         device = request.getfixturevalue("device")
         if not chosen.has_device(device):
@@ -51,6 +63,20 @@ def backend(request):
             yield chosen
     else:
         yield chosen
+
+
+def _backend_or_skip(request):
+    """The backend; on a GPU the tests of a host that is not installed are skipped."""
+    # The packages are imported here and not above, or the type checks of the
+    # jaxtyping hook would miss them.
+    from backends import get_backend
+
+    try:
+        return get_backend(request.param)
+    except ModuleNotFoundError as error:
+        if request.config.getoption("--device") != "cuda":
+            raise
+        return pytest.skip(f"{request.param} is not installed: {error}")
 
 
 @pytest.fixture(autouse=True)

@@ -133,9 +133,9 @@ class NumPyroBackend:
     def vmap(self, fn):
         return self.jax.vmap(fn)
 
-    def param(self, name, value=None):
+    def param(self, name, value=None, **kwargs):
         """Read a parameter; it starts at the value unless it is set already."""
-        return self.numpyro.param(name, value)
+        return self.numpyro.param(name, value, **kwargs)
 
     def deterministic(self, name, value):
         return self.numpyro.deterministic(name, value)

@@ -140,9 +140,9 @@ class PyroBackend:
     def vmap(self, fn):
         return self.torch.vmap(fn)
 
-    def param(self, name, value=None):
+    def param(self, name, value=None, **kwargs):
         """Read a parameter; it starts at the value unless it is set already."""
-        return self.pyro.param(name, value)
+        return self.pyro.param(name, value, **kwargs)
 
     def deterministic(self, name, value):
         return self.pyro.deterministic(name, value)

@@ -1,6 +1,6 @@
-"""What a relaxation did to a program: numbers to look at after training.
+"""relaxation_gap: the relaxed program beside the discrete one, after training.
 
-Twin: ``numpyro_concrete.diagnostics``.
+Twin: ``numpyro_concrete.diagnostics.gap``.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_concrete.diagnostics.tables import table
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.particles import Particles, Summary, chunks, summary
 from pyro_concrete.relaxation import harden
@@ -105,7 +106,7 @@ class RelaxationGap:
             )
             for x in self.sites
         ]
-        return "\n\n".join([_table(objectives), _WORDS, _table([header, *sites])])
+        return "\n\n".join([table(objectives), _WORDS, table([header, *sites])])
 
 
 def relaxation_gap(
@@ -224,12 +225,3 @@ def _entropies(leaf: AbstractConcrete, point: Tensor) -> Tensor:
 
 def _digits(*numbers: float) -> list[str]:
     return [f"{x:.4f}" for x in numbers]
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """Rows in columns, the first to the left and numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows
-    )
-    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -1,0 +1,19 @@
+"""What a relaxation did to a program: numbers to look at before and after training.
+
+`relaxation_gap` compares the relaxed program with the discrete one; `gradient_report`
+compares the ways to train it, by the bias, noise and cost of their gradients.
+
+Twin: ``numpyro_concrete.diagnostics``.
+"""
+
+from pyro_concrete.diagnostics.gap import RelaxationGap, SiteEntropy, relaxation_gap
+from pyro_concrete.diagnostics.gradients import gradient_report
+from pyro_concrete.diagnostics.report import GradientReport
+
+__all__ = [
+    "GradientReport",
+    "RelaxationGap",
+    "SiteEntropy",
+    "gradient_report",
+    "relaxation_gap",
+]
