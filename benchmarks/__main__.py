@@ -14,6 +14,7 @@ QUESTIONS = (
     "how_close_to_enumeration",
     "memory_of_iwae",
     "class_probabilities",
+    "planned_against_relaxed",
 )
 
 
