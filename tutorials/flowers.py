@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn.datasets import load_iris
 
 COLUMNS = ["temperature", "step", "draws/s", "r_hat", "ess", "diverging"]
-COLUMNS += ["bfmi", "hard", "bayes"]
+COLUMNS += ["bfmi", "hard", "noise", "bayes"]
 NOTE = """\
 temperature  of the relaxed model; "exact" is the model with its kinds summed out
 step         step size that NUTS has adapted
@@ -24,9 +24,9 @@ diverging    transitions that diverged
 bfmi         energy fraction, where the host records energies; below 0.3 is bad
 hard         mean absolute difference of the flowers' probabilities to be of the second
              kind from the exact ones: shares of the hardened draws
-bayes        the same from Bayes' rule at the other sites of the same draws
-The error of the last two from the number of draws alone is of the order of
-0.3 / sqrt(ess)."""
+noise        of `hard`, from the number of draws: half the mean absolute difference
+             between two halves of them
+bayes        as `hard`, by Bayes' rule at the other sites of the same draws"""
 
 
 def load() -> np.ndarray:
@@ -48,6 +48,7 @@ class Result:
     bfmi: float | None
     bayes: np.ndarray
     hard: np.ndarray | None = None
+    noise: float | None = None
 
     @property
     def label(self) -> str:
@@ -64,6 +65,15 @@ def by_bayes(flowers: np.ndarray, draws: dict[str, np.ndarray]) -> np.ndarray:
     return np.mean(1 / (1 + np.exp(scores[..., 0] - scores[..., 1])), 0)
 
 
+def shares(is_second: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the share of draws by flower, and how much of it is noise.
+
+    Halves differ by twice the error of the whole.
+    """
+    halves = [half.mean(0) for half in np.array_split(is_second, 2)]
+    return is_second.mean(0), difference(*halves) / 2
+
+
 def difference(probs: np.ndarray, exact: np.ndarray) -> float:
     """Return the mean absolute difference."""
     return float(np.abs(probs - exact).mean())
@@ -75,11 +85,13 @@ def table(results: list[Result]) -> str:
     rows = [COLUMNS]
     for r in results:
         bfmi = "-" if r.bfmi is None else f"{r.bfmi:.2f}"
-        hard = "-" if r.hard is None else f"{difference(r.hard, exact):.3f}"
-        bayes = "-" if r.hard is None else f"{difference(r.bayes, exact):.3f}"
+        errors = ["-", "-", "-"]
+        if r.hard is not None:
+            numbers = difference(r.hard, exact), r.noise, difference(r.bayes, exact)
+            errors = [f"{x:.3f}" for x in numbers]
         numbers = (f"{r.step_size:.3f}", f"{r.draws_per_second:.0f}", f"{r.r_hat:.2f}")
         rows.append(
-            [r.label, *numbers, f"{r.ess:.0f}", str(r.divergences), bfmi, hard, bayes]
+            [r.label, *numbers, f"{r.ess:.0f}", str(r.divergences), bfmi, *errors]
         )
     lines = ["  ".join(f"{x:>11}" for x in row) for row in rows]
     lines.insert(1, "-" * len(lines[0]))

@@ -91,9 +91,9 @@ def program(temperature):
 # %%
 
 
-def share_of_second_kind(points):
-    """The share of draws whose hard value is the second kind, by flower."""
-    return np.asarray((points.argmax(-1) == 1).mean(0))
+def is_second_kind(points):
+    """Whether the hard value is the second kind, by draw and flower."""
+    return np.asarray(points.argmax(-1) == 1)
 
 
 # %% [markdown]
@@ -135,9 +135,9 @@ def run(measures, temperature=None, draws=DRAWS):
     by_chain.pop("kind", None)  # follows from kind_relaxed
     worst = summary(by_chain).values()
     extra = {k: np.asarray(v) for k, v in mcmc.get_extra_fields(True).items()}
-    relaxed = None
+    hard, noise = None, None
     if temperature:
-        relaxed = share_of_second_kind(found["kind_relaxed"])
+        hard, noise = flowers.shares(is_second_kind(found["kind_relaxed"]))
     return flowers.Result(
         temperature=temperature,
         step_size=float(extra["adapt_state.step_size"].mean()),
@@ -147,7 +147,8 @@ def run(measures, temperature=None, draws=DRAWS):
         divergences=int(extra["diverging"].sum()),
         bfmi=energy_fraction(extra["energy"]),
         bayes=flowers.by_bayes(measures, {k: np.asarray(v) for k, v in found.items()}),
-        hard=relaxed,
+        hard=hard,
+        noise=noise,
     )
 
 
@@ -158,7 +159,7 @@ def run(measures, temperature=None, draws=DRAWS):
 if __name__ == "__main__":
     measures, draws, temperatures = flowers.load(), DRAWS, TEMPERATURES
     if "--short" in sys.argv:
-        measures, draws, temperatures = measures[40:60], 10, TEMPERATURES[:1]
+        measures, draws, temperatures = measures[40:60], 4, TEMPERATURES[:1]
     results = [run(measures, t, draws) for t in (None, *temperatures)]
     print(flowers.table(results))
     path = Path("out/nuts_on_relaxed_numpyro.png")
@@ -166,8 +167,9 @@ if __name__ == "__main__":
 
 # %% [markdown]
 # Read the rows from the top. A lower temperature brings the hardened draws nearer to
-# the exact probabilities, until the noise of the sampler hides what is left. It costs
-# shorter steps, and more of them for each draw.
+# the exact probabilities, until the noise of the sampler hides what is left; a single
+# step down may be lost in it. It costs shorter steps, and more of them for each draw.
+# The row with the kinds summed out has the largest step and the most independent draws.
 #
 # Where the discrete sites can be summed out, do that. Where they cannot, start at a
 # temperature of one half, and halve it until answers stop moving or the diagnostics
