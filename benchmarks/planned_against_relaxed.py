@@ -74,9 +74,7 @@ def log_evidence(series: Series) -> float:
     groups = range(0, chains, 3)
     first = functools.reduce(np.kron, series.first)
     moves = [functools.reduce(np.kron, series.move[i : i + 3]) for i in groups]
-    halves = [
-        _joint_means(half) for half in np.split(series.locs, [chains // 2]) if len(half)
-    ]
+    halves = [_joint_means(half) for half in np.split(series.locs, [chains // 2])]
     message, total = first, 0.0
     for t, seen in enumerate(series.seen):
         for move in moves if t else ():
