@@ -18,6 +18,7 @@ QUESTIONS = (
     "estimators_against_exact",
     "bias_of_temperature",
     "variance_of_rebar",
+    "planned_against_relaxed",
 )
 
 

@@ -156,6 +156,53 @@ def test_a_subsampled_plate_has_parameters_of_its_full_size(backend):
     np.testing.assert_array_equal(moved, np.sort(chosen[-1]))
 
 
+def test_rows_are_those_of_create_plates(backend):
+    dist, made, seen = backend.dist, [], []
+
+    def plates(data):
+        made.append(backend.plate("rows", len(DATA), subsample_size=3))
+        return made[-1]
+
+    def model(data):
+        with backend.plate("rows", len(DATA), subsample_size=3) as rows:
+            seen.append(backend.numpy(rows))
+            z = backend.site("z", dist.Categorical(backend.array(WEIGHTS)))
+            loc = backend.array(LOCS)[z]
+            backend.site("x", dist.Normal(loc, 1.0), obs=data[rows])
+
+    relaxed, guide, params = guide_of(backend, model, create_plates=plates)
+    before = len(made)
+    grads = backend.loss_grad(
+        "Trace", relaxed, guide, backend.array(DATA), params=params
+    )
+    assert len(made) > before
+    (grad,) = (v for k, v in grads.items() if "logits" in k)
+    moved = np.flatnonzero(np.abs(grad).max(-1))
+    np.testing.assert_array_equal(moved, np.sort(seen[-1]))
+
+
+def test_sites_in_nested_plates_have_parameters_for_each_element(backend):
+    dist = backend.dist
+
+    def model(data):
+        with backend.plate("columns", 2, dim=-2):
+            w = backend.site("w", dist.Categorical(backend.array([0.7, 0.3])))
+            with backend.plate("rows", len(DATA), dim=-1):
+                z = backend.site("z", dist.Categorical(backend.array(WEIGHTS)))
+                loc = backend.array(LOCS)[z] + w
+                backend.site("x", dist.Normal(loc, 1.0), obs=data)
+
+    relaxed, guide, params = guide_of(backend, model)
+    probs = backend.probabilities(guide, params)
+    assert_exact(probs["w"], np.tile([0.7, 0.3], (2, 1, 1)))
+    assert_exact(probs["z"], np.tile(WEIGHTS, (2, 8, 1)))
+    # A datum that both columns see moves every element, towards its own class.
+    data = backend.array(np.tile(LOCS[[0, 1, 2, 2]], 2))
+    _, params = backend.train("Trace", relaxed, guide, data, steps=60, lr=0.1)
+    found = backend.probabilities(guide, params)["z"]
+    np.testing.assert_array_equal(found.argmax(-1), np.tile([0, 1, 2, 2], (2, 2)))
+
+
 def test_a_global_site_over_a_subsampled_plate_trains(backend):
     """Enumeration is refused here, since the scales of parent and children differ."""
     dist = backend.dist

@@ -161,7 +161,10 @@ def test_svi_does_not_compile_twice(backend):
     [
         "AutoNormal",
         "AutoDelta",
-        pytest.param("AutoBNAFNormal", marks=pytest.mark.slow),  # compiles for a minute
+        # These compile for long.
+        pytest.param("AutoLowRankMultivariateNormal", marks=pytest.mark.slow),
+        pytest.param("AutoIAFNormal", marks=pytest.mark.slow),
+        pytest.param("AutoBNAFNormal", marks=pytest.mark.slow),
     ],
 )
 def test_autoguides_accept_relaxed_sites(backend, name):
@@ -170,6 +173,28 @@ def test_autoguides_accept_relaxed_sites(backend, name):
     guide = getattr(backend.numpyro.infer.autoguide, name)(relaxed)
     losses, _ = backend.train("Trace", relaxed, guide, backend.array(DATA), steps=5)
     assert_finite(losses)
+
+
+@pytest.mark.statistical
+def test_draws_of_the_posterior_are_of_the_discrete_model(backend):
+    dist, weights = backend.dist, np.array([0.2, 0.3, 0.5])
+
+    def model():
+        backend.site("n", dist.Binomial(2, backend.array(0.3)))
+        with backend.plate("rows", 4):
+            backend.site("z", dist.Categorical(backend.array(weights)))
+
+    guide = backend.package.AutoConcrete(backend.package.relax(model, T))
+    params = backend.initial_params(guide)
+    draws = guide.sample_posterior(
+        backend.jax.random.key(0), params, sample_shape=(2000,)
+    )
+    assert {k: v.shape for k, v in draws.items()} == {"n": (2000,), "z": (2000, 4)}
+    for name, expected in (("n", [0.49, 0.42, 0.09]), ("z", weights)):
+        values = np.asarray(draws[name]).reshape(-1, 1)
+        found, expected = (values == np.arange(3)).mean(0), np.array(expected)
+        error = np.sqrt(expected * (1 - expected) / len(values))
+        assert (np.abs(found - expected) < 5 * error).all()
 
 
 def test_nuts_runs_on_a_relaxed_model(backend):

@@ -133,13 +133,40 @@ def test_relax_is_a_context_manager(backend):
     assert "b_relaxed" in trace.trace.nodes
 
 
-@pytest.mark.parametrize("name", ["AutoNormal", "AutoDelta", "AutoMultivariateNormal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AutoNormal",
+        "AutoDelta",
+        "AutoMultivariateNormal",
+        "AutoLowRankMultivariateNormal",
+        "AutoIAFNormal",
+    ],
+)
 def test_autoguides_accept_relaxed_sites(backend, name):
     model, _ = two_layers(backend)
     relaxed = backend.package.relax(model, 0.5)
     backend.pyro.clear_param_store()
     guide = getattr(backend.pyro.infer.autoguide, name)(relaxed)
     losses, _ = backend.train("Trace", relaxed, guide, backend.array(DATA), steps=5)
+    assert_finite(losses)
+
+
+def test_sites_of_a_sequential_plate_have_factors_of_their_own(backend):
+    pyro, dist = backend.pyro, backend.dist
+    given = np.array([[0.2, 0.8], [0.5, 0.5], [0.7, 0.3]])
+
+    def model():
+        for i in pyro.plate("rows", 3):
+            z = pyro.sample(f"z_{i}", dist.Categorical(backend.array(given[i])))
+            pyro.sample(f"x_{i}", dist.Normal(1.0 * z, 1.0), obs=backend.array(0.5))
+
+    relaxed = backend.package.relax(model, 0.5)
+    guide = backend.package.AutoConcrete(relaxed)
+    params = backend.initial_params(guide)
+    probs = backend.probabilities(guide, params)
+    assert_exact(np.stack([probs[f"z_{i}"] for i in range(3)]), given)
+    losses, _ = backend.train("Trace", relaxed, guide, steps=3)
     assert_finite(losses)
 
 

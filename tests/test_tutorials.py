@@ -5,14 +5,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import special
 
 ROOT = Path(__file__).parent.parent
 PNG = b"\x89PNG\r\n\x1a\n"
+VAE = ("relaxed", "score function", "discrete")
+NUTS = ("temperature", "exact", "r_hat", "diverging", "hard")
 
 
-@pytest.mark.parametrize("name", ["discrete_vae_pyro", "discrete_vae_numpyro", "demo"])
-def test_short_run_prints_a_table_and_draws_a_picture(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("discrete_vae_pyro", VAE),
+        ("discrete_vae_numpyro", VAE),
+        ("demo", VAE),
+        ("nuts_on_relaxed_pyro", NUTS),
+        pytest.param("nuts_on_relaxed_numpyro", NUTS, marks=pytest.mark.slow),
+    ],
+)
+def test_short_run_prints_a_table_and_draws_a_picture(name, words, tmp_path):
     command = [sys.executable, ROOT / "tutorials" / f"{name}.py", "--short"]
     result = subprocess.run(
         command,
@@ -26,6 +39,27 @@ def test_short_run_prints_a_table_and_draws_a_picture(name, tmp_path):
     picture = Path("out") / f"{name}.png"
     assert (tmp_path / picture).read_bytes().startswith(PNG)
     assert str(picture) in result.stdout
-    for word in ("relaxed", "score function", "discrete"):
+    for word in words:
         assert word in result.stdout.lower()
     assert "warning" not in result.stderr.lower(), result.stderr[-2000:]
+
+
+def test_bayes_rule_of_the_tutorials_on_nuts(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tutorials")
+    import flowers
+
+    # At one draw with equal scales the log-odds are linear in the measures.
+    draws = {
+        "share": np.array([0.3]),
+        "locs": np.array([[[4.0, 1.0], [6.0, 2.0]]]),
+        "scales": np.array([[0.5, 0.5]]),
+    }
+    measures = np.array([[5.0, 1.5], [5.2, 1.4], [6.0, 2.0]])
+    odds = np.log(0.3 / 0.7) + (measures - [5.0, 1.5]) @ [2.0, 1.0] / 0.25
+    np.testing.assert_allclose(
+        flowers.by_bayes(measures, draws), special.expit(odds), rtol=1e-10
+    )
+    found = flowers.by_bayes(
+        measures, {k: np.repeat(v, 5, 0) for k, v in draws.items()}
+    )
+    np.testing.assert_allclose(found, special.expit(odds), rtol=1e-10)
