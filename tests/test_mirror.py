@@ -33,6 +33,7 @@ ONLY_PYRO = {
     "Deterministic": "NumPyro has messages of this type",
     "known": "in NumPyro soft_parameters goes through the wrappers",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
+    "untouched": "NumPyro's programs leave nothing behind",
     "WithoutSteps": "NumPyro has no sequential plates",
     "soft_index/shapes.py": "JAX has a few primitives for shapes, in rules.py",
 }
