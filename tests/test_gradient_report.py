@@ -9,8 +9,10 @@ from asserts import assert_exact
 from backends import get_backend
 from gradient_cases import exact, expected, flat
 from gradient_fixtures import BARE_BIT, FIXTURES, bare_bit
+from reference import elbo
 
 ENUMERABLE = [name for name in FIXTURES if name != "net"]
+DRAWS = 250
 QUICK = ("one_class", "mixed")
 
 
@@ -31,18 +33,43 @@ def report(backend, fixture, **kwargs):
 
 @functools.cache
 def of_a_bit(name):
-    """Hard estimators on a likelihood that is quadratic in its bit, and an ELBO."""
+    """Estimators on a likelihood that is quadratic in its bit, and an ELBO."""
     backend = get_backend(name)
     package = backend.package
     return report(
         backend,
         "one_bit",
-        estimators=[package.StraightThrough(), package.ReinMax()],
+        estimators=[package.StraightThrough(), package.ReinMax(), package.Relaxed()],
         temperatures=[1.0, 2 / 3],
         scoring="discrete",
         objectives={"by score": backend.elbo("TraceGraph")},
-        num_samples=600,
+        num_samples=DRAWS,
     )
+
+
+def _hard(t, jacobian):
+    known = FIXTURES["one_bit"]
+    return elbo.hard_gradient(known.program, known.params, t, "discrete", jacobian)
+
+
+def _soft(t):
+    known = FIXTURES["one_bit"]
+    settings = {"step": 0.7, "width": 18.0}
+    temperatures = t, t
+    return elbo.relaxed_gradient(
+        known.program, known.params, temperatures, "discrete", **settings
+    )
+
+
+# Of the rows of `of_a_bit`.
+EXPECTED = {
+    0: lambda: _hard(1.0, elbo.straight_through_jacobian),
+    1: lambda: _hard(2 / 3, elbo.straight_through_jacobian),
+    2: lambda: _hard(1.0, elbo.reinmax_jacobian),
+    3: lambda: _hard(2 / 3, elbo.reinmax_jacobian),
+    4: lambda: _soft(1.0),
+    5: lambda: _soft(2 / 3),
+}
 
 
 def _mark(fixture):
@@ -81,12 +108,9 @@ def test_a_long_run_can_be_asked_for(backend, reference):
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize(
-    ("row", "estimator"), [(1, "straight_through_masses"), (2, "reinmax")]
-)
-def test_means_are_the_exact_expectations(backend, row, estimator):
-    found = of_a_bit(backend.name)
-    target = expected("one_bit", estimator)
+@pytest.mark.parametrize("row", EXPECTED)
+def test_means_are_the_exact_expectations(backend, row):
+    found, target = of_a_bit(backend.name), flat(EXPECTED[row]())
     gap, error = flat(found.mean, 1)[row] - target, flat(found.error, 1)[row]
     assert (np.abs(gap) <= 5 * error + 1e-10).all()
     # The length of a sum is off by the length of what is added, at most.
@@ -114,30 +138,30 @@ def test_a_pair_of_temperatures_is_that_of_model_and_guide(backend):
 def test_it_tells_a_bias_from_noise(backend):
     found = of_a_bit(backend.name)
     rows = [*zip(found.estimators, found.temperatures, strict=True)]
-    a = found.params.index("a")
-    seen = dict(zip(rows, found.is_seen[:, a], strict=True))
     # ReinMax at temperature one is exact for quadratics, the score function for all.
-    assert not seen["ReinMax()", "1"]
-    assert not seen["by score", ""]
-    assert seen["StraightThrough()", "1"]
-    assert np.linalg.norm(expected("one_bit", "reinmax") - exact("one_bit")) < 1e-12
+    assert np.abs(flat(EXPECTED[2]()) - exact("one_bit")).max() < 1e-12
+    assert not found.is_seen[rows.index(("ReinMax()", "1"))].any()
+    assert not found.is_seen[rows.index(("by score", ""))].any()
+    slope = found.params.index("slope")
+    assert found.is_seen[rows.index(("Relaxed()", "1")), slope]
 
 
 def test_arrays_have_a_row_for_each_and_a_column_for_each_parameter(backend):
     found = of_a_bit(backend.name)
     assert found.params == ("a", "b", "loc", "slope")
-    assert found.estimators[::2] == ("StraightThrough()", "ReinMax()", "by score")
-    assert found.temperatures == ("1", "0.667", "1", "0.667", "")
+    names = "StraightThrough()", "ReinMax()", "Relaxed()", "by score"
+    assert found.estimators[::2] == names
+    assert found.temperatures == (*("1", "0.667") * 3, "")
     for x in (found.bias, found.bias_error, found.variance, found.cosine):
-        assert x.shape == found.draw_cosine.shape == (5, 5)
+        assert x.shape == found.draw_cosine.shape == (7, 5)
         assert np.isfinite(x).all()
     for x in (found.mean, found.error):
-        assert {k: v.shape for k, v in x.items()} == dict.fromkeys(found.params, (5,))
+        assert {k: v.shape for k, v in x.items()} == dict.fromkeys(found.params, (7,))
     gaps = np.stack([found.mean[k] - found.reference[k] for k in found.params], -1)
     assert_exact(found.bias[:, :-1], np.abs(gaps))
     assert_exact(found.bias[:, -1], np.linalg.norm(gaps, axis=-1))
     errors = np.stack([found.error[k] for k in found.params], -1)
-    assert_exact(found.variance[:, :-1], 600 * errors**2)
+    assert_exact(found.variance[:, :-1], DRAWS * errors**2)
     assert_exact(found.variance[:, -1], 600 * (errors**2).sum(-1))
     assert (found.seconds > 0).all()
     assert found.cost.min() == 1
@@ -145,8 +169,7 @@ def test_arrays_have_a_row_for_each_and_a_column_for_each_parameter(backend):
 
 def test_cosines_are_to_the_reference(backend):
     found = of_a_bit(backend.name)
-    mean, truth = flat(found.mean | {}, 1)[:, None], flat(found.reference)
-    mean = mean.reshape(5, -1)
+    mean, truth = flat(found.mean, 1), flat(found.reference)
     lengths = np.linalg.norm(mean, axis=-1) * np.linalg.norm(truth)
     assert_exact(found.cosine[:, -1], mean @ truth / lengths)
     assert (np.abs(found.draw_cosine) <= 1 + 1e-12).all()
@@ -158,12 +181,12 @@ def test_it_prints_as_a_table(backend):
     text = str(found)
     assert all(len(line) <= 88 for line in text.splitlines())
     head, body, foot = text.split("\n\n")
-    assert "600 draws" in head
+    assert "250 draws" in head
     assert "enumeration, which is exact" in " ".join(head.split())
     header, *rows = body.splitlines()
     columns = "estimator temp. bias SE seen var. cos cos 1 ms cost"
     assert header.split() == columns.split()
-    assert len(rows) == 5
+    assert len(rows) == 7
     for row, line in enumerate(rows):
         assert line.startswith(found.estimators[row])
         assert f"{found.bias[row, -1]:.3g}" in line

@@ -35,6 +35,7 @@ ONLY_PYRO = {
     "known": "in NumPyro soft_parameters goes through the wrappers",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
     "SubsampleMessenger": "NumPyro draws subsamples by keys",
+    "untouched": "NumPyro's programs leave nothing behind",
     "WithoutSteps": "NumPyro has no sequential plates",
     "soft_index/shapes.py": "JAX has a few primitives for shapes, in rules.py",
 }

@@ -98,8 +98,7 @@ class Gradients:
         self.params = _leaves(self._free)
         self._compiled: dict[Callable, tuple[Callable, Callable]] = {}
 
-    def key(self) -> Array:
-        """Return a new random key."""
+    def _next_key(self) -> Array:
         self._key, key = random.split(self._key)
         return key
 
@@ -118,7 +117,7 @@ class Gradients:
         )
 
     def _traced(self, fn: Callable) -> Sites:
-        seeded = seed(substitute(fn, data=self.given), self.key())
+        seeded = seed(substitute(fn, data=self.given), self._next_key())
         return trace(seeded).get_trace(*self.args, **self.kwargs)
 
     def take(
@@ -147,7 +146,7 @@ class Gradients:
         one, many = self._functions(elbo, programs)
         size = sum(x.size for x in self.params.values())
         chunk = max(1, min(num_samples, _MOST, _CHUNK // max(size, 1)))
-        keys = random.split(self.key(), num_samples)
+        keys = random.split(self._next_key(), num_samples)
         for start in range(0, num_samples, chunk):
             # The last chunk ends where the draws do, and repeats some: one shape.
             at = min(start, num_samples - chunk)

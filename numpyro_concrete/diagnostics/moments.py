@@ -56,7 +56,8 @@ class Moments:
             # Two sums of squares about two means, as one about the mean of all.
             between = gap**2 * self.count * size / total
             self.mean[name] = np.asarray(self.mean.get(name, 0.0) + gap * size / total)
-            self._squares[name] = self._squares.get(name, 0.0) + squares + between
+            squares = self._squares.get(name, 0.0) + squares + between
+            self._squares[name] = np.asarray(squares)
         self.count = total
 
     @property
@@ -67,7 +68,9 @@ class Moments:
     @property
     def error(self) -> Arrays:
         """The standard error of each element of the mean."""
-        return {k: np.sqrt(x / self.count) for k, x in self.variance.items()}
+        return {
+            k: np.asarray(np.sqrt(x / self.count)) for k, x in self.variance.items()
+        }
 
     @property
     def cosines(self) -> np.ndarray:

@@ -41,7 +41,7 @@ def gradient_report(
     model: Callable,
     guide: Callable,
     *args: Any,
-    estimators: Sequence[Estimator] = _ESTIMATORS,
+    estimators: Sequence[Estimator] | None = None,
     temperatures: Sequence[Any] = (0.5, 1.0),
     scoring: str | None = None,
     elbo: Any = None,
@@ -74,7 +74,8 @@ def gradient_report(
         model: Discrete model, as it was before `relax`.
         guide: Its discrete guide.
         *args: Arguments of both.
-        estimators: What to relax by, as `relax` takes it.
+        estimators: What to relax by, each as `relax` takes it; by default `Relaxed()`,
+            `StraightThrough()`, `GumbelRao(10)` and `ReinMax()`.
         temperatures: Temperatures, each as `relax` takes it, or a pair of those of
             model and guide. Every estimator is measured at every one of them.
         scoring: What scores relaxed sites, under the estimators that have a choice:
@@ -131,6 +132,7 @@ def gradient_report(
     ):
         if number < 2:
             raise ValueError(f"a variance takes two draws, and {name} is {number}")
+    estimators = _ESTIMATORS if estimators is None else estimators
     notes: dict[str, None] = {}
     with untouched():
         gradients = Gradients(model, guide, args, kwargs)

@@ -125,7 +125,7 @@ class GradientReport:
 
     def __str__(self) -> str:
         length, error = (
-            math.sqrt(sums({k: v**2 for k, v in x.items()}, self.params)[-1])
+            math.sqrt(sums(_squared(x), self.params)[-1])
             for x in (self.reference, self.reference_error)
         )
         head = f"Gradient of the ELBO, {self.num_samples} draws. Reference: "
@@ -271,11 +271,11 @@ def _by_row(fn: Any, rows: Sequence[Row]) -> np.ndarray:
 
 
 def _row(arrays: Arrays, i: int) -> Arrays:
-    return {name: x[i] for name, x in arrays.items()}
+    return {name: np.asarray(x[i]) for name, x in arrays.items()}
 
 
 def _squared(arrays: Arrays) -> Arrays:
-    return {name: x**2 for name, x in arrays.items()}
+    return {name: np.asarray(x**2) for name, x in arrays.items()}
 
 
 def _cut(cosine: float) -> str:
