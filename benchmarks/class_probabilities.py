@@ -28,7 +28,7 @@ NEEDS_DATA = True
 STEPS = 1000
 PARTICLES = 8
 # Steps, particles, and the learning rate at the start and end of training by RLOO.
-POLISH = (600, 32, 0.05, 0.001)
+POLISH = (1000, 64, 0.05, 0.001)
 HEADER = ("data", "mean abs difference", "enumerated elbo", "relaxed elbo", "percent")
 
 

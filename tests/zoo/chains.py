@@ -215,7 +215,7 @@ ENTRIES = (
     Entry("switching_regression", _segments, 40, broadcasts=False),
     Entry("regime_chain_masked_step", _courses, 28),
     Entry("occupancy", _sites, 80, broadcasts=False),
-    Entry("sequential_plate", _few_numbers, 12),
+    Entry("sequential_plate", _few_numbers, 12, broadcasts=False),
     Entry("enumerated_beside", _crossed_states, 20, enumerated=("e",)),
     # Pyro has no scan. Each of these is the model of a loop above: see SCANS.
     Entry("hmm_scan", _tones, 46, plates=2, hosts=("numpyro",)),
