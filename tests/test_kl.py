@@ -32,9 +32,9 @@ def assert_on_grid(backend, n, difference, ratio):
     np.testing.assert_allclose(backend.numpy(found), expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize("ratio", [1 / 4, 0.98, 4.0])
+@pytest.mark.parametrize("ratio", [1 / 4, 4.0])
 @pytest.mark.parametrize("difference", [1.0, 50.0])
-@pytest.mark.parametrize("n", [2, 3, 100])
+@pytest.mark.parametrize("n", [2, 3])
 def test_kl_equals_quadrature(backend, n, difference, ratio):
     assert_on_grid(backend, n, difference, ratio)
 
@@ -47,9 +47,9 @@ def test_kl_equals_quadrature_on_all_of_the_grid(backend, n, difference, ratio):
     assert_on_grid(backend, n, difference, ratio)
 
 
-@pytest.mark.parametrize("excess", [0.0, 1e-8, -1e-8])
+@pytest.mark.parametrize("excess", [0.0, 1e-8])
 @pytest.mark.parametrize("difference", [0.0, 1e-8])
-@pytest.mark.parametrize("n", [2, 3, 10, 1000])
+@pytest.mark.parametrize("n", [2, 10])
 def test_kl_of_neighbours_keeps_its_digits(backend, n, difference, excess):
     if not difference and not excess:
         expected = 0.0
@@ -94,7 +94,7 @@ def test_derivatives_equal_differences_of_the_oracle(backend, n, ratio):
     assert_derivative(actual, gradients.central_difference(expected, point, 1e-4))
 
 
-@pytest.mark.parametrize("difference", [1e-7, 0.3, 3.0, 50.0])
+@pytest.mark.parametrize("difference", [1e-7, 50.0])
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_binary_kl_equals_two_classes(backend, ratio, difference):
     a, b = 0.4, 0.4 + difference
@@ -105,7 +105,7 @@ def test_binary_kl_equals_two_classes(backend, ratio, difference):
     np.testing.assert_allclose(backend.numpy(found), expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize("n", [2, 5, 120])
+@pytest.mark.parametrize("n", [2, 5, pytest.param(120, marks=pytest.mark.slow)])
 def test_temperatures_broadcast(backend, n):
     rng = np.random.default_rng(7)
     a, b = rng.normal(size=(2, 3, n)), rng.normal(size=(1, n))
@@ -121,7 +121,7 @@ def test_temperatures_broadcast(backend, n):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("ratio", [1 / 4, 4.0])
-@pytest.mark.parametrize("n", [2, 6])
+@pytest.mark.parametrize("n", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_value_and_gradients_are_finite_far_apart(backend, n, ratio, dtype):
     scales = np.array([0.0, 1e-20, 1.0, 50.0, 1e3])[:, None]
     a, b = scales * np.random.default_rng(1).normal(size=(2, 5, n))
@@ -136,8 +136,8 @@ def test_value_and_gradients_are_finite_far_apart(backend, n, ratio, dtype):
         assert_finite(backend.numpy(gradient))
 
 
-@pytest.mark.parametrize("ratio", [1 / 4, 1.2, 4.0])
-@pytest.mark.parametrize("n", [2, 3, 100])
+@pytest.mark.parametrize("ratio", [1 / 4, 4.0])
+@pytest.mark.parametrize("n", [2, 3])
 def test_single_precision(backend, n, ratio):
     a, b = (backend.array(x, "float32") for x in logits_of(n, 1.0))
     found = backend.ops.exp_concrete_kl(a, b, 0.8, 0.8 * ratio)
