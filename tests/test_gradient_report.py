@@ -12,8 +12,8 @@ from gradient_fixtures import BARE_BIT, FIXTURES, bare_bit
 from reference import elbo
 
 ENUMERABLE = [name for name in FIXTURES if name != "net"]
-DRAWS = 250
-QUICK = ("one_class", "mixed")
+DRAWS = 150
+QUICK = ("one_class",)
 
 
 def programs_of(backend, fixture):
@@ -87,8 +87,8 @@ def test_enumeration_is_the_exact_gradient(backend, fixture):
 
 @pytest.mark.statistical
 def test_without_enumeration_it_is_a_long_run(backend):
-    found = report(backend, "net", num_reference=400)
-    assert "400 draws of TraceGraph_ELBO" in found.reference_kind
+    found = report(backend, "net", num_reference=200)
+    assert "200 draws of TraceGraph_ELBO" in found.reference_kind
     assert "site 'h': to_event" in found.reference_kind
     gap, error = flat(found.reference) - exact("net"), flat(found.reference_error)
     assert (np.abs(gap) < 5 * error).all()
@@ -97,7 +97,9 @@ def test_without_enumeration_it_is_a_long_run(backend):
     assert_exact(found.bias_error[0, -1], np.sqrt((own**2 + error**2).sum()))
 
 
-@pytest.mark.parametrize("reference", ["score", "elbo"])
+@pytest.mark.parametrize(
+    "reference", [pytest.param("score", marks=pytest.mark.slow), "elbo"]
+)
 @pytest.mark.statistical
 def test_a_long_run_can_be_asked_for(backend, reference):
     elbo = backend.elbo("TraceGraph", 50) if reference == "elbo" else reference
@@ -162,7 +164,7 @@ def test_arrays_have_a_row_for_each_and_a_column_for_each_parameter(backend):
     assert_exact(found.bias[:, -1], np.linalg.norm(gaps, axis=-1))
     errors = np.stack([found.error[k] for k in found.params], -1)
     assert_exact(found.variance[:, :-1], DRAWS * errors**2)
-    assert_exact(found.variance[:, -1], 600 * (errors**2).sum(-1))
+    assert_exact(found.variance[:, -1], DRAWS * (errors**2).sum(-1))
     assert (found.seconds > 0).all()
     assert found.cost.min() == 1
 
@@ -181,7 +183,7 @@ def test_it_prints_as_a_table(backend):
     text = str(found)
     assert all(len(line) <= 88 for line in text.splitlines())
     head, body, foot = text.split("\n\n")
-    assert "250 draws" in head
+    assert "150 draws" in head
     assert "enumeration, which is exact" in " ".join(head.split())
     header, *rows = body.splitlines()
     columns = "estimator temp. bias SE seen var. cos cos 1 ms cost"
@@ -274,14 +276,14 @@ def test_settings_that_mean_nothing_are_errors(backend, settings, error, words):
         report(backend, "one_bit", **settings)
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", ["guide", "both"])
 def test_programs_that_are_relaxed_already_are_refused(backend, which):
     (model, guide), _ = programs_of(backend, "one_bit")
     relax, run = backend.package.relax, backend.package.gradient_report
-    pair = [(model, relax(guide, 0.5)), (relax(model, 0.5), relax(guide, 0.5))][which]
-    what = ["guide", "model"][which]
-    with pytest.raises(ValueError, match=f"'z_relaxed' of the {what} is relaxed alr"):
-        backend.evaluate(run, *pair)
+    if which == "both":
+        model = relax(model, 0.5)
+    with pytest.raises(ValueError, match="'z_relaxed' of the guide is relaxed alr"):
+        backend.evaluate(run, model, relax(guide, 0.5))
 
 
 def test_a_guide_that_is_not_relaxed_by_relax_is_refused(backend):

@@ -330,3 +330,15 @@ def test_a_subsampled_plate_that_is_hidden_from_the_guide_is_an_error(backend):
     guide = backend.package.AutoConcrete(shown)
     with pytest.raises(ValueError, match="plate 'rows' is hidden"):
         backend.initial_params(guide)
+
+
+def test_a_reference_at_log_odds_of_zero_is_refused(backend):
+    # NumPyro's gradient is wrong there: see test_host_defects.py.
+    start = backend.array([0.5, 0.0])
+
+    def guide():
+        fn = backend.dist.Bernoulli(logits=backend.param("a", start)).to_event(1)
+        backend.site("z", fn)
+
+    with pytest.raises(ValueError, match="'z' has log-odds of exactly zero"):
+        backend.evaluate(backend.package.gradient_report, guide, guide)

@@ -3,15 +3,17 @@
 Twin: ``pyro_concrete.diagnostics.draws``.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from jax.tree_util import keystr, tree_leaves_with_path
-from numpyro.distributions import Delta, biject_to, constraints
+from numpyro.distributions import BernoulliLogits, Delta, biject_to, constraints
 from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 
@@ -86,7 +88,7 @@ class Gradients:
         self.args, self.kwargs, self.given = args, kwargs, dict(params)
         self.model, self.guide = model, guide
         self._key = rng_key
-        self.pair = self.look(model, guide)
+        self.pair = self.look(model, guide, refuse_relaxed)
         self._transforms = {
             name: biject_to(site["kwargs"].get("constraint", constraints.real))
             for name, site in sorted(self.pair.params.items())
@@ -102,9 +104,19 @@ class Gradients:
         self._key, key = random.split(self._key)
         return key
 
-    def look(self, model: Callable, guide: Callable) -> Pair:
-        """Run both programs once, the model on the draws of the guide."""
-        guide_trace: Any = self._traced(guide)
+    def look(
+        self, model: Callable, guide: Callable, check: Callable | None = None
+    ) -> Pair:
+        """Run both programs once, the model on the draws of the guide.
+
+        Args:
+            model: Model.
+            guide: Its guide.
+            check: Is called with the sites of the guide before the model is run.
+        """
+        guide_trace = self._traced(guide)
+        if check is not None:
+            check(_random(guide_trace))
         model_trace = self._traced(replay(model, trace=guide_trace))
         sites = [*model_trace.values(), *guide_trace.values()]
         frames = [f for s in sites for f in s.get("cond_indep_stack", ())]
@@ -116,9 +128,34 @@ class Gradients:
             any(f.size != sizes.get(f.name, f.size) for f in frames),
         )
 
-    def _traced(self, fn: Callable) -> Sites:
-        seeded = seed(substitute(fn, data=self.given), self._next_key())
+    def _traced(
+        self, fn: Callable, params: dict[str, Any] | None = None, key: Any = None
+    ) -> Any:
+        known = substitute(fn, data=self.given if params is None else params)
+        seeded = seed(known, self._next_key() if key is None else key)
         return trace(seeded).get_trace(*self.args, **self.kwargs)
+
+    def _constrained(self, free: dict[str, Any]) -> dict[str, Any]:
+        own = {name: self._transforms[name](x) for name, x in free.items()}
+        return {**self.given, **own}
+
+    def _at_zero_odds(self) -> list[str]:
+        """The sites whose log-odds are exactly zero and depend on parameters there."""
+        key = self._next_key()
+
+        def zeros(free: dict[str, Any]) -> dict[str, Array]:
+            params = self._constrained(free)
+            guide = self._traced(self.guide, params, key)
+            model = self._traced(replay(self.model, trace=guide), params, key)
+            sites = [*model.values(), *guide.values()]
+            leaves = [(s["name"], leaf_of(s["fn"])) for s in sites if "infer" in s]
+            found = [(n, x.logits) for n, x in leaves if isinstance(x, BernoulliLogits)]
+            sums = {f"{i} {name}": _at_zero(x) for i, (name, x) in enumerate(found)}
+            return {"none": jnp.zeros(()), **sums}  # jacrev needs a result
+
+        slopes = jax.jacrev(zeros)(self._free)
+        moving = [n for n, x in slopes.items() if any(map(np.any, jax.tree.leaves(x)))]
+        return [name.split(" ", 1)[1] for name in moving]
 
     def take(
         self,
@@ -128,6 +165,7 @@ class Gradients:
         moments: Moments,
         bar: Any,
         settings: tuple[Any, ...] = (),
+        timed: bool = True,
     ) -> float:
         """Draw gradients of an ELBO of these programs.
 
@@ -139,9 +177,10 @@ class Gradients:
             bar: Progress bar.
             settings: Numbers that the programs depend on. They are compiled once for
                 all of these, if it is the same function.
+            timed: Whether to compile a draw by itself as well, and time it.
 
         Returns:
-            The median time of a draw by itself, compiled, in seconds.
+            The median time of a draw by itself, compiled, in seconds; or NaN.
         """
         one, many = self._functions(elbo, programs)
         size = sum(x.size for x in self.params.values())
@@ -153,6 +192,8 @@ class Gradients:
             found = jax.device_get(many(keys[at : at + chunk], *settings))
             moments.add({k: -x[start - at :] for k, x in _leaves(found).items()})
             bar.update(chunk - (start - at))
+        if not timed:
+            return math.nan
         return _median_time(lambda i: one(keys[i % num_samples], *settings))
 
     def _functions(self, elbo: Any, programs: Callable) -> tuple[Callable, Callable]:
@@ -163,8 +204,7 @@ class Gradients:
                 pair = programs(*settings)
 
                 def loss(free: dict[str, Any]) -> Array:
-                    own = {k: self._transforms[k](x) for k, x in free.items()}
-                    params = {**self.given, **own}
+                    params = self._constrained(free)
                     return elbo.loss(key, params, *pair, *self.args, **self.kwargs)
 
                 return jax.grad(loss)(self._free)
@@ -186,6 +226,24 @@ def is_relaxed(site: dict[str, Any]) -> bool:
     return isinstance(leaf_of(site["fn"]), AbstractConcrete)
 
 
+def refuse_relaxed(sites: Sites, what: str = "guide") -> None:
+    """Refuse a program that is relaxed already.
+
+    Args:
+        sites: Its sites.
+        what: What it is.
+
+    Raises:
+        ValueError: By the site, with the way out.
+    """
+    for name, site in sites.items():
+        if is_relaxed(site):
+            raise ValueError(
+                f"site {name!r} of the {what} is relaxed already. Pass the {what} as "
+                "it was before relax: gradient_report relaxes it itself"
+            )
+
+
 def discrete_latents(sites: Sites) -> Sites:
     """Return the sites that are drawn and discrete."""
     return {n: s for n, s in sites.items() if is_latent(s) and is_discrete(s["fn"])}
@@ -194,6 +252,13 @@ def discrete_latents(sites: Sites) -> Sites:
 def _random(sites: Sites) -> Sites:
     """The sites of a program that have a probability."""
     return {name: site for name, site in sites.items() if site["type"] == "sample"}
+
+
+def _at_zero(logits: Any) -> Array:
+    """A sum over the elements that are zero, with weights that do not cancel."""
+    logits = jnp.asarray(logits)
+    weights = jnp.cos(jnp.arange(logits.size)).reshape(logits.shape)
+    return jnp.where(logits == 0, logits * weights, 0.0).sum()
 
 
 def _leaves(params: Mapping[str, Any]) -> dict[str, Any]:

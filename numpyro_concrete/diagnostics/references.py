@@ -43,10 +43,11 @@ def reference_of(
     Raises:
         TypeError: If it is none of these.
         ValueError: If the programs cannot be enumerated as wanted, or arrays are not
-            those of the parameters.
+            those of the parameters; if NumPyro has wrong gradients of a site.
     """
     if isinstance(wanted, Mapping):
         return _given(gradients, wanted)
+    _check_odds(gradients)
     run = _Run(gradients, num_draws, progress_bar)
     if isinstance(wanted, str):
         if wanted not in _KINDS:
@@ -98,6 +99,16 @@ def why_not(gradients: Gradients, budget: int | float) -> str | None:
     return None
 
 
+def _check_odds(gradients: Gradients) -> None:
+    """Refuse log-odds of zero that depend on parameters, as seen in one run."""
+    for name in gradients._at_zero_odds():
+        raise ValueError(
+            f"site {name!r} has log-odds of exactly zero, where NumPyro's Bernoulli "
+            "has a wrong gradient, so that the reference would be wrong. Move the "
+            "parameters a little, as by 1e-3, or give a reference"
+        )
+
+
 class _Run:
     """Draws for a reference."""
 
@@ -136,7 +147,9 @@ class _Run:
         moments, programs = Moments(), (self.gradients.model, guide)
         settings: Any = {"unit": "draw", "desc": "reference"}
         with tqdm(total=num_draws, disable=not self.progress, **settings) as bar:
-            self.gradients.take(elbo, lambda: programs, num_draws, moments, bar)
+            self.gradients.take(
+                elbo, lambda: programs, num_draws, moments, bar, timed=False
+            )
         return moments
 
 

@@ -77,13 +77,23 @@ class Gradients:
     ) -> None:
         self.args, self.kwargs = args, kwargs
         self.model, self.guide = model, guide
-        self.pair = self.look(model, guide)
+        self.pair = self.look(model, guide, refuse_relaxed)
         self.params = self.pair.params
 
-    def look(self, model: Callable, guide: Callable) -> Pair:
-        """Run both programs once, the model on the draws of the guide."""
+    def look(
+        self, model: Callable, guide: Callable, check: Callable | None = None
+    ) -> Pair:
+        """Run both programs once, the model on the draws of the guide.
+
+        Args:
+            model: Model.
+            guide: Its guide.
+            check: Is called with the sites of the guide before the model is run.
+        """
         with torch.no_grad():
             guide_trace = poutine.trace(guide).get_trace(*self.args, **self.kwargs)
+            if check is not None:
+                check(_random(guide_trace.nodes))
             model = poutine.replay(model, trace=guide_trace)
             model_trace = poutine.trace(model).get_trace(*self.args, **self.kwargs)
         traces: Any = model_trace.nodes, guide_trace.nodes
@@ -106,8 +116,9 @@ class Gradients:
         num_samples: int,
         moments: Moments,
         bar: Any,
+        timed: bool = True,
     ) -> float:
-        """Draw gradients of an ELBO of these programs, after one that does not count.
+        """Draw gradients of an ELBO of these programs.
 
         Args:
             elbo: The ELBO.
@@ -115,11 +126,13 @@ class Gradients:
             num_samples: Number of draws.
             moments: Where they go, as gradients of the ELBO and not of the loss.
             bar: Progress bar.
+            timed: Whether there is a draw before them that does not count.
 
         Returns:
             The median time of a draw, in seconds.
         """
-        self._draw(elbo, programs)
+        if timed:
+            self._draw(elbo, programs)
         times = []
         for _ in range(num_samples):
             start = time.perf_counter()
@@ -162,6 +175,24 @@ def is_latent(site: dict[str, Any]) -> bool:
 def is_relaxed(site: dict[str, Any]) -> bool:
     """Tell whether a site is the relaxation of a discrete one."""
     return isinstance(leaf_of(site["fn"]), AbstractConcrete)
+
+
+def refuse_relaxed(sites: Sites, what: str = "guide") -> None:
+    """Refuse a program that is relaxed already.
+
+    Args:
+        sites: Its sites.
+        what: What it is.
+
+    Raises:
+        ValueError: By the site, with the way out.
+    """
+    for name, site in sites.items():
+        if is_relaxed(site):
+            raise ValueError(
+                f"site {name!r} of the {what} is relaxed already. Pass the {what} as "
+                "it was before relax: gradient_report relaxes it itself"
+            )
 
 
 def discrete_latents(sites: Sites) -> Sites:

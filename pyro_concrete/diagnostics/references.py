@@ -127,7 +127,7 @@ class _Run:
         moments, programs = Moments(), (self.gradients.model, guide)
         settings: Any = {"unit": "draw", "desc": "reference"}
         with tqdm(total=num_draws, disable=not self.progress, **settings) as bar:
-            self.gradients.take(elbo, programs, num_draws, moments, bar)
+            self.gradients.take(elbo, programs, num_draws, moments, bar, timed=False)
         return moments
 
 
