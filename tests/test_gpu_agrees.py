@@ -118,7 +118,7 @@ def test_a_log_density_is_the_same_on_the_gpu(gpu, case, dtype):
 
 
 def test_every_op_is_compared(backend):
-    assert {*backend.ops.__all__} == {*OPS}
+    assert {*backend.ops.__all__} - {"MAX_RATIO"} == {*OPS}
 
 
 @ops
