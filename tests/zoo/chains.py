@@ -210,7 +210,7 @@ ENTRIES = (
     Entry("capture_recapture", _captures, 90),
     Entry("multi_state", _two_places, 72),
     Entry("jolly_seber", _arrivals, 72, broadcasts=False),
-    Entry("mixed_effects_hmm", _herds, 60, plates=2),
+    Entry("mixed_effects_hmm", _herds, 60, plates=2, broadcasts=False),
     Entry("switching_linear", _switching_line, 10),
     Entry("switching_regression", _segments, 40, broadcasts=False),
     Entry("regime_chain_masked_step", _courses, 28),
