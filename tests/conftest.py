@@ -34,6 +34,41 @@ def pytest_configure(config):
         config.pluginmanager.register(recorder, "gpu_report")
 
 
+# Tests whose half for NumPyro takes long, for JAX compiles, or runs op by op under the
+# type checks. The other half is among the fast tests, and both among the slow ones.
+SLOW_ON_NUMPYRO = (
+    "test_kl.py::test_derivatives_equal_differences_of_the_oracle",
+    "test_kl.py::test_equal_temperatures_keep_their_digits",
+    "test_kl.py::test_kl_equals_quadrature",
+    "test_kl.py::test_kl_of_neighbours_keeps_its_digits",
+    "test_kl.py::test_ratios_out_of_reach_are_nan",
+    "test_kl.py::test_single_precision",
+    "test_kl.py::test_temperatures_broadcast",
+    "test_kl.py::test_value_and_gradients_are_finite_far_apart",
+    "test_ops.py::test_kl_",
+    "test_diagnostics.py::test_all_numbers_are_of_one_subsample",
+    "test_diagnostics.py::test_it_prints_as_two_tables_and_says_what_not_to_compare",
+    "test_diagnostics.py::test_one_site_has_the_elbos_in_closed_form",
+    "test_estimators.py::test_the_program_sees_hard_values",
+    "test_estimators.py::test_training_warns_of_nothing_and_moves_every_site",
+    "test_gpu_agrees.py::test_what_is_compared_is_finite",
+    "test_gradient_report.py::test_means_are_the_exact_expectations",
+    "test_gradient_report.py::test_without_enumeration_it_is_a_long_run",
+    "test_guides.py::test_sites_in_nested_plates_have_parameters_for_each_element",
+    "test_objectives.py::test_sites_with_axes_of_their_own_are_summed_over_them",
+    "test_planning.py::test_a_large_factorial_chain_is_planned_quickly",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        name, _, case = item.nodeid.partition("[")
+        slow = name.rpartition("/")[2].startswith(SLOW_ON_NUMPYRO)
+        if slow and case.startswith("numpyro"):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_generate_tests(metafunc):
     if "device" not in metafunc.fixturenames:
         return

@@ -107,7 +107,14 @@ def test_pickle_round_trip(backend, case):
     assert copy.deepcopy(d).temperature == d.temperature
 
 
-@pytest.mark.parametrize("kind", ["JitTrace", "JitTraceGraph", "JitTraceMeanField"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "JitTrace",
+        "JitTraceGraph",
+        pytest.param("JitTraceMeanField", marks=pytest.mark.slow),
+    ],
+)
 def test_jit_elbos_train(backend, kind):
     model, guide = two_layers(backend)
     relax = backend.package.relax

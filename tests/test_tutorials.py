@@ -20,7 +20,8 @@ NUTS = ("temperature", "exact", "r_hat", "diverging", "hard")
     [
         ("discrete_vae_pyro", VAE),
         ("discrete_vae_numpyro", VAE),
-        ("demo", VAE),
+        # Both tutorials at once.
+        pytest.param("demo", VAE, marks=pytest.mark.slow),
         ("nuts_on_relaxed_pyro", NUTS),
         pytest.param("nuts_on_relaxed_numpyro", NUTS, marks=pytest.mark.slow),
     ],
