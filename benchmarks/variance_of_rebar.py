@@ -21,7 +21,7 @@ from benchmarks.report import table, write_csv
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 
-STEPS = (50, 400)
+STEPS = (50, 1000)
 DRAWS = 48
 PARTS = 6
 # Name, objective, its particles, and the runs of the model that they take.
