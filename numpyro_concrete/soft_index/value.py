@@ -335,16 +335,36 @@ def contract(
     n = len(weights)
     table, restore = bounded(table)
     total = jnp.asarray(table)
-    if n == 1 and weights[0].size == len(weights[0]):
-        # One draw for all positions: a product of matrices.
-        flat = weights[0].reshape(-1)
-        total = total.astype(jnp.result_type(total, flat))
-        total = jnp.tensordot(flat, total, 1, precision=lax.Precision.HIGHEST)
+    if n == 1 and _share_no_axis(total, weights[0]):
+        total = _product(weights[0], total)
         return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
     for i in reversed(range(n)):
         w = weights[i].reshape((1,) * i + weights[i].shape)
         total = (total * w).sum(i)
     return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
+
+
+def _share_no_axis(table: Array, weights: Array) -> bool:
+    """Whether the weights and the values differ along different axes."""
+    pairs = zip(weights.shape[1:], table.shape[1:], strict=True)
+    return len(weights) == len(table) and all(1 in pair for pair in pairs)
+
+
+def _product(weights: Array, table: Array) -> Array:
+    """Weighted sums of values that differ along other axes: a product of matrices."""
+    dtype = jnp.result_type(table, weights)
+    k, own, others = len(weights), weights.shape[1:], table.shape[1:]
+    total = jnp.tensordot(
+        weights.reshape(k, -1).astype(dtype),
+        table.reshape(k, -1).astype(dtype),
+        axes=(0, 0),
+        precision=lax.Precision.HIGHEST,
+    ).reshape(own + others)
+    # Each axis of the result is one of the weights or one of the table; the other is 1.
+    rank = len(own)
+    order = [a + i * rank for a in range(rank) for i in (0, 1)]
+    shape = tuple(m * n for m, n in zip(own, others, strict=True))
+    return total.transpose(order).reshape(shape)
 
 
 def bounded(table: np.ndarray | Array) -> tuple[Any, Any]:

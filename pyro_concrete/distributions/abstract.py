@@ -17,6 +17,7 @@ from pyro_concrete.distributions.parameters import (
     check_temperature,
 )
 from pyro_concrete.distributions.support import Size
+from pyro_concrete.ops.precision import known_finite, known_number
 
 
 def _expanded(x: Tensor, shape: Size) -> Tensor:
@@ -59,7 +60,14 @@ class AbstractConcrete(TorchDistribution):
         batch_shape = batch_shape_with(temperature, batch_shape)
         self._set(temperature, logits, batch_shape)
         shapes = torch.Size(batch_shape), torch.Size(event_shape)
-        super().__init__(*shapes, validate_args=validate_args)
+        # The host looks at every element; a finite sum says as much, and costs less.
+        looks = validate and not self._is_plainly_valid()
+        super().__init__(*shapes, validate_args=looks)
+        self._validate_args = validate
+
+    def _is_plainly_valid(self) -> bool:
+        number = known_number(self._root)
+        return isinstance(number, float) and number > 0 and known_finite(self.logits)
 
     @classmethod
     def _split(cls, shape: Size) -> tuple[Size, Size]:

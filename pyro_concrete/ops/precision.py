@@ -29,3 +29,19 @@ def log(temperature: Temperature) -> Tensor | float:
     if isinstance(temperature, Tensor):
         return wide(temperature).log()
     return math.log(temperature)
+
+
+def known_finite(x: Tensor) -> bool:
+    """Tell whether numbers are finite, where that costs little to know."""
+    if x.device.type != "cpu" or torch._C._get_tracing_state():
+        return False
+    return math.isfinite(x.detach().sum().item())
+
+
+def known_number(x: Tensor | float) -> Tensor | float:
+    """Return a scalar as a number, where that costs little."""
+    if not isinstance(x, Tensor):
+        return float(x)
+    if x.dim() or x.device.type != "cpu" or torch._C._get_tracing_state():
+        return x
+    return x.item()

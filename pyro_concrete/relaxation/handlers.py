@@ -130,8 +130,9 @@ class RelaxMessenger(Messenger):
 
     def _show(self, msg: dict[str, Any], seen: Tensor, value: Tensor) -> None:
         """Make a site deterministic: handlers get the mean, the program the value."""
-        msg["fn"] = Deterministic(seen, msg["fn"].event_dim)
+        msg["fn"] = fn = Deterministic(seen, msg["fn"].event_dim)
         msg["value"] = seen
+        msg.update(fn.scores())
         msg["is_observed"] = True
         msg["infer"] = {**_markov(msg), **_AUXILIARY, "_seen": (self, seen, value)}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pyro.distributions import Categorical, Delta, constraints
+from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import (
     ExpandedDistribution,
     MaskedDistribution,
@@ -22,6 +23,7 @@ from torch.distributions import Bernoulli, Independent, OneHotCategorical
 from pyro_concrete import ops
 from pyro_concrete.distributions import AbstractConcrete, check_temperature
 from pyro_concrete.estimators import AbstractEstimator, Relaxed, families
+from pyro_concrete.ops.precision import known_number
 from pyro_concrete.schedules import at_this_step
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
 from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
@@ -69,6 +71,18 @@ class Deterministic(TorchDistribution):
         shape = value.shape[: value.dim() - self.event_dim]
         return self.value.new_zeros(()).expand(shape)
 
+    def scores(self) -> dict[str, Any]:
+        """What a trace computes for a site, and has to compute no more."""
+        zero: Any = self.value.new_zeros(())
+        zeros = zero.expand(self.batch_shape) if self.batch_shape else zero
+        none: Any = 0  # what the host takes for an identical zero
+        return {
+            "unscaled_log_prob": zeros,
+            "log_prob": zeros,
+            "log_prob_sum": zero,
+            "score_parts": ScoreParts(zeros, none, none),
+        }
+
 
 class Site:
     """How one site is relaxed: its distribution, and what the program sees of it."""
@@ -83,13 +97,14 @@ class Site:
         scoring: str | None = None,
     ) -> None:
         now = at_this_step(temperature)
-        check_temperature(_as_number(now), name)
+        check_temperature(known_number(now), name)
         self.estimator = estimator or Relaxed()
         self.families = families(self.estimator, scoring)
         leaf = leaf_of(fn)
         self.name = name
         self.binary = isinstance(leaf, Bernoulli)
         self.one_hot = isinstance(leaf, OneHotCategorical)
+        self.full = self.binary or isinstance(leaf, Categorical)
         self.left_out = None
         if self.binary:
             self.logits = leaf.logits
@@ -118,7 +133,9 @@ class Site:
             return simplex, simplex
         weights = simplex.movedim(-1, 0)
         mean = weights[1] if self.binary else simplex @ self.values.to(simplex)
-        return mean, soft_index(self.name, self.values, weights)
+        soft = soft_index(self.name, self.values, weights)
+        soft.full, soft.mean = self.full, mean
+        return mean, soft
 
     def _concrete(self, _: Any, temperature: Tensor | float) -> AbstractConcrete:
         # Gradients in log space do not fit half precision.
@@ -200,14 +217,6 @@ def checked(temperature: Temperature | None) -> Temperature:
         raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
     if isinstance(temperature, Tensor) or not callable(temperature):
         check_temperature(temperature)
-    return temperature
-
-
-def _as_number(temperature: Tensor | float) -> Tensor | float:
-    """A temperature that can be checked at no cost, as a number."""
-    known = isinstance(temperature, Tensor) and temperature.device.type == "cpu"
-    if known and not temperature.dim() and not torch._C._get_tracing_state():
-        return temperature.item()
     return temperature
 
 

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from pyro_concrete.ops.precision import known_finite
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Draw:
@@ -108,13 +110,6 @@ def total(
     for i in reversed(range(len(draws))):
         result = (draws[i].positions(rank) * result).sum(i)
     return (restored(result) if bounded else result).to(dtype)
-
-
-def known_finite(terms: Tensor) -> bool:
-    """Tell whether terms are finite, where that costs little to know."""
-    if terms.device.type != "cpu" or torch._C._get_tracing_state():
-        return False
-    return math.isfinite(terms.detach().sum().item())
 
 
 def finite(terms: Tensor, dtype: torch.dtype) -> Tensor:

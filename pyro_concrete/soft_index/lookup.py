@@ -36,6 +36,8 @@ from pyro_concrete.soft_index.value import (
     softs,
 )
 
+_WHOLE = slice(None)
+
 # --- lookups ------------------------------------------------------------------------
 
 
@@ -102,7 +104,9 @@ def lookup(table: Tensor, index: tuple) -> Tensor:
 def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
     """Look up the rows of the support once, and mix them: one matrix product."""
     (draw,) = soft.draws
-    rows = (table.movedim(dim, 0) if dim else table)[soft.states.flatten()]
+    rows = table.movedim(dim, 0) if dim else table
+    if not soft.full or len(rows) != len(soft.states):
+        rows = rows[soft.states.flatten()]
     weights = draw.positions(soft.dim())
     if weights.shape[1:] != soft.shape:
         weights = weights.expand(-1, *soft.shape)
@@ -131,8 +135,9 @@ def _basic(table: Tensor, index: tuple) -> tuple[Tensor, dict[int, Any]]:
         mask = item.dtype is torch.bool
         for i, array in enumerate(item.nonzero(as_tuple=True) if mask else (item,)):
             arrays[dim + i] = array
-            view.append(slice(None))
-    return table[tuple(view)], arrays
+            view.append(_WHOLE)
+    whole = all(isinstance(x, slice) and x == _WHOLE for x in view)
+    return table if whole else table[tuple(view)], arrays
 
 
 def _without_ellipsis(table: Tensor, index: tuple) -> list[Any]:
@@ -144,7 +149,7 @@ def _without_ellipsis(table: Tensor, index: tuple) -> list[Any]:
 
     missing = table.dim() - sum(map(consumed, index))
     at = next((i for i, x in enumerate(index) if x is Ellipsis), len(index))
-    return [*index[:at], *(slice(None),) * missing, *index[at + 1 :]]
+    return [*index[:at], *(_WHOLE,) * missing, *index[at + 1 :]]
 
 
 def _leading(arrays: dict[int, Tensor]) -> int:

@@ -36,7 +36,7 @@ from pyro_concrete.soft_index.value import (
 
 
 @rule("""
-    reshape view expand broadcast_to squeeze transpose swapaxes swapdims
+    expand broadcast_to squeeze transpose swapaxes swapdims
     permute movedim moveaxis flatten ravel unflatten t adjoint narrow select unbind
     split chunk tensor_split split_with_sizes hsplit vsplit tile repeat
     repeat_interleave flip fliplr flipud roll rot90 diagonal unfold
@@ -79,6 +79,20 @@ def _unsqueezed(call: Call) -> Any:
         raise IndexError(f"unsqueeze: no place for a dimension among {x.dim()}")
     draws = [Draw(d.positions(x.dim()).unsqueeze(dim), d.site) for d in x.draws]
     return SoftIndex(x.states.unsqueeze(dim), draws)
+
+
+@rule("reshape view")
+def _reshaped(call: Call) -> Any:
+    x, *sizes = call.args
+    sizes = [*sizes[0]] if sizes and isinstance(sizes[0], tuple | list) else sizes
+    plainly = isinstance(x, SoftIndex) and not call.kwargs and x.states.dim() == 1
+    if not plainly or not all(isinstance(n, int) for n in sizes):
+        return _placed(call)
+    # The same with a support in front: no need of vmap.
+    (draw,) = x.draws
+    weights = draw.positions(x.dim()).expand(-1, *x.shape)
+    weights = weights.reshape(len(weights), *sizes)
+    return SoftIndex(x.states, [Draw(weights, draw.site)])
 
 
 def moved(move: Callable, x: Any) -> Any:

@@ -297,6 +297,9 @@ class SoftIndex(AbstractSoft):
 
     states: Tensor
     draws: tuple[Draw, ...]
+    # Known of some, to save work: that the states are 0, ..., K-1; and their mean.
+    full: bool = False
+    mean: Tensor | None = None
 
     @staticmethod
     def __new__(
@@ -463,6 +466,8 @@ def _mean(x: Any) -> Any:
         return x
     if not isinstance(x, SoftIndex):
         return x.number
+    if x.mean is not None:
+        return x.mean
     dtype = x.states.dtype if x.is_floating_point() else x.draws[0].weights.dtype
     states = x.states.to(dtype)
     if states.numel() == len(states) and len(x.draws) == 1:
