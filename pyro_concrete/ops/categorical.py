@@ -4,12 +4,14 @@ Twin: ``numpyro_concrete.ops.categorical``.
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import log_softmax, pad
+from torch.nn.functional import pad
 
+from pyro_concrete.ops.normalized import log_softmax, sum_log_softmax
 from pyro_concrete.ops.precision import Temperature, log, per_class, wide
 
 
@@ -39,7 +41,7 @@ def exp_concrete(
         https://arxiv.org/abs/1611.00712
     """
     scores = (wide(logits) + wide(noise)) / per_class(temperature)
-    return log_softmax(scores, -1).to(logits.dtype)
+    return log_softmax(scores).to(logits.dtype)
 
 
 def exp_concrete_log_density(
@@ -99,7 +101,11 @@ def exp_concrete_noise_log_density(
         >>> exp_concrete_noise_log_density(torch.zeros(2), 1.0)
         tensor(-1.3863)
     """
-    return _standard_log_density(-wide(noise), temperature)
+    noise = wide(noise)
+    n = noise.shape[-1]
+    # Gumbels are no larger than some tens: their exponentials need no shift.
+    total = noise.neg().exp().sum(-1).log()
+    return _normaliser(n, temperature) - noise.sum(-1) - n * total
 
 
 def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Tensor | float:
@@ -188,15 +194,16 @@ def from_log_ratios(ratios: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch 
         >>> from_log_ratios(torch.zeros(1)).exp()
         tensor([0.5000, 0.5000])
     """
-    return log_softmax(pad(ratios, (0, 1)), -1)
+    return log_softmax(pad(ratios, (0, 1)))
 
 
 def _standard_log_density(scores: Tensor, temperature: Temperature) -> Tensor:
     """Log (n-1)! + (n-1) log t + sum_k log softmax(scores)_k."""
-    n = scores.shape[-1]
-    constant = math.lgamma(n) + (n - 1) * log(temperature)
-    # The sum of log_softmax is sum(s) - n LSE(s) without its cancellation.
-    return constant + log_softmax(scores, -1).sum(-1)
+    return _normaliser(scores.shape[-1], temperature) + sum_log_softmax(scores)
+
+
+def _normaliser(n: int, temperature: Temperature) -> Any:
+    return math.lgamma(n) + (n - 1) * log(temperature)
 
 
 def exp_concrete_log_mass(
