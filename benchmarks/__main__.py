@@ -11,6 +11,7 @@ QUESTIONS = (
     "how_often_finite",
     "relaxed_kl_of_one_site",
     "cost_of_relax",
+    "cost_of_term",
     "cost_of_kl",
     "how_close_to_enumeration",
     "memory_of_iwae",

@@ -4,6 +4,7 @@ Twin: ``pyro_concrete.ops.categorical``.
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -99,7 +100,11 @@ def exp_concrete_noise_log_density(
         >>> round(float(exp_concrete_noise_log_density(jnp.zeros(2), 1.0)), 4)
         -1.3863
     """
-    return _standard_log_density(-wide(noise), temperature)
+    noise = wide(noise)
+    n = noise.shape[-1]
+    # Gumbels are no larger than some tens: their exponentials need no shift.
+    total = jnp.log(jnp.exp(-noise).sum(-1))
+    return _normaliser(n, temperature) - noise.sum(-1) - n * total
 
 
 def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array | float:
@@ -194,10 +199,13 @@ def from_log_ratios(ratios: Float[Array, "*batch j"]) -> Float[Array, "*batch k"
 
 def _standard_log_density(scores: Array, temperature: Temperature) -> Array:
     """Log (n-1)! + (n-1) log t + sum_k log softmax(scores)_k."""
-    n = scores.shape[-1]
-    constant = math.lgamma(n) + (n - 1) * log(temperature)
     # The sum of log_softmax is sum(s) - n LSE(s) without its cancellation.
+    constant = _normaliser(scores.shape[-1], temperature)
     return constant + log_softmax(scores, -1).sum(-1)
+
+
+def _normaliser(n: int, temperature: Temperature) -> Any:
+    return math.lgamma(n) + (n - 1) * log(temperature)
 
 
 def exp_concrete_log_mass(

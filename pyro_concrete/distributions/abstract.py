@@ -148,10 +148,15 @@ class AbstractConcrete(TorchDistribution):
         if own is not None and value is own[0] and value._version == own[1]:
             # The logits cancel; they stay in the graph, with gradient exactly zero.
             anchor = self.logits[..., 0] if self._class_dims else self.logits
-            return self._noise_log_density(own[2]) + 0 * anchor
+            return torch.add(self._noise_log_density(own[2]), anchor, alpha=0)
         if self._validate_args:
             self._validate_sample(value)
         return self._log_density(value)
+
+    @property
+    def _t(self) -> Any:
+        """The temperature, as a number where it was given as one: that costs less."""
+        return self.temperature if isinstance(self._root, Tensor) else self._root
 
     def _from_noise(self, noise: Tensor) -> Tensor:
         raise NotImplementedError

@@ -94,16 +94,14 @@ class LogitBinaryConcrete(AbstractConcrete):
         return self.logits
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return ops.logit_binary_concrete(noise, self.temperature, self.logits)
+        return ops.logit_binary_concrete(noise, self._t, self.logits)
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
         noise_density = ops.logit_binary_concrete_noise_log_density
-        return noise_density(noise, self.temperature)
+        return noise_density(noise, self._t)
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return ops.logit_binary_concrete_log_density(
-            value, self.temperature, self.logits
-        )
+        return ops.logit_binary_concrete_log_density(value, self._t, self.logits)
 
 
 class BinaryConcrete(AbstractConcrete):
@@ -157,14 +155,14 @@ class BinaryConcrete(AbstractConcrete):
         return ((self.logits + value.logit()) / self.temperature).sigmoid()
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return ops.logit_binary_concrete(noise, self.temperature, self.logits).sigmoid()
+        return ops.logit_binary_concrete(noise, self._t, self.logits).sigmoid()
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
-        logit = ops.logit_binary_concrete(noise, self.temperature, self.logits)
+        logit = ops.logit_binary_concrete(noise, self._t, self.logits)
         log_one = logsigmoid(logit)
         log_zero = logsigmoid(-logit)
         noise_density = ops.logit_binary_concrete_noise_log_density
-        return noise_density(noise, self.temperature) - log_one - log_zero
+        return noise_density(noise, self._t) - log_one - log_zero
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return ops.binary_concrete_log_density(value, self.temperature, self.logits)
+        return ops.binary_concrete_log_density(value, self._t, self.logits)

@@ -83,13 +83,13 @@ class ExpConcrete(AbstractConcrete):
         return self.logits.log_softmax(-1)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return ops.exp_concrete(noise, self.temperature, self.logits)
+        return ops.exp_concrete(noise, self._t, self.logits)
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
-        return ops.exp_concrete_noise_log_density(noise, self.temperature)
+        return ops.exp_concrete_noise_log_density(noise, self._t)
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return ops.exp_concrete_log_density(value, self.temperature, self.logits)
+        return ops.exp_concrete_log_density(value, self._t, self.logits)
 
 
 class Concrete(AbstractConcrete):
@@ -139,12 +139,12 @@ class Concrete(AbstractConcrete):
     _noise = staticmethod(ops.gumbel)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return ops.exp_concrete(noise, self.temperature, self.logits).exp()
+        return ops.exp_concrete(noise, self._t, self.logits).exp()
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
-        log_value = ops.exp_concrete(noise, self.temperature, self.logits)
-        log_kappa = ops.exp_concrete_noise_log_density(noise, self.temperature)
+        log_value = ops.exp_concrete(noise, self._t, self.logits)
+        log_kappa = ops.exp_concrete_noise_log_density(noise, self._t)
         return log_kappa - log_value.sum(-1)
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return ops.concrete_log_density(value, self.temperature, self.logits)
+        return ops.concrete_log_density(value, self._t, self.logits)

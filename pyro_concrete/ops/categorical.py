@@ -40,8 +40,11 @@ def exp_concrete(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    scores = (wide(logits) + wide(noise)) / per_class(temperature)
-    return log_softmax(scores).to(logits.dtype)
+    scores = wide(logits) + wide(noise)
+    # A number divides in place: large arrays cost more to allocate than to compute.
+    in_place = not isinstance(temperature, Tensor)
+    divided = scores.div_ if in_place else scores.div
+    return log_softmax(divided(per_class(temperature))).to(logits.dtype)
 
 
 def exp_concrete_log_density(
@@ -75,7 +78,10 @@ def exp_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    scores = wide(logits) - per_class(temperature) * wide(value)
+    if isinstance(temperature, Tensor):
+        scores = wide(logits) - per_class(temperature) * wide(value)
+    else:
+        scores = torch.sub(wide(logits), wide(value), alpha=temperature)
     return _standard_log_density(scores, temperature)
 
 
@@ -104,7 +110,7 @@ def exp_concrete_noise_log_density(
     noise = wide(noise)
     n = noise.shape[-1]
     # Gumbels are no larger than some tens: their exponentials need no shift.
-    total = noise.neg().exp().sum(-1).log()
+    total = noise.neg().exp_().sum(-1).log()
     return _normaliser(n, temperature) - noise.sum(-1) - n * total
 
 

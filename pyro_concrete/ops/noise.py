@@ -21,8 +21,9 @@ def gumbel(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> gumbel(torch.tensor([0.0, 0.5])).isfinite()
         tensor([True, True])
     """
-    # E = -log(1 - u) is Exp(1), and exact for small u: the upper tail of the Gumbel.
-    return -(-torch.log1p(-_positive_uniform(uniform))).log()
+    # E = -log(1 - u) is Exp(1), and exact for small u: the upper tail of the Gumbel. In
+    # place, for large arrays cost more to allocate than to compute.
+    return _positive_uniform(uniform).neg_().log1p_().neg_().log_().neg_()
 
 
 def logistic(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -39,7 +40,7 @@ def logistic(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         tensor([0.])
     """
     uniform = _positive_uniform(uniform)
-    return uniform.log() - torch.log1p(-uniform)
+    return uniform.log().sub_(uniform.neg_().log1p_())
 
 
 def categorical_logits(probs: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:

@@ -1,0 +1,63 @@
+"""The term of one relaxed site with JAX: ours, and by hand, both under jit."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+from jax.nn import log_softmax
+from jax.scipy.special import logsumexp
+
+from benchmarks.cost_of_term import GUIDE_T, PRIOR_T
+from numpyro_concrete import ExpConcrete
+
+PEERS = ("by_hand",)
+
+
+def calls(classes: int, sites: int, *, last: bool) -> tuple[Callable, dict, Callable]:
+    """Return our term, those of the peers, and a copy of as many bytes."""
+    with jax.enable_x64(False):
+        keys = random.split(random.key(0), 2)
+        a, b = (random.normal(key, (sites, classes)) for key in keys)
+        source = jnp.stack([a, b])
+
+    def step(term: Callable) -> Callable:
+        def total(logits: tuple[Array, Array], key: Array) -> Array:
+            return term(*logits, key).sum()
+
+        update = jax.jit(lambda logits, key: jax.grad(total)(logits, key))
+        key = random.key(1)
+
+        def call() -> None:
+            with jax.enable_x64(False):
+                jax.block_until_ready(update((a, b), key))
+
+        return call
+
+    copied = jax.jit(lambda x: x + 1)  # a copy that no compiler leaves out
+    return (
+        step(_ours),
+        {"by_hand": step(_by_hand)},
+        lambda: copied(source).block_until_ready(),
+    )
+
+
+def _ours(a: Array, b: Array, key: Array) -> Array:
+    guide, prior = ExpConcrete(GUIDE_T, logits=a), ExpConcrete(PRIOR_T, logits=b)
+    value, intermediates = guide.sample_with_intermediates(key)
+    return prior.log_prob(value) - guide.log_prob(value, intermediates)
+
+
+def _by_hand(a: Array, b: Array, key: Array) -> Array:
+    n = a.shape[-1]
+    uniform = jnp.maximum(random.uniform(key, a.shape), 2**-26)
+    logs = jnp.log(-jnp.log1p(-uniform))
+    value = log_softmax((a - logs) / GUIDE_T)
+    own = logs.sum(-1) - n * logsumexp(logs, -1) + _constant(n, GUIDE_T)
+    prior = log_softmax(b - PRIOR_T * value).sum(-1) + _constant(n, PRIOR_T)
+    return prior - own
+
+
+def _constant(n: int, temperature: float) -> float:
+    return math.lgamma(n) + (n - 1) * math.log(temperature)

@@ -1,0 +1,114 @@
+"""The term of one relaxed site with PyTorch: ours, the hosts', and by hand."""
+
+import math
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch import distributions as td
+
+from benchmarks.cost_of_term import GUIDE_T, PRIOR_T
+from pyro_concrete import ExpConcrete
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PEERS = ("torch", "pyro_straight_through", "gumbel_softmax", "by_hand", "compiled")
+GUIDE = torch.tensor(GUIDE_T, device=DEVICE)
+PRIOR = torch.tensor(PRIOR_T, device=DEVICE)
+
+
+def calls(classes: int, sites: int, *, last: bool) -> tuple[Callable, dict, Callable]:
+    """Return our term, those of the peers, and a copy of as many bytes."""
+    torch.manual_seed(0)
+    logits = [torch.randn(sites, classes, device=DEVICE) for _ in range(2)]
+    a, b = (x.requires_grad_() for x in logits)
+
+    def step(term: Callable) -> Callable:
+        def call() -> None:
+            torch.autograd.grad(term(a, b).sum(), (a, b))
+            _wait()
+
+        return call
+
+    def sample_alone() -> None:
+        torch.autograd.grad(F.gumbel_softmax(a, GUIDE_T).sum(), a)
+        _wait()
+
+    source = torch.empty(4, sites, classes, device=DEVICE)
+    target = torch.empty_like(source[:2])
+
+    def copy() -> None:  # reads two arrays and writes two
+        target.copy_(source[2:])
+        _wait()
+
+    compiled = None
+    if last and shutil.which("g++"):
+        torch.compiler.reset()
+        pair = (torch.compile(_ours, dynamic=False), torch.compile(by_hand_open))
+        compiled = tuple(step(x) for x in pair)
+    peers = (step(_torch), step(_pyro), sample_alone, step(_ByHand.apply), compiled)
+    return step(_ours), dict(zip(PEERS, peers, strict=True)), copy
+
+
+def _wait() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _term(family: Callable, a: Tensor, b: Tensor) -> Tensor:
+    guide = family(GUIDE, logits=a, validate_args=False)
+    prior = family(PRIOR, logits=b, validate_args=False)
+    value = guide.rsample()
+    return prior.log_prob(value) - guide.log_prob(value)
+
+
+def _ours(a: Tensor, b: Tensor) -> Tensor:
+    return _term(ExpConcrete, a, b)
+
+
+def _torch(a: Tensor, b: Tensor) -> Tensor:
+    return _term(td.RelaxedOneHotCategorical, a, b)
+
+
+def _pyro(a: Tensor, b: Tensor) -> Tensor:
+    return _term(dist.RelaxedOneHotCategoricalStraightThrough, a, b)
+
+
+def by_hand_open(a: Tensor, b: Tensor) -> Tensor:
+    """The same by hand, for a compiler to take the gradient of."""
+    exponentials = -torch.log1p(-torch.rand_like(a).clamp_min(2**-26))
+    logs = exponentials.log()
+    n, value = a.shape[-1], ((a - logs) / GUIDE_T).log_softmax(-1)
+    own = logs.sum(-1) - n * exponentials.sum(-1).log() + _constant(n, GUIDE_T)
+    prior = (b - PRIOR_T * value).log_softmax(-1).sum(-1) + _constant(n, PRIOR_T)
+    return prior - own
+
+
+class _ByHand(torch.autograd.Function):
+    """The same as one function: no graph inside, and the gradient written out."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        exponentials = torch.rand_like(a).clamp_min_(2**-26).neg_().log1p_().neg_()
+        logs = exponentials.log()
+        n = a.shape[-1]
+        own = logs.sum(-1) - n * exponentials.sum(-1).log() + _constant(n, GUIDE_T)
+        value = torch.sub(a, logs, out=logs).div_(GUIDE_T).log_softmax(-1)
+        prior = (b - PRIOR_T * value).log_softmax(-1)
+        ctx.save_for_backward(value, prior)
+        return prior.sum(-1) + _constant(n, PRIOR_T) - own
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        value, prior = ctx.saved_tensors
+        of_prior = prior.exp().mul_(-value.shape[-1]).add_(1).mul_(grad.unsqueeze(-1))
+        of_value = of_prior * -PRIOR_T
+        total = of_value.sum(-1, keepdim=True)
+        return (of_value - value.exp().mul_(total)).div_(GUIDE_T), of_prior
+
+
+def _constant(n: int, temperature: float) -> float:
+    return math.lgamma(n) + (n - 1) * math.log(temperature)
