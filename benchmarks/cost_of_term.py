@@ -7,8 +7,8 @@ which is a sample and its gradient alone. By hand is one function that knows bot
 temperatures and has its gradient written out; in NumPyro, the formulas under jit.
 Nobody validates. A ratio is ours over the peer's, the median over pairs of blocks of
 calls taken in turn; below one, ours is faster. `compiled` sets ours over code by hand,
-both under torch.compile, for the largest number of sites of each row of classes; of
-what a copy of the four arrays (logits and gradients) would take, `of_copy` is the share.
+both under torch.compile, for the largest number of sites of each number of classes.
+`of_copy` is the time of a copy of the four arrays (logits and gradients) over ours.
 """
 
 import math
@@ -47,7 +47,7 @@ def run(backends: Sequence[str], out: Path) -> None:
 
 
 def _row(host, classes: int, sites: int) -> list[str]:
-    ours, peers, copy = host.calls(classes, sites, last=sites == CELLS[classes][-1])
+    ours, peers, copy = host.calls(classes, sites)
     calls = calls_in(ours, BLOCK_SECONDS)
     cells = []
     for peer in peers.values():

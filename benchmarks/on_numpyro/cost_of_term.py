@@ -15,7 +15,7 @@ from numpyro_concrete import ExpConcrete
 PEERS = ("by_hand",)
 
 
-def calls(classes: int, sites: int, *, last: bool) -> tuple[Callable, dict, Callable]:
+def calls(classes: int, sites: int) -> tuple[Callable, dict, Callable]:
     """Return our term, those of the peers, and a copy of as many bytes."""
     with jax.enable_x64(False):
         keys = random.split(random.key(0), 2)
@@ -36,11 +36,11 @@ def calls(classes: int, sites: int, *, last: bool) -> tuple[Callable, dict, Call
         return call
 
     copied = jax.jit(lambda x: x + 1)  # a copy that no compiler leaves out
-    return (
-        step(_ours),
-        {"by_hand": step(_by_hand)},
-        lambda: copied(source).block_until_ready(),
-    )
+
+    def copy() -> None:
+        copied(source).block_until_ready()
+
+    return step(_ours), {"by_hand": step(_by_hand)}, copy
 
 
 def _ours(a: Array, b: Array, key: Array) -> Array:

@@ -12,6 +12,7 @@ from jax import lax, random
 from numpyro.infer import SVI
 from numpyro.optim import Adam
 
+from benchmarks.variance_of_rebar import PARTICLES
 from numpyro_concrete import REBAR, RLOO
 
 
@@ -50,7 +51,7 @@ class Trained:
 def training(pauses: tuple[int, ...]) -> Iterator[tuple[int, Trained]]:
     """Train, and stop for a look after these numbers of steps."""
     images, _ = (jnp.asarray(x) for x in digits.load())
-    rebar = REBAR(num_particles=2)
+    rebar = REBAR(num_particles=PARTICLES)
     svi = SVI(vae.model, rebar.tuned(vae.guide), Adam(vae.RATE), rebar)
     state = svi.init(random.key(0), images[: vae.BATCH])
 

@@ -12,6 +12,7 @@ from pyro.infer import SVI
 from pyro.optim import Adam
 from tqdm import tqdm
 
+from benchmarks.variance_of_rebar import PARTICLES
 from pyro_concrete import REBAR, RLOO
 
 
@@ -48,7 +49,7 @@ def training(pauses: tuple[int, ...]) -> Iterator[tuple[int, Trained]]:
     images, _ = (torch.as_tensor(x) for x in digits.load())
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    rebar = REBAR(num_particles=2)
+    rebar = REBAR(num_particles=PARTICLES)
     svi = SVI(vae.model, rebar.tuned(vae.guide), Adam({"lr": vae.RATE}), rebar)
     rows = torch.as_tensor(digits.minibatches(len(images), vae.BATCH, max(pauses)))
     for step, batch in enumerate(tqdm(rows, unit="step", disable=None), 1):
