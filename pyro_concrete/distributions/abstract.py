@@ -33,7 +33,7 @@ class AbstractConcrete(TorchDistribution):
 
     # What a subclass says of itself.
     _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
-    _noise: ClassVar[Callable[[Tensor], Tensor]]  # uniforms to noise
+    _noise: ClassVar[Callable[[Tensor], Tensor]]  # uniforms to noise, in place
     _kept: ClassVar[tuple[str, ...]] = ()  # attributes that `expand` leaves as they are
     _noise_dims: Size = ()  # leading dims of the noise: more than one draw of it
     _scores_noise: ClassVar[bool] = True  # whether own samples are scored by noise
@@ -133,8 +133,9 @@ class AbstractConcrete(TorchDistribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         wide = torch.promote_types(self.logits.dtype, torch.float32)
         shape = (*self._noise_dims, *shape)
-        uniform = torch.rand(shape, dtype=wide, device=self.logits.device)
-        noise = type(self)._noise(uniform)
+        noise = type(self)._noise(
+            torch.rand(shape, dtype=wide, device=self.logits.device)
+        )
         value = self._from_noise(noise)
         # Only a value that carries gradients moves with its parameters. A compiler
         # cannot see whether a value was changed in place; there it is scored in full.
@@ -147,7 +148,7 @@ class AbstractConcrete(TorchDistribution):
         own = self._own
         if own is not None and value is own[0] and value._version == own[1]:
             # The logits cancel; they stay in the graph, with gradient exactly zero.
-            anchor = self.logits[..., 0] if self._class_dims else self.logits
+            anchor = self.logits.sum(-1) if self._class_dims else self.logits
             return torch.add(self._noise_log_density(own[2]), anchor, alpha=0)
         if self._validate_args:
             self._validate_sample(value)

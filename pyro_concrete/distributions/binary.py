@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.support import finite
+from pyro_concrete.ops.noise import logistic_
 
 
 class LogitBinaryConcrete(AbstractConcrete):
@@ -61,7 +62,7 @@ class LogitBinaryConcrete(AbstractConcrete):
     }
     support = constraints.real
     _class_dims = 0
-    _noise = staticmethod(ops.logistic)
+    _noise = staticmethod(logistic_)
 
     @property
     def mean(self) -> Tensor:
@@ -146,7 +147,7 @@ class BinaryConcrete(AbstractConcrete):
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints
     support = constraints.unit_interval
     _class_dims = 0
-    _noise = staticmethod(ops.logistic)
+    _noise = staticmethod(logistic_)
 
     def cdf(self, value: Tensor) -> Tensor:
         return (self.temperature * value.logit() - self.logits).sigmoid()

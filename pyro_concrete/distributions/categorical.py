@@ -15,6 +15,7 @@ from pyro_concrete.distributions.support import (
     log_simplex,
     rounded_simplex,
 )
+from pyro_concrete.ops.noise import gumbel_
 
 
 class ExpConcrete(AbstractConcrete):
@@ -65,7 +66,7 @@ class ExpConcrete(AbstractConcrete):
     }
     support = log_simplex
     _class_dims = 1
-    _noise = staticmethod(ops.gumbel)
+    _noise = staticmethod(gumbel_)
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, over the log-ratios; the logits do not enter."""
@@ -136,7 +137,7 @@ class Concrete(AbstractConcrete):
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
     support = rounded_simplex
     _class_dims = 1
-    _noise = staticmethod(ops.gumbel)
+    _noise = staticmethod(gumbel_)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
         return ops.exp_concrete(noise, self._t, self.logits).exp()

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.distributions import register_kl
 from torch.nn.functional import one_hot, softplus
 
-from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import ExpConcrete
 from pyro_concrete.distributions.mass import kl_bernoulli, kl_categorical
 from pyro_concrete.distributions.support import Size, bits, vertices
+from pyro_concrete.ops.noise import gumbel_, logistic_
 
 
 class AbstractHard(AbstractConcrete):
@@ -101,7 +101,7 @@ class HardOneHot(AbstractHard):
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
     support = vertices
     _class_dims = 1
-    _noise = staticmethod(ops.gumbel)
+    _noise = staticmethod(gumbel_)
 
     @property
     def centre(self) -> Tensor:
@@ -143,7 +143,7 @@ class HardBit(AbstractHard):
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints
     support = bits
     _class_dims = 0
-    _noise = staticmethod(ops.logistic)
+    _noise = staticmethod(logistic_)
 
     @property
     def centre(self) -> Tensor:

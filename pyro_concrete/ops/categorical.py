@@ -81,7 +81,7 @@ def exp_concrete_log_density(
     if isinstance(temperature, Tensor):
         scores = wide(logits) - per_class(temperature) * wide(value)
     else:
-        scores = torch.sub(wide(logits), wide(value), alpha=temperature)
+        scores = torch.add(wide(logits), wide(value), alpha=-temperature)
     return _standard_log_density(scores, temperature)
 
 

@@ -21,8 +21,20 @@ def gumbel(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> gumbel(torch.tensor([0.0, 0.5])).isfinite()
         tensor([True, True])
     """
-    # E = -log(1 - u) is Exp(1), and exact for small u: the upper tail of the Gumbel. In
-    # place, for large arrays cost more to allocate than to compute.
+    return gumbel_(uniform.clone())
+
+
+def gumbel_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The same in place: large arrays cost more to allocate than to compute.
+
+    Args:
+        uniform: Uniform draws, which become the noise.
+
+    Example:
+        >>> gumbel_(torch.tensor([0.0, 0.5])).isfinite()
+        tensor([True, True])
+    """
+    # E = -log(1 - u) is Exp(1), and exact for small u: the upper tail of the Gumbel.
     return _positive_uniform(uniform).neg_().log1p_().neg_().log_().neg_()
 
 
@@ -39,8 +51,21 @@ def logistic(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> logistic(torch.tensor([0.5]))
         tensor([0.])
     """
-    uniform = _positive_uniform(uniform)
-    return uniform.log().sub_(uniform.neg_().log1p_())
+    return logistic_(uniform.clone())
+
+
+def logistic_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The same in place: large arrays cost more to allocate than to compute.
+
+    Args:
+        uniform: Uniform draws, which become the noise.
+
+    Example:
+        >>> logistic_(torch.tensor([0.5]))
+        tensor([0.])
+    """
+    logs = _positive_uniform(uniform).log()
+    return logs.sub_(uniform.neg_().log1p_())
 
 
 def categorical_logits(probs: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
@@ -78,5 +103,5 @@ def bernoulli_logits(probs: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 
 def _positive_uniform(uniform: Tensor) -> Tensor:
-    """Uniforms with 0 replaced by half of the smallest step of the generator."""
-    return uniform.clamp_min(torch.finfo(uniform.dtype).eps / 4)
+    """Replace, in place, 0 by half of the smallest step of the generator."""
+    return uniform.clamp_min_(torch.finfo(uniform.dtype).eps / 4)

@@ -29,7 +29,8 @@ def log_softmax(scores: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         >>> log_softmax(torch.zeros(2)).exp()
         tensor([0.5000, 0.5000])
     """
-    if _is_fast(scores):
+    few = scores.shape[-1] < _FEW and scores.numel() > _MANY
+    if not few or scores.device.type != "cpu" or _is_traced():
         return host_log_softmax(scores, -1)
     return _LogSoftmax.apply(scores)
 
@@ -46,17 +47,13 @@ def sum_log_softmax(scores: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"
         >>> sum_log_softmax(torch.zeros(2)).exp()
         tensor(0.2500)
     """
-    if _is_fast(scores):
+    if scores.numel() <= _MANY or scores.device.type != "cpu" or _is_traced():
         return host_log_softmax(scores, -1).sum(-1)
     return _SumLogSoftmax.apply(scores)
 
 
-def _is_fast(scores: Tensor) -> bool:
-    """Whether the host's own does well: everywhere but for many rows of few classes."""
-    few = scores.shape[-1] < _FEW and scores.numel() > _MANY
-    if not few or scores.device.type != "cpu":
-        return True
-    # A compiler fuses the host's functions by itself.
+def _is_traced() -> bool:
+    """Whether a compiler looks on, which fuses the host's functions by itself."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
@@ -90,7 +87,7 @@ class _LogSoftmax(torch.autograd.Function):
         return shifted - short_sum(shifted.exp()).log()
 
     @staticmethod
-    def setup_context(ctx: Any, _: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:  # noqa: ARG004
         ctx.save_for_backward(output)
         ctx.save_for_forward(output)
 
@@ -114,10 +111,11 @@ class _SumLogSoftmax(torch.autograd.Function):
     def forward(scores: Tensor) -> Tensor:
         shifted = _shifted(scores)
         total = short_sum(shifted)
-        return (total - scores.shape[-1] * short_sum(shifted.exp()).log()).squeeze(-1)
+        logs = short_sum(shifted.exp_()).log()
+        return (total - scores.shape[-1] * logs).squeeze(-1)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, _: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:  # noqa: ARG004
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
 
@@ -125,7 +123,10 @@ class _SumLogSoftmax(torch.autograd.Function):
     def slope(ctx: Any) -> Tensor:
         (scores,) = ctx.saved_tensors
         weights = _shifted(scores).exp()
-        return 1 - weights * (scores.shape[-1] / short_sum(weights))
+        shares = -scores.shape[-1] / short_sum(weights)
+        if torch.is_grad_enabled():  # the slope has a gradient as well
+            return 1 + weights * shares
+        return weights.mul_(shares).add_(1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
