@@ -43,6 +43,7 @@ myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+bibtex_default_style = "plain"
 bibtex_bibfiles = ["../pyro_concrete/references.bib"]
 
 # --- the API
@@ -80,7 +81,6 @@ pygments_dark_style = "github-dark"  # Furo's own underlines module names
 html_title = "concrete-ppl"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_js_files = ["tabs.js"]
 html_math_renderer = "mathml"
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_copyright = html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}

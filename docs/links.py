@@ -1,6 +1,6 @@
 """Check the internal links of the built site: every page and anchor is there.
 
-    python docs/links.py docs/_build/html
+python docs/links.py docs/_build/html
 """
 
 import sys
@@ -35,15 +35,17 @@ def broken(folder: Path) -> list[str]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            there = (
+                (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            )
             if there.is_dir():
                 there = there / "index.html"
             where = f"{path.relative_to(folder.resolve())}: {link}"
+            fragment = unquote(parts.fragment) if there in pages else ""
             if not there.exists():
                 found.append(f"{where}: there is no such file")
-            elif parts.fragment and there in pages:
-                if unquote(parts.fragment) not in pages[there].anchors:
-                    found.append(f"{where}: the page has no such anchor")
+            elif fragment and fragment not in pages[there].anchors:
+                found.append(f"{where}: the page has no such anchor")
     return found
 
 

@@ -1,8 +1,8 @@
 """Pages and parts of pages that are made from other files of the project.
 
 From the README its introduction and example, from benchmarks/results the tables, from
-tutorials/ the notebooks and the list of them. Pure functions of paths and texts; `write`
-puts their results where the pages include them.
+tutorials/ the notebooks and the list of them. They are functions of paths and texts;
+`write` puts their results where the pages include them.
 """
 
 import ast
@@ -65,12 +65,18 @@ def introduction(readme: str) -> str:
 def example(readme: str) -> str:
     """The README's first example of each host, in tabs, word for word."""
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    tabs = []
-    for host, title in HOSTS.items():
-        block = next(b for b in blocks if f"import {host}\n" in b)
-        fence = f"```python\n{block}```"
-        tabs.append(f":::{{tab-item}} {title}\n:sync: {host}\n{fence}\n:::\n")
-    return "::::{tab-set}\n" + "".join(tabs) + "::::\n"
+    first = {h: next(b for b in blocks if f"import {h}\n" in b) for h in HOSTS}
+    return _tabs({h: f"```python\n{block}```" for h, block in first.items()})
+
+
+def _tabs(bodies: dict[str, str]) -> str:
+    """A tab for each host that has something to show."""
+    tabs = [
+        f"::::{{tab-item}} {HOSTS[host]}\n:sync: {host}\n\n{body}\n::::\n"
+        for host, body in bodies.items()
+        if body
+    ]
+    return ":::::{tab-set}\n" + "".join(tabs) + ":::::\n"
 
 
 # --- tutorials
@@ -94,7 +100,8 @@ def copy_notebooks(source: Path, target: Path) -> None:
 def tutorials(folder: Path) -> str:
     """A table of the tutorials that have notebooks, with a link for each host."""
     stems = {}
-    for path in sorted(folder.glob("*.ipynb")):
+    # Pyro's come first, as in the tabs.
+    for path in sorted(folder.glob("*.ipynb"), key=lambda x: ("numpyro" in x.stem, x)):
         stems.setdefault(re.sub("_(num)?pyro$", "", path.stem), []).append(path.stem)
     order = [name for name in TUTORIALS if name in stems]
     order += [name for name in stems if name not in TUTORIALS]
@@ -104,7 +111,9 @@ def tutorials(folder: Path) -> str:
             f"[{title}]({name}_{host}.ipynb)" if f"{name}_{host}" in stems[name] else ""
             for host, title in HOSTS.items()
         ]
-        rows.append(f"| {_title(folder / f'{stems[name][0]}.ipynb')} | {' | '.join(links)} |\n")
+        rows.append(
+            f"| {_title(folder / f'{stems[name][0]}.ipynb')} | {' | '.join(links)} |\n"
+        )
     if not rows:
         return "The notebooks have not been made yet: see `tutorials/`.\n"
     table = "| tutorial | | |\n|---|---|---|\n" + "".join(rows)
@@ -137,8 +146,8 @@ def benchmarks(folder: Path) -> str:
         title, _, words = ast.get_docstring(ast.parse(source)).partition("\n")
         data = " --data FOLDER" if "NEEDS_DATA = True" in source else ""
         command = f"```\npython -m benchmarks {question}{data}\n```"
-        tables = [_result(path, question) for path in own]
-        sections.append("\n\n".join([f"## {title}", words.strip(), command, *tables]))
+        tabs = _tabs({h: _results(own, h, question) for h in HOSTS})
+        sections.append("\n\n".join([f"## {title}", words.strip(), command, tabs]))
     return "\n\n".join(sections) + "\n"
 
 
@@ -172,15 +181,21 @@ def _question(path: Path, questions: list[str]) -> str:
     return max((q for q in questions if path.stem.startswith(f"{q}_")), key=len)
 
 
+def _results(paths: list[Path], host: str, question: str) -> str:
+    """The files of results of one host."""
+    own = [path for path in paths if path.stem.endswith(f"_{host}")]
+    return "\n\n".join(_result(path, question) for path in own)
+
+
 def _result(path: Path, question: str) -> str:
     """One file of results: where it was made, and its rows."""
     lines = path.read_text().splitlines()
     facts = [x.lstrip("# ").replace(": ", " ") for x in lines if x.startswith("#")]
     head, rows = rows_of(path)
-    name, _, host = path.stem.rpartition("_")
+    name = path.stem.rpartition("_")[0]
     variant = name.removeprefix(question).strip("_").replace("_", " ")
-    title = f"**{HOSTS[host]}**" + (f", {variant}" if variant else "")
-    parts = [f"{title} ({', '.join(facts)})"]
+    parts = [f"**{variant.capitalize()}**"] if variant else []
+    parts.append(f"Made on: {', '.join(facts)}.")
     if len(rows) > LONG:
         if {"variable", "cells", "failed"} <= {*head}:
             parts.append(_table(*_totals(head, rows)))
@@ -199,7 +214,9 @@ def _totals(head: list[str], rows: list[list[str]]) -> tuple:
         variable, *counts = (row[i] for i in columns)
         sums = totals.setdefault(variable, [0, 0])
         totals[variable] = [a + int(b) for a, b in zip(sums, counts, strict=True)]
-    return ["variable", "cells", "failed"], [[k, *map(str, v)] for k, v in totals.items()]
+    return ["variable", "cells", "failed"], [
+        [k, *map(str, v)] for k, v in totals.items()
+    ]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -9,6 +9,7 @@ With `:host: numpyro` there is one tab, for what the other host has itself.
 import importlib
 import inspect
 import re
+from typing import ClassVar
 
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
@@ -28,7 +29,7 @@ class Twins(SphinxDirective):
     """See the module."""
 
     required_arguments = 1
-    option_spec = {"host": directives.unchanged}
+    option_spec: ClassVar = {"host": directives.unchanged}
     has_content = False
 
     def run(self):
@@ -81,7 +82,10 @@ def _public_name(app, env, node, contnode):
     """Lead from the module where something is defined to where users import it."""
     target = node["reftarget"]
     package, _, rest = target.partition(".")
-    if node["refdomain"] != "py" or package not in ("pyro_concrete", "numpyro_concrete"):
+    if node["refdomain"] != "py" or package not in (
+        "pyro_concrete",
+        "numpyro_concrete",
+    ):
         return None
     domain = env.domains.python_domain
     parts = rest.split(".")
