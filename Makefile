@@ -57,13 +57,13 @@ types: $(STAMP)-run $(STAMP)-dev ## Check the types of both packages
 bench: $(STAMP)-run $(STAMP)-tutorials ## Run the benchmarks
 	$(PY) -m benchmarks
 
-# The site is in $(SITE)/index.html. Warnings are errors, and names of ours that lead
+# The site is in docs/_build/html. Warnings are errors, and names of ours that lead
 # nowhere are warnings; no network is needed. CONCRETE_DOCS_ONLINE=1 checks the links to
 # the hosts' documentation against their own lists of names.
-SITE ?= docs/_build/html
 docs: $(STAMP)-run $(STAMP)-test $(STAMP)-docs ## Build the site, check it, run examples
-	$(PY) -m sphinx -q -W --keep-going -n -E -b html docs $(SITE)
-	$(PY) docs/links.py $(SITE)
+	rm -rf docs/_build
+	$(PY) -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
+	$(PY) docs/links.py docs/_build/html
 	$(PY) -m pytest tests/test_docs.py tests/test_site.py
 
 check: lint types test ## Run lint, types and test

@@ -34,6 +34,7 @@ exclude_patterns = ["_build", "_made", "_ext", "_static"]
 
 # Pages of other files, and notebooks that lie beside their scripts, are written anew.
 made.write(ROOT, HERE)
+made.draw(HERE / "_made")
 
 # --- pages
 # Notebooks are shown as they were executed; the docs run nothing.

@@ -47,6 +47,17 @@ def write(root: Path, docs: Path) -> None:
     copy_notebooks(root / "tutorials", docs / "tutorials")
 
 
+def draw(folder: Path) -> None:
+    """Draw what plots.simplex draws, for its page; the twins draw the same."""
+    from matplotlib.figure import Figure
+
+    from pyro_concrete import plots
+
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    plots.simplex([2.0, 1.0, 0.5, 0.1], [0.0, 0.7, 1.4], ax=figure.subplots(ncols=4))
+    figure.savefig(folder / "simplex.png", dpi=150)
+
+
 def _write(path: Path, text: str) -> None:
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
