@@ -9,6 +9,9 @@ import zlib
 from pathlib import Path
 
 from sphinx.ext.intersphinx import missing_reference
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
 
 SITES = {
     "pyro": "https://docs.pyro.ai/en/stable/",
@@ -63,4 +66,7 @@ def _short_name(app, env, node, contnode):
     if package == host or full is None:
         return None
     node["reftarget"] = full
-    return missing_reference(app, env, node, contnode)
+    found = missing_reference(app, env, node, contnode)
+    if found is None:
+        logger.warning("the inventory of %s has no %s", host, full, location=node)
+    return found
