@@ -3,7 +3,8 @@
 Twin: ``pyro_concrete``.
 """
 
-from numpyro_concrete import schedules
+from numpyro_concrete import plots, schedules
+from numpyro_concrete.citations import cite
 from numpyro_concrete.diagnostics import GradientReport, gradient_report, relaxation_gap
 from numpyro_concrete.distributions import (
     BinaryConcrete,
@@ -44,11 +45,13 @@ __all__ = [
     "ReinMax",
     "Relaxed",
     "StraightThrough",
+    "cite",
     "config_relax",
     "gradient_report",
     "harden",
     "iwae_bound",
     "plan_sites",
+    "plots",
     "relax",
     "relaxation_gap",
     "schedules",

@@ -98,6 +98,8 @@ class StraightThrough(AbstractEstimator):
         [0.0, 1.0, 0.0]
 
     References:
+        Bengio, Léonard, Courville (2013), Estimating or Propagating Gradients Through
+        Stochastic Neurons. https://arxiv.org/abs/1308.3432
         Jang, Gu, Poole (2017), Categorical Reparameterization with Gumbel-Softmax,
         sec. 2.2. https://arxiv.org/abs/1611.01144
 

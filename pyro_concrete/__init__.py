@@ -3,7 +3,8 @@
 Twin: ``numpyro_concrete``.
 """
 
-from pyro_concrete import schedules
+from pyro_concrete import plots, schedules
+from pyro_concrete.citations import cite
 from pyro_concrete.diagnostics import GradientReport, gradient_report, relaxation_gap
 from pyro_concrete.distributions import (
     BinaryConcrete,
@@ -36,11 +37,13 @@ __all__ = [
     "ReinMax",
     "Relaxed",
     "StraightThrough",
+    "cite",
     "config_relax",
     "gradient_report",
     "harden",
     "iwae_bound",
     "plan_sites",
+    "plots",
     "relax",
     "relaxation_gap",
     "schedules",

@@ -219,9 +219,9 @@ def exp_concrete_log_mass(
     and differences of two such numbers are no bound on anything.
 
     Shapes:
-        value: (*batch, classes), with logsumexp 0.
-        logits: (*batch, classes), broadcastable.
-        result: (*batch).
+        value: ``(*batch, classes)``, with logsumexp 0.
+        logits: ``(*batch, classes)``, broadcastable.
+        result: ``(*batch)``.
 
     Example:
         >>> centre = jnp.log(jnp.array([0.5, 0.5]))

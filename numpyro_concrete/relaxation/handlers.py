@@ -21,7 +21,12 @@ from numpyro.handlers import condition, do, replay, substitute
 from numpyro.primitives import _PYRO_STACK, Messenger, apply_stack
 
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.estimators import Estimator, Relaxed, check_estimator
+from numpyro_concrete.estimators import (
+    AbstractEstimator,
+    Estimator,
+    Relaxed,
+    check_estimator,
+)
 from numpyro_concrete.relaxation.control_flow import enter_cond, enter_scan, wrap_bodies
 from numpyro_concrete.relaxation.site import (
     LEFT_OUT,
@@ -88,6 +93,8 @@ class Settings:
         self.seen: set[str] = set()
         self.truncate = truncate
         self.scoring = scoring
+        # Estimators of the sites that have been run, for `cite`.
+        self.used: dict[str, AbstractEstimator] = {}
 
     def now(self) -> "Settings":
         """Return the same with schedules resolved: a scan cannot read the count."""
@@ -108,6 +115,7 @@ class Settings:
         truncate = marks.get("truncate", of_site(self.truncate, name))
         estimator = marks.get("estimator") or of_site(self.estimator, name) or Relaxed()
         check_estimator(estimator, self.scoring, name)
+        self.used[name] = estimator
         return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
 
 

@@ -137,6 +137,7 @@ def relax(
             check_names(now.sites, now.seen)
             return interpreter.lower(result)
 
+    vars(relaxed)["settings"] = settings  # for `cite`
     return relaxed
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyro_concrete.diagnostics.moments import Arrays, Moments, cosines, sums
+from pyro_concrete.diagnostics.pictures import axes_or_new
 from pyro_concrete.diagnostics.tables import table
 
 _HEADER = ("estimator", "temp.", "bias", "SE", "seen", "var.")
@@ -159,31 +160,22 @@ class GradientReport:
             ImportError: If matplotlib is not installed.
             ValueError: If there is no such parameter.
         """
-        try:
-            from matplotlib import pyplot
-        except ImportError as error:
-            raise ImportError(
-                "the picture needs matplotlib: pip install matplotlib. The numbers are "
-                "in the table and the arrays of the report"
-            ) from error
         column = -1 if param is None else self._column(param)
-        if ax is None:
-            ax = pyplot.subplots(figsize=(8, 5), layout="constrained")[1]
+        ax = axes_or_new(ax, figsize=(8, 5))
         x = _above_zero(self.variance[:, column])
         y = _above_zero(self.bias[:, column] ** 2)
         ax.set(xscale="log", yscale="log", ylabel="squared bias")
         ax.set_xlabel("variance of one draw; grey: equal mean squared error")
         ax.set_title(param or "all parameters together", fontsize="medium")
         _lines_of_equal_error(ax, x, y)
-        palette = pyplot.get_cmap("tab10")
         names = list(dict.fromkeys(self.estimators))
-        colors = [palette(names.index(name) % 10) for name in self.estimators]
+        colors = [f"C{names.index(name)}" for name in self.estimators]
         for name in names:
             rows = [i for i, other in enumerate(self.estimators) if other == name]
             ax.plot(x[rows], y[rows], color=colors[rows[0]], lw=0.8, alpha=0.6)
         for i, color in enumerate(colors):
             seen = self.is_seen[i, column]
-            ax.scatter(x[i], y[i], color=color, facecolor=color if seen else "white")
+            ax.scatter(x[i], y[i], color=color, facecolor=color if seen else "none")
             if not seen:
                 ax.plot([x[i]] * 2, [ax.get_ylim()[0], y[i]], ":", color=color, lw=0.8)
         self._label(ax, x, y)
@@ -204,7 +196,7 @@ class GradientReport:
                 fontsize="small",
                 verticalalignment="center",
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": "silver", "lw": 0.5},
+                arrowprops={"arrowstyle": "-", "color": "grey", "lw": 0.5},
             )
 
     def _cells(self, row: int, column: int) -> list[str]:
@@ -308,7 +300,7 @@ def _lines_of_equal_error(ax: Any, x: np.ndarray, y: np.ndarray) -> None:
     ax.set(xlim=(left, right), ylim=(bottom, top))
     grid = np.geomspace(left, right, 400), np.geomspace(bottom, top, 400)
     total = np.log10(grid[0] + grid[1][:, None])
-    look: dict[str, Any] = {"colors": "lightgrey", "linewidths": 0.7}
+    look: dict[str, Any] = {"colors": "grey", "alpha": 0.4, "linewidths": 0.7}
     look |= {"linestyles": "solid", "zorder": -1}
     levels = np.linspace(total.min(), total.max(), 9)[1:-1]
     ax.contour(*grid, total, levels, **look)

@@ -166,9 +166,9 @@ def logit_binary_concrete_log_mass(
     no density, and differences of two such numbers are no bound on anything.
 
     Shapes:
-        value: (*batch), in logits.
-        logits: (*batch), broadcastable.
-        result: (*batch).
+        value: ``(*batch)``, in logits.
+        logits: ``(*batch)``, broadcastable.
+        result: ``(*batch)``.
 
     Example:
         >>> mass = logit_binary_concrete_log_mass(torch.zeros(()), torch.zeros(()))

@@ -223,9 +223,9 @@ def exp_concrete_log_mass(
     and differences of two such numbers are no bound on anything.
 
     Shapes:
-        value: (*batch, classes), with logsumexp 0.
-        logits: (*batch, classes), broadcastable.
-        result: (*batch).
+        value: ``(*batch, classes)``, with logsumexp 0.
+        logits: ``(*batch, classes)``, broadcastable.
+        result: ``(*batch)``.
 
     Example:
         >>> centre = torch.log(torch.tensor([0.5, 0.5]))

@@ -31,6 +31,16 @@ class Decision(NamedTuple):
             infinite if the host refuses.
         driver: What that tensor is.
         reason: Why this was decided.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model():
+        ...     pyro.sample("z", dist.Categorical(torch.ones(3)))
+        >>> [row] = plan_sites(model).decisions
+        >>> row.name, row.support, row.decision, row.cost
+        ('z', 3, 'enumerate', 3)
+
+    Twin: :class:`numpyro_concrete.planning.plan.Decision`.
     """
 
     name: str

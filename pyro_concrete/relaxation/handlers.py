@@ -18,7 +18,12 @@ from pyro.poutine.runtime import _PYRO_STACK, default_process_message
 from torch import Tensor
 
 from pyro_concrete.distributions import AbstractConcrete
-from pyro_concrete.estimators import Estimator, Relaxed, check_estimator
+from pyro_concrete.estimators import (
+    AbstractEstimator,
+    Estimator,
+    Relaxed,
+    check_estimator,
+)
 from pyro_concrete.relaxation.site import (
     LEFT_OUT,
     SUFFIX,
@@ -78,6 +83,8 @@ class RelaxMessenger(Messenger):
         self._seen: set[str] = set()
         self.truncate = truncate
         self.scoring = scoring
+        # Estimators of the sites that have been run, for `cite`.
+        self.used: dict[str, AbstractEstimator] = {}
 
     def __enter__(self) -> Any:
         self._seen = set()
@@ -119,6 +126,7 @@ class RelaxMessenger(Messenger):
         truncate = marks.get("truncate", of_site(self.truncate, name))
         estimator = marks.get("estimator") or of_site(self.estimator, name) or Relaxed()
         check_estimator(estimator, self.scoring, name)
+        self.used[name] = estimator
         return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
 
     def _lower(self, msg: dict[str, Any]) -> None:

@@ -1,0 +1,247 @@
+"""Pages and parts of pages that are made from other files of the project.
+
+From the README its introduction and example, from benchmarks/results the tables, from
+tutorials/ the notebooks and the list of them. They are functions of paths and texts;
+`write` puts their results where the pages include them.
+"""
+
+import ast
+import csv
+import json
+import re
+from pathlib import Path
+
+HOSTS = {"pyro": "Pyro", "numpyro": "NumPyro"}
+
+# In the order in which to read them; others that are there come after these.
+TUTORIALS = (
+    "swap_the_sites",
+    "discrete_vae",
+    "enumerate_and_relax",
+    "choosing_an_estimator",
+    "structured_prediction",
+    "past_one_device",
+    "nuts_on_relaxed",
+)
+LONG = 20  # rows above which a table is folded
+
+
+def write(root: Path, docs: Path) -> None:
+    """Write all that is made: parts of pages into docs/_made, notebooks beside them."""
+    folder = docs / "_made"
+    folder.mkdir(exist_ok=True)
+    readme = (root / "README.md").read_text()
+    parts = {
+        "introduction.md": introduction(readme),
+        "example.md": example(readme),
+        "tutorials.md": tutorials(root / "tutorials"),
+        "benchmarks.md": benchmarks(root / "benchmarks"),
+    }
+    results = root / "benchmarks" / "results"
+    parts |= result_tables(results)
+    for host in HOSTS:
+        path = results / f"relaxed_kl_of_one_site_{host}.csv"
+        parts[f"kl_{host}.md"] = kl_of_one_site(path)
+    for name, text in parts.items():
+        _write(folder / name, text)
+    copy_notebooks(root / "tutorials", docs / "tutorials")
+
+
+def draw(folder: Path) -> None:
+    """Draw what plots.simplex draws, for its page; the twins draw the same."""
+    from matplotlib.figure import Figure
+
+    from pyro_concrete import plots
+
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    plots.simplex([2.0, 1.0, 0.5, 0.1], [0.0, 0.7, 1.4], ax=figure.subplots(ncols=4))
+    figure.savefig(folder / "simplex.png", dpi=150)
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+# --- home
+
+
+def introduction(readme: str) -> str:
+    """The paragraphs between the README's title and whatever comes after them."""
+    body = readme.partition("\n")[2]
+    end = re.search(r"^(#|<|!\[|```|    |\|)", body, flags=re.MULTILINE)
+    return body[: end.start() if end else None].strip() + "\n"
+
+
+def example(readme: str) -> str:
+    """The README's first example of each host, in tabs, word for word."""
+    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    first = {h: next(b for b in blocks if f"import {h}\n" in b) for h in HOSTS}
+    return _tabs({h: f"```python\n{block}```" for h, block in first.items()})
+
+
+def _tabs(bodies: dict[str, str]) -> str:
+    """A tab for each host that has something to show."""
+    tabs = [
+        f"::::{{tab-item}} {HOSTS[host]}\n:sync: {host}\n\n{body}\n::::\n"
+        for host, body in bodies.items()
+        if body
+    ]
+    return ":::::{tab-set}\n" + "".join(tabs) + ":::::\n"
+
+
+# --- tutorials
+
+
+def copy_notebooks(source: Path, target: Path) -> None:
+    """Copy the executed notebooks, and remove copies of what is gone."""
+    target.mkdir(exist_ok=True)
+    kept = {path.name for path in source.glob("*.ipynb")}
+    for path in target.glob("*.ipynb"):
+        if path.name not in kept:
+            path.unlink()
+    for name in sorted(kept):
+        notebook = json.loads((source / name).read_text())
+        # Notebooks that no kernel has saved do not say in which language they are.
+        language = {"name": "python", "pygments_lexer": "ipython3"}
+        notebook["metadata"].setdefault("language_info", language)
+        _write(target / name, json.dumps(notebook))
+
+
+def tutorials(folder: Path) -> str:
+    """A table of the tutorials that have notebooks, with a link for each host."""
+    stems = {}
+    # Pyro's come first, as in the tabs.
+    for path in sorted(folder.glob("*.ipynb"), key=lambda x: ("numpyro" in x.stem, x)):
+        stems.setdefault(re.sub("_(num)?pyro$", "", path.stem), []).append(path.stem)
+    order = [name for name in TUTORIALS if name in stems]
+    order += [name for name in stems if name not in TUTORIALS]
+    rows = []
+    for name in order:
+        links = [
+            f"[{title}]({name}_{host}.ipynb)" if f"{name}_{host}" in stems[name] else ""
+            for host, title in HOSTS.items()
+        ]
+        rows.append(
+            f"| {_title(folder / f'{stems[name][0]}.ipynb')} | {' | '.join(links)} |\n"
+        )
+    if not rows:
+        return "The notebooks have not been made yet: see `tutorials/`.\n"
+    table = "| tutorial | | |\n|---|---|---|\n" + "".join(rows)
+    pages = "\n".join(stem for name in order for stem in stems[name])
+    return f"{table}\n```{{toctree}}\n:hidden:\n{pages}\n```\n"
+
+
+def _title(path: Path) -> str:
+    """The first heading of a notebook, without the host."""
+    cells = json.loads(path.read_text())["cells"]
+    texts = ("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    heading = re.search(r"^# (.+)$", "\n".join(texts), flags=re.MULTILINE)
+    title = heading.group(1) if heading else path.stem.replace("_", " ")
+    return re.sub(r",? (in|with|on|for) (Num)?Pyro$", "", title)
+
+
+# --- benchmarks
+
+
+def benchmarks(folder: Path) -> str:
+    """A section for each question that has results, with its tables."""
+    sections = []
+    questions = sorted(path.stem for path in folder.glob("*.py"))
+    results = sorted((folder / "results").glob("*.csv"))
+    for question in questions:
+        own = [p for p in results if _question(p, questions) == question]
+        if not own:
+            continue
+        source = (folder / f"{question}.py").read_text()
+        title, _, words = ast.get_docstring(ast.parse(source)).partition("\n")
+        data = " --data FOLDER" if "NEEDS_DATA = True" in source else ""
+        command = f"```\npython -m benchmarks {question}{data}\n```"
+        tabs = _tabs({h: _results(own, h, question) for h in HOSTS})
+        sections.append("\n\n".join([f"## {title}", words.strip(), command, tabs]))
+    return "\n\n".join(sections) + "\n"
+
+
+def result_tables(folder: Path) -> dict[str, str]:
+    """The results of few rows as tables, which pages quote in the place of figures."""
+    found = {path: rows_of(path) for path in sorted(folder.glob("*.csv"))}
+    return {
+        f"{path.stem}.md": _table(*result) + "\n"
+        for path, result in found.items()
+        if len(result[1]) <= LONG
+    }
+
+
+def kl_of_one_site(path: Path) -> str:
+    """What Trace_ELBO says of the host's own relaxed bit, and of ours."""
+    head, rows = rows_of(path)
+    sites = ("RelaxedBernoulli", "relax(Bernoulli)")
+    chosen = [x for x in rows if x[0] in sites and x[1] == "Trace_ELBO"]
+    return _table([head[0], *head[2:]], [[x[0], *x[2:]] for x in chosen]) + "\n"
+
+
+def rows_of(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a file of results."""
+    lines = path.read_text().splitlines()
+    head, *rows = csv.reader(x for x in lines if not x.startswith("#"))
+    return head, rows
+
+
+def _question(path: Path, questions: list[str]) -> str:
+    """The question that a file of results is from: the longest that begins its name."""
+    return max((q for q in questions if path.stem.startswith(f"{q}_")), key=len)
+
+
+def _results(paths: list[Path], host: str, question: str) -> str:
+    """The files of results of one host."""
+    own = [path for path in paths if path.stem.endswith(f"_{host}")]
+    return "\n\n".join(_result(path, question) for path in own)
+
+
+def _result(path: Path, question: str) -> str:
+    """One file of results: where it was made, and its rows."""
+    lines = path.read_text().splitlines()
+    facts = [x.lstrip("# ").replace(": ", " ") for x in lines if x.startswith("#")]
+    head, rows = rows_of(path)
+    name = path.stem.rpartition("_")[0]
+    variant = name.removeprefix(question).strip("_").replace("_", " ")
+    parts = [f"**{variant.capitalize()}**"] if variant else []
+    parts.append(f"Made on: {', '.join(facts)}.")
+    if len(rows) > LONG:
+        if {"variable", "cells", "failed"} <= {*head}:
+            parts.append(_table(*_totals(head, rows)))
+        fold = f":::{{dropdown}} All {len(rows)} rows of `{path.name}`\n"
+        parts.append(fold + _table(head, rows) + "\n:::")
+    else:
+        parts.append(_table(head, rows))
+    return "\n\n".join(parts)
+
+
+def _totals(head: list[str], rows: list[list[str]]) -> tuple:
+    """Cells and failures by variable."""
+    columns = [head.index(name) for name in ("variable", "cells", "failed")]
+    totals = {}
+    for row in rows:
+        variable, *counts = (row[i] for i in columns)
+        sums = totals.setdefault(variable, [0, 0])
+        totals[variable] = [a + int(b) for a, b in zip(sums, counts, strict=True)]
+    return ["variable", "cells", "failed"], [
+        [k, *map(str, v)] for k, v in totals.items()
+    ]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown: numbers to the right."""
+    columns = list(zip(*rows, strict=True))
+    rules = ["---:" if all(map(_is_number, c)) else "---" for c in columns]
+    cells = [[*map(_cell, head)], rules, *[[*map(_cell, row)] for row in rows]]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+def _cell(text: str) -> str:
+    # Names of models and columns have underscores, which are no emphasis here.
+    return text.replace("_", r"\_").replace("|", r"\|").replace("*", r"\*")
+
+
+def _is_number(text: str) -> bool:
+    return not text or re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text) is not None

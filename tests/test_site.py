@@ -1,0 +1,266 @@
+"""The site: what its pages are made of, and that they leave nothing out."""
+
+import contextlib
+import doctest
+import importlib
+import inspect
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from reference import kl
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+HOSTS = ("pyro", "numpyro")
+# In the modules among the public names: what relax and the optimisers use themselves.
+INTERNAL = {"CountingOptim", "Resolved", "at_this_step", "is_schedule", "resolved"}
+
+
+@pytest.fixture
+def made(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    return importlib.import_module("made")
+
+
+@pytest.fixture
+def links(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    return importlib.import_module("links")
+
+
+# --- the API
+
+
+def entries():
+    """The names that the API pages document, and the one host that has them alone."""
+    text = "\n".join(path.read_text() for path in sorted((DOCS / "api").glob("*.md")))
+    return re.findall(r"```\{twins\} (\S+)\n(?::host: (\w+)\n)?```", text)
+
+
+def public_names(host):
+    package = importlib.import_module(f"{host}_concrete")
+    for name in package.__all__:
+        x = getattr(package, name)
+        if not inspect.ismodule(x):
+            yield name
+            continue
+        for inner, y in vars(x).items():
+            own = getattr(y, "__module__", None) == x.__name__ and callable(y)
+            if own and not inner.startswith("_") and inner not in INTERNAL:
+                yield f"{name}.{inner}"
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_public_name_has_an_entry(host):
+    documented = [name for name, only in entries() if only in ("", host)]
+    assert len(documented) == len(set(documented))
+    missing = set(public_names(host)) - set(documented)
+    assert not missing
+
+
+def documented_objects():
+    for name, only in entries():
+        for host in HOSTS:
+            if only in ("", host):
+                yield pytest.param(f"{host}_concrete", name, id=f"{host}-{name}")
+
+
+@pytest.mark.parametrize(("package", "name"), [*documented_objects()])
+def test_every_entry_has_an_example(package, name):
+    x = importlib.import_module(package)
+    for part in name.split("."):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"{x.__name__}.{part}")
+        x = getattr(x, part)
+    # test_docs.py runs them.
+    assert doctest.DocTestParser().get_examples(x.__doc__)
+
+
+# --- what is made from other files
+
+
+def test_the_home_page_has_the_readme_s_words_and_example(made):
+    readme = (ROOT / "README.md").read_text()
+    example = made.example(readme)
+    blocks = re.findall(r"```python\n(.*?)```", example, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block, host in zip(blocks, HOSTS, strict=True):
+        assert f"import {host}\n" in block
+        assert f"from {host}_concrete import" in block
+        assert f"```python\n{block}```" in readme  # which test_docs.py runs
+    introduction = made.introduction(readme)
+    assert introduction.strip() in readme
+    assert "relax" in introduction
+    assert "\n#" not in introduction
+    assert "```" not in introduction
+
+
+def test_the_introduction_ends_where_paragraphs_do(made):
+    for after in ("## Next", "<table>", "![picture](p.png)", "```python", "    make"):
+        readme = f"# Title\n\nOne.\n\nTwo.\n\n{after}\nmore\n"
+        assert made.introduction(readme) == "One.\n\nTwo.\n"
+
+
+def notebook(path, *texts):
+    cells = [{"cell_type": "markdown", "source": [text]} for text in texts]
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}))
+
+
+def test_tutorials_are_listed_by_host_in_order(made, tmp_path):
+    assert "toctree" not in made.tutorials(tmp_path)
+    notebook(tmp_path / "zebra_pyro.ipynb", "# About zebras, in Pyro\nWords.")
+    notebook(tmp_path / "discrete_vae_numpyro.ipynb", "No heading.\n## Low")
+    notebook(tmp_path / "swap_the_sites_pyro.ipynb", "# Swap sites in Pyro")
+    notebook(tmp_path / "swap_the_sites_numpyro.ipynb", "# Swap sites in NumPyro")
+    table, _, pages = made.tutorials(tmp_path).partition("```{toctree}")
+    rows = table.splitlines()[2:]
+    assert [row for row in rows if row] == [
+        "| Swap sites | [Pyro](swap_the_sites_pyro.ipynb) "
+        "| [NumPyro](swap_the_sites_numpyro.ipynb) |",
+        "| discrete vae numpyro |  | [NumPyro](discrete_vae_numpyro.ipynb) |",
+        "| About zebras | [Pyro](zebra_pyro.ipynb) |  |",
+    ]
+    assert pages.split()[1:-1] == [
+        "swap_the_sites_pyro",
+        "swap_the_sites_numpyro",
+        "discrete_vae_numpyro",
+        "zebra_pyro",
+    ]
+
+
+def test_notebooks_are_copied_and_old_copies_removed(made, tmp_path):
+    source, target = tmp_path / "tutorials", tmp_path / "docs"
+    source.mkdir()
+    notebook(source / "a_pyro.ipynb", "# A")
+    made.copy_notebooks(source, target)
+    copied = json.loads((target / "a_pyro.ipynb").read_text())
+    assert copied["cells"] == json.loads((source / "a_pyro.ipynb").read_text())["cells"]
+    (source / "a_pyro.ipynb").rename(source / "b_pyro.ipynb")
+    (target / "index.md").write_text("stays")
+    made.copy_notebooks(source, target)
+    assert sorted(x.name for x in target.iterdir()) == ["b_pyro.ipynb", "index.md"]
+
+
+def test_every_result_is_on_the_page_of_benchmarks(made):
+    from benchmarks.__main__ import QUESTIONS
+
+    page = made.benchmarks(ROOT / "benchmarks")
+    commands = re.findall(r"python -m benchmarks (\w+)", page)
+    assert set(commands) <= set(QUESTIONS)
+    assert len(commands) == len(set(commands))
+    lines = [line.replace("\\", "") for line in page.splitlines()]
+    for path in (ROOT / "benchmarks" / "results").glob("*.csv"):
+        assert any(path.stem.startswith(f"{name}_") for name in commands)
+        head, *rows = made.rows_of(path)
+        assert f"| {' | '.join(head)} |" in lines
+        for row in rows[0]:
+            assert f"| {' | '.join(row)} |" in lines
+        facts = [x for x in path.read_text().splitlines() if x.startswith("# ")]
+        words = ", ".join(x[2:].replace(": ", " ") for x in facts)
+        assert f"Made on: {words}." in lines
+
+
+def test_long_tables_are_folded_under_their_totals(made, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "finite.py").write_text('"""How often?\n\nWords."""\n')
+    rows = "".join(f"{name},4,{i % 2}\n" for i in range(15) for name in ("a", "b_c"))
+    text = f"# cores: 2\nvariable,cells,failed\n{rows}"
+    (tmp_path / "results" / "finite_pyro.csv").write_text(text)
+    page = made.benchmarks(tmp_path)
+    assert page.startswith(
+        "## How often?\n\nWords.\n\n```\npython -m benchmarks finite"
+    )
+    assert "| a | 60 | 7 |\n| b\\_c | 60 | 7 |" in page
+    assert "{dropdown} All 30 rows of `finite_pyro.csv`" in page
+    assert "NumPyro" not in page
+
+
+def test_the_pages_include_what_is_made(made, tmp_path):
+    (tmp_path / "docs").mkdir()
+    made.write(ROOT, tmp_path / "docs")
+    files = {path.name for path in (tmp_path / "docs" / "_made").iterdir()}
+    for page in DOCS.rglob("*.md"):
+        if "_made" in page.parts:
+            continue
+        included = re.findall(r"\{include\} (?:\.\./)?_made/(\S+)", page.read_text())
+        assert set(included) <= files, page
+
+
+# --- what the pages say
+
+
+@pytest.mark.parametrize("page", ["citing"])
+def test_programs_on_the_pages_run(page, made):
+    text = (DOCS / f"{page}.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    printed = []
+    for block in blocks:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(block, {})
+        printed.append(out.getvalue())
+    assert len(printed) == 2
+    assert printed[0] == printed[1]
+    assert "@inproceedings{liu2023bridging" in printed[0]
+
+
+def test_the_page_on_citing_says_what_cite_says(backend):
+    text = (DOCS / "citing.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) >= 10
+    for names, words in rows:
+        keys = {
+            k for x in re.findall(r"\{cite:t\}`(.+?)`", words) for k in x.split(",")
+        }
+        for name in re.findall(r"`(\w+)`", names):
+            found = backend.package.cite(getattr(backend.package, name)).keys
+            assert set(found) - {"concrete_ppl"} == keys
+
+
+def test_the_floor_of_unequal_temperatures_is_as_quoted():
+    floor = kl.logit_binary_concrete_unequal_kl(2 / 3, 0.0, 1 / 2, 0.0)
+    for page in ("gotchas", "notation"):
+        assert f"{floor:.4f} nats for each bit" in (DOCS / f"{page}.md").read_text()
+    assert 200 * floor > 10
+
+
+# --- links
+
+
+def site(folder, **pages):
+    for name, body in pages.items():
+        (folder / f"{name}.html").write_text(f"<html><body>{body}</body></html>")
+    return folder
+
+
+def test_links_that_lead_somewhere_pass(links, tmp_path, monkeypatch, capsys):
+    site(
+        tmp_path,
+        a='<a href="b.html#x">1</a><a href="#y">2</a><i id="y"></i><a href="c/">3</a>'
+        '<a href="https://example.org/none">4</a><img src="p%20q.png">',
+        b='<h1 id="x"></h1><a href="a.html">5</a><a href="">6</a>',
+    )
+    (tmp_path / "c").mkdir()
+    site(tmp_path / "c", index='<a href="../a.html#y">7</a>')
+    (tmp_path / "p q.png").write_bytes(b"")
+    assert links.broken(tmp_path) == []
+    monkeypatch.setattr(sys, "argv", ["links.py", str(tmp_path)])
+    assert not links.main()
+    assert "3 pages" in capsys.readouterr().out
+
+
+def test_links_that_lead_nowhere_are_named(links, tmp_path, monkeypatch, capsys):
+    site(tmp_path, a='<a href="b.html#z">1</a><img src="p.png">', b="")
+    assert links.broken(tmp_path) == [
+        "a.html: b.html#z: the page has no such anchor",
+        "a.html: p.png: there is no such file",
+    ]
+    monkeypatch.setattr(sys, "argv", ["links.py", str(tmp_path)])
+    assert links.main()
+    # And a folder without pages is no site.
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(sys, "argv", ["links.py", str(tmp_path / "empty")])
+    assert links.main()
