@@ -12,6 +12,7 @@ QUESTIONS = (
     "relaxed_kl_of_one_site",
     "cost_of_relax",
     "cost_of_term",
+    "cost_of_step",
     "cost_of_kl",
     "how_close_to_enumeration",
     "memory_of_iwae",

@@ -1,0 +1,73 @@
+"""What does a step of SVI cost: by `relax`, relaxed by hand, and without a host?
+
+Two programs at batches of 64: the discrete autoencoder of the tutorials' sizes (20
+variables of 4 values, 100 bits) and a sigmoid belief net of 200, 200 and 784 bits. Each
+is written once, over a few functions that stand for its sites; these are sample
+statements of discrete distributions, made soft by `relax`; sample statements of the
+log-space Concrete family, by hand; or plain arrays and formulas, without a host, where
+the optimiser is the same. Steps of two ways are taken in turn; a ratio is the median
+over pairs of blocks, with quartiles. relax over by hand is what this library costs, by
+hand over plain what the host does.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.report import table, write_csv
+from benchmarks.timing import calls_in, quartiles, ratios
+
+PROGRAMS = ("autoencoder", "belief_net")
+PAIRS = (("relax", "by_hand"), ("by_hand", "plain"), ("relax", "plain"))
+BATCH, KINDS, VALUES, STROKES, HIDDEN = 64, 20, 4, 100, 200
+LEVELS, PIXELS, NET_PIXELS = 16, 64, 784
+MODEL_T, GUIDE_T = 2 / 5, 2 / 3
+BLOCKS, BLOCK_SECONDS = 21, 0.3
+HEADER = ("program", "step", "over", "ratio", "lower_quartile", "upper_quartile")
+
+
+def autoencoder(way, images):
+    """The bits given the image, then the variables of four values given both."""
+    hidden = way.tanh(way.dense("g_hidden", 2 * images / LEVELS - 1, HIDDEN))
+    stroke = way.bits("stroke", way.dense("g_stroke", hidden, STROKES))
+    both = way.cat([hidden, stroke])
+    logits = way.dense("g_kind", both, KINDS * VALUES)
+    way.one_hots("kind", logits.reshape(BATCH, KINDS, VALUES))
+
+
+def autoencoder_model(way, images):
+    """The same the other way, down to pixels of many levels."""
+    kind = way.one_hots("kind", way.weight("prior", (KINDS, VALUES)))
+    kind = kind.reshape(BATCH, KINDS * VALUES)
+    logits = way.dense("stroke", way.tanh(way.dense("m_kind", kind, HIDDEN)), STROKES)
+    both = way.cat([kind, way.bits("stroke", logits)])
+    hidden = way.tanh(way.dense("m_hidden", both, HIDDEN))
+    way.counts("pixels", way.dense("m_pixels", hidden, PIXELS), images)
+
+
+def belief_net(way, images):
+    """Two layers of bits, each given the one below."""
+    low = way.bits("low", way.dense("g_low", 2 * images - 1, HIDDEN))
+    way.bits("high", way.dense("g_high", low, HIDDEN))
+
+
+def belief_net_model(way, images):
+    """Two layers of bits, each given the one above, and the pixels."""
+    high = way.bits("high", way.weight("top", (HIDDEN,)))
+    low = way.bits("low", way.dense("m_low", high, HIDDEN))
+    way.flags("pixels", way.dense("m_pixels", low, NET_PIXELS), images)
+
+
+def run(backends: Sequence[str], out: Path) -> None:
+    for backend in backends:
+        host = import_module(f"benchmarks.on_{backend}.cost_of_step")
+        rows = []
+        for name in PROGRAMS:
+            guide, model = globals()[name], globals()[f"{name}_model"]
+            steps = host.steps(name, guide, model)
+            calls = calls_in(steps["relax"], BLOCK_SECONDS)
+            for ours, peer in PAIRS:
+                found = ratios(steps[ours], steps[peer], blocks=BLOCKS, calls=calls)
+                rows.append([name, ours, peer, *quartiles(found)])
+        write_csv(out / f"cost_of_step_{backend}.csv", backend, HEADER, rows)
+        table(f"Time of a step, {backend}", HEADER, rows)
