@@ -155,7 +155,7 @@ class OwnNoise(Messenger):
 
     def _pyro_sample(self, msg):
         for frame in msg["cond_indep_stack"]:
-            if frame.name == self.plate and not msg["is_observed"]:
+            if frame.name == self.plate and msg["value"] is None:
                 dim = frame.dim - msg["fn"].event_dim
                 with Rows(dim, self.rank, self.size):
                     msg["value"] = msg["fn"]()
