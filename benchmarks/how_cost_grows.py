@@ -9,8 +9,8 @@ peak the most memory that it has held, with the framework in it; `before` is the
 before the first step, which in NumPyro includes compiling.
 
 A slope is that of log time against log size over the sizes of the range. At small sizes
-a step takes a fixed time for being a step at all: `above_fixed` is the slope of the time
-above that of the smallest size.
+a step takes a fixed time for being a step at all: `above_fixed` is the slope of the
+time above that of the smallest size.
 """
 
 import json

@@ -3,20 +3,20 @@
 #
 # A relaxed model is trained by gradients, as a neural network is, and grows in the same
 # way: each device takes a part of the data and of what belongs to it, and the gradients
-# of what all devices share are added up. Here two devices train a mixture of digits with
-# JAX's sharding, and end where one device ends, up to rounding.
+# of what all devices share are added up. Here two devices train a mixture of digits
+# with JAX's sharding, and end where one device ends, up to rounding.
 #
 # Run it as `python tutorials/past_one_device_numpyro.py`, with `--short` for a quick
-# look that trains next to nothing. In Pyro, in `past_one_device_pyro.py`, the same takes
-# a few lines more.
+# look that trains next to nothing. In Pyro, in `past_one_device_pyro.py`, the same
+# takes a few lines more.
 
 # %%
 import time
 
 import digits
+import halves
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -129,7 +129,7 @@ def results(images, steps, num_devices=1):
     start = time.perf_counter()
     guide, result = train(images, steps, num_devices)
     losses, params = jax.block_until_ready((result.losses, result.params))
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start  # with those of compiling
     rows, _ = shardings(num_devices)
     programs = model, harden(guide), jax.device_put(images, rows)
     loss = Trace_ELBO(PARTICLES).loss(random.key(2), params, *programs)
@@ -144,67 +144,30 @@ def results(images, steps, num_devices=1):
     }
 
 
-def load():
-    """As many digits as divide into two equal parts."""
-    images, _ = digits.load()
-    return images[: len(images) // 2 * 2].astype(np.float64)
-
-
 # %% [markdown]
 # ## The result
 
 # %%
-HEAD = ("devices", "rows of logits each", "seconds", "discrete ELBO", "difference")
-
-
-def show(runs):
-    """Print the runs, one a line, and draw what they learned."""
-    form = "{:>9}  {:>19}  {:>7}  {:>13}  {:>10}"
-    print(form.format(*HEAD))
-    for size, run in runs.items():
-        gaps = [np.abs(run[k] - runs[1][k]).max() for k in ("ink", "logits", "losses")]
-        numbers = f"{run['seconds']:.0f}", f"{run['discrete']:.2f}", f"{max(gaps):.0e}"
-        print(form.format(size, run["rows"], *numbers))
-    print(
-        "\nSeconds are those of training, with compiling. The discrete ELBO is in nats"
-    )
-    print(
-        "per image. The difference is the largest of any parameter and any loss to the"
-    )
-    print("run on one device.")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-    for (size, run), line in zip(runs.items(), ("-", "--"), strict=True):
-        left.plot(-run["losses"], line, label=f"devices: {size}")
-    left.set(title="Relaxed ELBO in training", xlabel="step", ylabel="nats per image")
-    left.set_ylim(bottom=-np.quantile(runs[1]["losses"], 0.95))
-    left.legend()
-    tiles = runs[2]["ink"].reshape(2, KINDS // 2, digits.SIDE, digits.SIDE)
-    tiles = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=tiles.min())
-    tiles = tiles.swapaxes(1, 2).reshape(2 * (digits.SIDE + 2), -1)
-    right.imshow(tiles, cmap="gray_r")
-    right.set(title="The kinds that two devices learned", xticks=[], yticks=[])
-    page.show(figure, "past_one_device_numpyro")
-
-
 if __name__ == "__main__":
     steps = 5 if page.options().short else STEPS
-    show({size: results(load(), steps, size) for size in (1, 2)})
+    runs = {size: results(halves.load(), steps, size) for size in (1, 2)}
+    print(halves.table(runs, "devices"))
+    page.show(halves.draw(runs, "devices"), "past_one_device_numpyro")
 
 # %% [markdown]
 # Two devices hold half of the rows each and end at the same numbers. The two devices
-# here are threads on the cores of one machine, and share what one device had before, so
-# that nothing is faster for it. On two GPUs each has half of the work.
+# here are threads on the cores of one machine, and share what one device had before:
+# nothing has to be faster for it. On two GPUs each has half of the work.
 #
 # ## An amortised guide, and minibatches
 #
 # A guide that computes its logits from the image by a network has no local parameters:
 # put the whole state on all devices, and each batch by rows. Nothing else changes.
 #
-# With AutoConcrete and a subsampled plate, `subsample_size` draws from all rows, and the
-# numbers are right wherever those lie; but a device may need another's rows, and the
-# compiler has them sent. It is cheaper to keep all rows at work, or to draw as many from
-# each device's rows.
+# With AutoConcrete and a subsampled plate, `subsample_size` draws from all rows. The
+# numbers are right wherever those lie, but a device may need another's rows, and the
+# compiler has them sent. It is cheaper to keep all rows at work.
 #
 # `jax.distributed.initialize()` at the start makes the devices of several machines one
-# mesh. The rest of the page stays as it is, with `jax.make_array_from_process_local_data`
-# in the place of `device_put` for the images.
+# mesh, where `jax.make_array_from_process_local_data` takes the place of `device_put`
+# for the images.

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import digits
-import matplotlib.pyplot as plt
+import halves
 import numpy as np
 import page
 import pyro
@@ -62,9 +62,9 @@ def model(images):
 # ## What each process has
 #
 # The guide is `AutoConcrete`. For `ink` it has normal distributions, whose parameters
-# every process keeps a copy of. For `kind` it has a row of logits for each image. Called
-# on a part of the images, it makes the rows of that part: a process never holds, sends
-# or updates another's rows, and their number can grow with the processes.
+# every process keeps a copy of. For `kind` it has a row of logits for each image.
+# Called on a part of the images, it makes the rows of that part: a process never holds,
+# sends or updates another's rows, and their number can grow with the processes.
 #
 # So the ELBO of all images is a sum over processes, and so is its gradient in the
 # shared parameters. Three small things remain to be done, with what the hosts offer.
@@ -118,6 +118,8 @@ class CountOnce(Messenger):
 # beside a model. Where it does not, or where you compare nothing, give each process a
 # seed of its own after the first call of the guide, and leave the messenger out: draws
 # of `ink` then differ between processes too, and the gradient is as unbiased as before.
+# (Vectorized particles make a plate that the messenger does not see: take particles one
+# after the other.)
 
 
 # %%
@@ -165,9 +167,9 @@ class OwnNoise(Messenger):
 # ## Training
 #
 # The rest is training as ever: relaxed model, guide, a temperature that falls, and
-# Pyro's SVI. The optimiser counts the steps for the temperature, in every process alike.
-# `train` is what each process runs, and with one process it is what you would write
-# without any of this.
+# Pyro's SVI. The optimiser counts the steps for the temperature, in every process
+# alike. `train` is what each process runs, and with one process it is what you would
+# write without any of this.
 
 # %%
 STEPS = 300
@@ -228,15 +230,9 @@ def results(images, steps, rank=0, size=1):
         "logits": torch.cat(logits),
         "ink": guide.locs.ink,
         "rows": len(own),
-        "rate": steps / seconds,
+        "seconds": seconds,
     }
     return {k: torch.as_tensor(v).detach().numpy() for k, v in found.items()}
-
-
-def load():
-    """As many digits as divide into two equal parts."""
-    images, _ = digits.load()
-    return images[: len(images) // 2 * 2]
 
 
 # %% [markdown]
@@ -254,7 +250,7 @@ def work(steps, out):
     """Be one of the processes."""
     distributed.init_process_group("gloo")
     rank, size = distributed.get_rank(), distributed.get_world_size()
-    found = results(load(), steps, rank, size)
+    found = results(halves.load(), steps, rank, size)
     if rank == 0:
         np.savez(out, **found)
     distributed.destroy_process_group()
@@ -282,54 +278,30 @@ def launch(steps, size):
 # ## The result
 
 # %%
-HEAD = ("processes", "rows of logits each", "steps/s", "discrete ELBO", "difference")
-
-
-def show(runs):
-    """Print the runs, one a line, and draw what they learned."""
-    form = "{:>9}  {:>19}  {:>7}  {:>13}  {:>10}"
-    print(form.format(*HEAD))
-    for size, run in runs.items():
-        gaps = [np.abs(run[k] - runs[1][k]).max() for k in ("ink", "logits", "losses")]
-        numbers = f"{run['rate']:.0f}", f"{run['discrete']:.2f}", f"{max(gaps):.0e}"
-        print(form.format(size, int(run["rows"]), *numbers))
-    print("\nThe discrete ELBO is in nats per image. The difference is the largest of")
-    print("any parameter and any loss to the run in one process.")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-    for (size, run), line in zip(runs.items(), ("-", "--"), strict=True):
-        left.plot(-run["losses"], line, label=f"processes: {size}")
-    left.set(title="Relaxed ELBO in training", xlabel="step", ylabel="nats per image")
-    left.set_ylim(bottom=-np.quantile(runs[1]["losses"], 0.95))
-    left.legend()
-    tiles = runs[2]["ink"].reshape(2, KINDS // 2, digits.SIDE, digits.SIDE)
-    tiles = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=tiles.min())
-    tiles = tiles.swapaxes(1, 2).reshape(2 * (digits.SIDE + 2), -1)
-    right.imshow(tiles, cmap="gray_r")
-    right.set(title="The kinds that two processes learned", xticks=[], yticks=[])
-    page.show(figure, "past_one_device_pyro")
-
-
 if __name__ == "__main__":
     if "LOCAL_RANK" in os.environ:  # launched by torchrun
         work(int(os.environ["STEPS"]), os.environ["OUT"])
     else:
         steps = 5 if page.options().short else STEPS
-        show({1: results(load(), steps), 2: launch(steps, 2)})
+        runs = {1: results(halves.load(), steps), 2: launch(steps, 2)}
+        print(halves.table(runs, "processes"))
+        page.show(halves.draw(runs, "processes"), "past_one_device_pyro")
 
 # %% [markdown]
-# Two processes hold half of the rows each and end at the same numbers. That each has
-# less to do does not make steps twice as fast on so small a model: a step of Pyro takes
-# a few milliseconds before the first image is looked at. With more work for a step the
-# time goes with the number of rows.
+# Two processes hold half of the rows each and end at the same numbers; the discrete
+# ELBO is an estimate from other draws. Steps do not take half of the time on so small a
+# model: a step of Pyro takes a few milliseconds before the first image is looked at.
 #
 # ## An amortised guide, and minibatches
 #
 # A guide that computes its logits from the image by a network has no local parameters:
 # leave `local` empty. Nothing else changes.
 #
-# For minibatches, let every process take some of its own images, and give the plate both
-# sizes, `pyro.plate("images", len(images), subsample=rows)`: the host gives the rows the
+# For minibatches, let every process take some of its own images, and tell the plate,
+# `pyro.plate("images", len(images), subsample=rows)`: the host gives the rows the
 # weight of all. With AutoConcrete, the rows of logits are looked up by `rows`.
 #
-# PyTorch's `DistributedDataParallel` averages gradients where `Summed` adds them up. It
-# wraps `Trace_ELBO()(model, guide)`, when both are modules and all parameters shared.
+# PyTorch's `DistributedDataParallel` does for modules with shared parameters what
+# `Summed` does here, but averages: then the plate is of all images, and subsampled by
+# the process's own, and nothing is counted once. It wraps a module whose `forward`
+# returns `Trace_ELBO().differentiable_loss(relaxed, guide, images)`.

@@ -15,9 +15,9 @@ import optax
 import past_one_device_numpyro as page
 from jax import random
 from numpyro.infer import SVI, Trace_ELBO, init_to_sample
-from parts import BATCH, DATA, PRIOR, STEPS
 
 from numpyro_concrete import AutoConcrete, StraightThrough, relax, schedules
+from parts import BATCH, DATA, PRIOR, STEPS
 
 SCHEDULE = schedules.Exponential(1.0, 0.3, num_steps=STEPS)
 LOCAL = ("z_auto_logits", "bit_auto_logits", "shift_auto_loc", "shift_auto_scale")

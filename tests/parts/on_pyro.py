@@ -12,15 +12,14 @@ import past_one_device_pyro as page
 import pyro
 import pyro.distributions as dist
 import torch
-from parts import BATCHES, DATA, PRIOR, ROWS, STEPS
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from pyro.nn import PyroModule, pyro_method
-from pyro.ops.indexing import Vindex
 from pyro.optim import PyroOptim
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from parts import BATCHES, DATA, PRIOR, ROWS, STEPS
 from pyro_concrete import AutoConcrete, StraightThrough, relax, schedules
 
 SCHEDULE = schedules.Exponential(1.0, 0.3, num_steps=STEPS)
@@ -38,7 +37,7 @@ def model(data, rows=None):
         z = pyro.sample("z", dist.Categorical(logits=torch.as_tensor(PRIOR)))
         bit = pyro.sample("bit", dist.Bernoulli(torch.tensor(0.4)))
         shift = pyro.sample("shift", dist.Normal(0.3, 0.5))
-        loc = Vindex(locs)[..., z] + torch.where(bit == 1, shift, -0.2)
+        loc = locs[z] + torch.where(bit == 1, shift, -0.2)
         pyro.sample("x", dist.Normal(loc, 0.7), obs=data[rows])
 
 
@@ -60,8 +59,8 @@ def auto(temperature=SCHEDULE, **options):
 
 
 def amortised(particles=1):
-    elbo = Trace_ELBO(particles, vectorize_particles=particles > 1, max_plate_nesting=1)
-    return relax(model, SCHEDULE), relax(guide, schedules.Learned(0.6)), elbo
+    programs = relax(model, SCHEDULE), relax(guide, schedules.Learned(0.6))
+    return *programs, Trace_ELBO(particles)
 
 
 # The programs, and whether they see minibatches.
