@@ -1,4 +1,4 @@
-"""Pictures of the results: `python -m benchmarks.pictures [FOLDER]`, `out` by default."""
+"""Pictures of the results: `python -m benchmarks.pictures [FOLDER]`; `out` if none."""
 
 import sys
 from pathlib import Path

@@ -301,7 +301,8 @@ if __name__ == "__main__":
 # `pyro.plate("images", len(images), subsample=rows)`: the host gives the rows the
 # weight of all. With AutoConcrete, the rows of logits are looked up by `rows`.
 #
-# PyTorch's `DistributedDataParallel` does for modules with shared parameters what
-# `Summed` does here, but averages: then the plate is of all images, and subsampled by
-# the process's own, and nothing is counted once. It wraps a module whose `forward`
-# returns `Trace_ELBO().differentiable_loss(relaxed, guide, images)`.
+# PyTorch's `DistributedDataParallel` does for modules what `Summed` does here, for
+# parameters that all processes share. It takes the mean in the place of the sum: tell
+# the plate the number of all images and the process's own as a subsample, and leave
+# `CountOnce` out. What it wraps is a module whose `forward` returns
+# `Trace_ELBO().differentiable_loss(relaxed, guide, images)`.
