@@ -56,7 +56,7 @@ def assert_equal(case, name, found, expected):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["whole_parts", "others"],
+    ids=["few", "others"],
 )
 def test_two_processes_of_pyro_end_where_one_ends(cases, tmp_path):
     processes = [
@@ -81,13 +81,13 @@ def test_two_processes_of_pyro_end_where_one_ends(cases, tmp_path):
 @pytest.mark.parametrize(
     "cases",
     [
-        ("auto",),
+        ("small",),
         pytest.param(
-            ("auto_in_minibatches", "straight_through", "amortised"),
+            ("auto", "auto_in_minibatches", "straight_through", "amortised"),
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["whole_parts", "others"],
+    ids=["small", "others"],
 )
 def test_two_devices_of_jax_end_where_one_ends(cases, tmp_path):
     finish(start("on_numpyro", str(tmp_path), *cases))

@@ -20,6 +20,7 @@ from numpyro_concrete import AutoConcrete, StraightThrough, relax, schedules
 from parts import BATCH, DATA, PRIOR, STEPS
 
 SCHEDULE = schedules.Exponential(1.0, 0.3, num_steps=STEPS)
+DEVICES = 2
 LOCAL = ("z_auto_logits", "bit_auto_logits", "shift_auto_loc", "shift_auto_scale")
 
 
@@ -31,6 +32,14 @@ def model(data, size=None):
         shift = numpyro.sample("shift", dist.Normal(0.3, 0.5))
         loc = locs[z] + jnp.where(bit == 1, shift, -0.2)
         numpyro.sample("x", dist.Normal(loc, 0.7), obs=data[rows])
+
+
+def small(data, size=None):
+    """The discrete site alone, which compiles quickly."""
+    locs = numpyro.param("locs", jnp.array([-1.0, 0.2, 1.1]))
+    with numpyro.plate("rows", len(data)):
+        z = numpyro.sample("z", dist.Categorical(logits=jnp.asarray(PRIOR)))
+        numpyro.sample("x", dist.Normal(locs[z], 0.7), obs=data)
 
 
 def guide(data, size=None):
@@ -45,7 +54,7 @@ def guide(data, size=None):
         numpyro.sample("shift", dist.Normal(along[..., 4], 0.4))
 
 
-def auto(temperature=SCHEDULE, **options):
+def auto(temperature=SCHEDULE, model=model, **options):
     relaxed = relax(model, temperature, **options)
     return relaxed, AutoConcrete(relaxed, init_loc_fn=init_to_sample)
 
@@ -56,6 +65,7 @@ def amortised():
 
 # The programs, and the size of their minibatches.
 CASES = {
+    "small": (lambda: auto(model=small), None),
     "auto": (auto, None),
     "auto_in_minibatches": (auto, BATCH),
     "straight_through": (lambda: auto(0.6, estimator=StraightThrough()), None),
@@ -63,40 +73,46 @@ CASES = {
 }
 
 
-def train(name, num_devices=None):
-    """Parameters and losses on some devices of a mesh, or on the default one."""
+def train(name):
+    """Parameters and losses on one device, and on the devices of a mesh."""
     make, size = CASES[name]
     data = jnp.asarray(DATA)
     optim = schedules.counted(optax.sgd(0.02, momentum=0.9))
     svi = SVI(*make(), optim, Trace_ELBO())
-    if num_devices:
-        rows, copies = page.shardings(num_devices)
-        data = jax.device_put(data, rows)
     state = svi.init(random.key(0), data, size)
-    if num_devices:
-        state = page.placed(state, rows, copies, LOCAL)
-    options = {"init_state": state, "progress_bar": False}
-    result = svi.run(random.key(1), STEPS, data, size, **options)
-    if num_devices:
-        check_places(result.params, num_devices)
-    return {f"{name}/{k}": np.asarray(v) for k, v in result.params.items()} | {
-        f"{name}/losses": np.asarray(result.losses)
-    }
+
+    def run(state, data):
+        options = {"init_state": state, "progress_bar": False}
+        return svi.run(random.key(1), STEPS, data, size, **options)
+
+    whole = run(state, data)
+    rows, copies = page.shardings(DEVICES)
+    state = page.placed(state, rows, copies, LOCAL)
+    parts = run(state, jax.device_put(data, rows))
+    check_places(parts.params)
+    return arrays(name, whole), arrays(name, parts)
 
 
-def check_places(params, num_devices):
+def arrays(name, result):
+    found = {**result.params, "losses": result.losses}
+    return {f"{name}/{k}": np.asarray(v) for k, v in found.items()}
+
+
+def check_places(params):
     """A device holds its rows of local parameters, and all of the others."""
     for name, x in params.items():
-        assert len(x.sharding.device_set) == num_devices, name
-        parts = [len(shard.data) for shard in x.addressable_shards]
-        size = len(x) / num_devices if name in LOCAL else len(x)
-        assert parts == [size] * num_devices, (name, parts)
+        assert len(x.sharding.device_set) == DEVICES, name
+        parts = [shard.data.shape for shard in x.addressable_shards]
+        first, *rest = x.shape or (None,)
+        own = (first // DEVICES, *rest) if name in LOCAL else x.shape
+        assert parts == [own] * DEVICES, (name, parts)
 
 
 def main(out, *names):
     numpyro.enable_x64()
-    np.savez(f"{out}/whole.npz", **dict(ChainMap(*(train(n) for n in names))))
-    np.savez(f"{out}/parts.npz", **dict(ChainMap(*(train(n, 2) for n in names))))
+    runs = zip(*map(train, names), strict=True)
+    for name, found in zip(("whole", "parts"), runs, strict=True):
+        np.savez(f"{out}/{name}.npz", **dict(ChainMap(*found)))
 
 
 if __name__ == "__main__":
