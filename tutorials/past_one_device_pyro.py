@@ -111,8 +111,8 @@ class CountOnce(Messenger):
 
 # %% [markdown]
 # **Draw the right noise.** The noise of `ink` has to be the same in all processes, so
-# they all start from the same seed. That of `kind` must not be: two processes with the
-# same noise for different images are half a sample. The messenger below draws the noise
+# they all start from the same seed. That of `kind` must not be: two images with the
+# same noise would be less than two draws. The messenger below draws the noise
 # of all images in every process, and keeps the rows of this one. Nothing depends on the
 # number of processes then, which is what lets us compare runs. Drawing costs little
 # beside a model. Where it does not, or where you compare nothing, give each process a
