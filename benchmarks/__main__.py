@@ -21,6 +21,7 @@ QUESTIONS = (
     "bias_of_temperature",
     "variance_of_rebar",
     "planned_against_relaxed",
+    "how_cost_grows",
 )
 
 

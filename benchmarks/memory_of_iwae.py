@@ -68,13 +68,13 @@ def evaluate(backend: str, num_particles: int, chunk_size: int) -> dict[str, Any
     """Train, take the bound, and return the fields of an `Evaluation`."""
     host = import_module(f"benchmarks.on_{backend}.memory_of_iwae")
     bound: Callable[..., float] = host.trained(STEPS, IMAGES)
-    before = _peak()
+    before = peak()
     nats = bound(num_particles=num_particles, chunk_size=chunk_size) / IMAGES
     found = {"num_particles": num_particles, "chunk_size": chunk_size, "bound": nats}
-    return {**found, "before": before, "peak": _peak()}
+    return {**found, "before": before, "peak": peak()}
 
 
-def _peak() -> float:
+def peak() -> float:
     """The most memory that this process has held, in MiB."""
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

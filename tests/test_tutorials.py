@@ -12,6 +12,7 @@ from scipy import special
 ROOT = Path(__file__).parent.parent
 PNG = b"\x89PNG\r\n\x1a\n"
 VAE = ("relaxed", "score function", "discrete")
+PARTS = ("rows of logits each", "difference", "718")
 NUTS = ("temperature", "exact", "r_hat", "diverging", "hard")
 
 
@@ -24,6 +25,8 @@ NUTS = ("temperature", "exact", "r_hat", "diverging", "hard")
         pytest.param("demo", VAE, marks=pytest.mark.slow),
         ("nuts_on_relaxed_pyro", NUTS),
         pytest.param("nuts_on_relaxed_numpyro", NUTS, marks=pytest.mark.slow),
+        pytest.param("past_one_device_pyro", PARTS, marks=pytest.mark.slow),
+        pytest.param("past_one_device_numpyro", PARTS, marks=pytest.mark.slow),
     ],
 )
 def test_short_run_prints_a_table_and_draws_a_picture(name, words, tmp_path):

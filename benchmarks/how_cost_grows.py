@@ -1,0 +1,117 @@
+"""How do the time and memory of a step grow with sites, values and length of a chain?
+
+Four families of models, each along one size: `sites` in a plate, of two values each;
+`values` of a hundred such sites; the length of a `chain` of four states; and `coupled`
+bits, which explain one number together. Each is trained relaxed, by enumeration, by the
+score function (RLOO, two particles) and by REBAR (one). Every case is a process of its
+own. Its time is that of its fastest step, which a busy machine disturbs least, and its
+peak the most memory that it has held, with the framework in it; `before` is the same
+before the first step, which in NumPyro includes compiling.
+
+A slope is that of log time against log size over the sizes of the range. At small sizes
+a step takes a fixed time for being a step at all: `above_fixed` is the slope of the
+time above that of the smallest size.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.memory_of_iwae import ROOT, peak
+from benchmarks.report import table, write_csv
+
+METHODS = ("relaxed", "enumerated", "RLOO", "REBAR")
+# Sizes by family, and the size from which on a slope is fitted.
+SIZES = {
+    "sites": ((10, 100, 1000, 10_000, 100_000, 1_000_000), 1000),
+    "values": ((2, 10, 100, 1000, 10_000), 100),
+    "chain": ((4, 16, 64), 4),
+    "coupled": ((4, 8, 12, 16, 20, 64), 4),
+}
+LARGEST = {("coupled", "enumerated"): 20}
+SECONDS, LEAST, MOST = 0.7, 5, 200  # how long to measure; fewest and most steps
+HEADER = ("family", "method", "size", "ms", "before_mib", "peak_mib")
+SLOPES = ("family", "method", "from", "to", "slope", "above_fixed", "peak_mib")
+
+
+def run(backends: Sequence[str], out: Path) -> None:
+    for backend in backends:
+        rows, slopes = [], []
+        for family, (_, start) in SIZES.items():
+            for method in METHODS:
+                found = [
+                    _in_a_process(backend, family, method, size)
+                    for size in sizes(family, method)
+                ]
+                rows += [_row(family, method, case) for case in found]
+                slopes.append(_slopes(family, method, found, start))
+            # After each family, for all take long.
+            write_csv(out / f"how_cost_grows_{backend}.csv", backend, HEADER, rows)
+            name = f"how_cost_grows_slopes_{backend}.csv"
+            write_csv(out / name, backend, SLOPES, slopes)
+        table(f"Time and memory of a step, {backend}", HEADER, rows)
+        table(f"Slopes of log time against log size, {backend}", SLOPES, slopes)
+
+
+def sizes(family: str, method: str) -> tuple[int, ...]:
+    """The sizes that a method is measured at."""
+    largest = LARGEST.get((family, method), float("inf"))
+    return tuple(size for size in SIZES[family][0] if size <= largest)
+
+
+def slope(at: Sequence[float], values: Sequence[float]) -> float:
+    """The slope of the logarithms by least squares."""
+    return float(np.polyfit(np.log(at), np.log(values), 1)[0])
+
+
+def _slopes(family: str, method: str, found: list[dict], start: int) -> list[Any]:
+    fixed = found[0]["seconds"]
+    fitted = [case for case in found if case["size"] >= start]
+    at = [case["size"] for case in fitted]
+    times = [case["seconds"] for case in fitted]
+    above = [(n, s - fixed) for n, s in zip(at, times, strict=True) if s > fixed]
+    plain = f"{slope(at, times):.2f}"
+    rest = f"{slope(*zip(*above, strict=True)):.2f}" if len(above) > 1 else "-"
+    most = f"{max(case['peak'] for case in found):.0f}"
+    return [family, method, at[0], at[-1], plain, rest, most]
+
+
+def _row(family: str, method: str, case: dict[str, Any]) -> list[Any]:
+    memory = (f"{case[name]:.0f}" for name in ("before", "peak"))
+    return [family, method, case["size"], f"{case['seconds'] * 1e3:.3g}", *memory]
+
+
+def _in_a_process(backend: str, *case: Any) -> dict[str, Any]:
+    command = [sys.executable, "-m", __name__, backend, *map(str, case)]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise RuntimeError(f"{backend}, {case}:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure(backend: str, family: str, method: str, size: int) -> dict[str, Any]:
+    """Time the steps of a case, and what this process holds."""
+    host = import_module(f"benchmarks.on_{backend}.how_cost_grows")
+    step: Callable[[], None] = host.step(family, method, size)
+    before = peak()
+    for _ in range(2):
+        step()
+    times: list[float] = []
+    while len(times) < LEAST or (sum(times) < SECONDS and len(times) < MOST):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return {"size": size, "seconds": min(times), "before": before, "peak": peak()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(*sys.argv[1:4], int(sys.argv[4]))))
