@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
-from .gradients import softmax_jacobian
+from .gradients import conditional_scores, softmax_jacobian
 
 
 def vertex(scores: ArrayLike) -> NDArray:
@@ -26,13 +26,8 @@ def straight_through_jacobian(
 
 
 def conditional_gumbel(noise: ArrayLike, chosen: int, logits: ArrayLike) -> NDArray:
-    """Return a + G given its argmax (Paulus et al., eq. 9), by exponentials."""
-    exponentials, weights = np.exp(-np.asarray(noise)), np.exp(logits)
-    total = weights.sum()
-    first = exponentials[chosen] / total
-    result = -np.log(exponentials / weights + first)
-    result[chosen] = -np.log(first)
-    return result
+    """Return a + G given its argmax (Paulus et al., eq. 9), from Gumbel noise."""
+    return conditional_scores(logits, np.exp(-np.asarray(noise)), chosen)
 
 
 def conditional_logistic(noise: float, bit: int, logit: float) -> float:
