@@ -14,7 +14,7 @@
 import time
 
 import digits
-import halves
+import devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,9 +150,9 @@ def results(images, steps, num_devices=1):
 # %%
 if __name__ == "__main__":
     steps = 5 if page.options().short else STEPS
-    runs = {size: results(halves.load(), steps, size) for size in (1, 2)}
-    print(halves.table(runs, "devices"))
-    page.show(halves.draw(runs, "devices"), "past_one_device_numpyro")
+    runs = {size: results(devices.load(), steps, size) for size in (1, 2)}
+    print(devices.table(runs, "devices"))
+    page.show(devices.draw(runs, "devices"), "past_one_device_numpyro")
 
 # %% [markdown]
 # Two devices hold half of the rows each and end at the same numbers. The two devices

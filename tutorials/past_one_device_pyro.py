@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import digits
-import halves
+import devices
 import numpy as np
 import page
 import pyro
@@ -250,7 +250,7 @@ def work(steps, out):
     """Be one of the processes."""
     distributed.init_process_group("gloo")
     rank, size = distributed.get_rank(), distributed.get_world_size()
-    found = results(halves.load(), steps, rank, size)
+    found = results(devices.load(), steps, rank, size)
     if rank == 0:
         np.savez(out, **found)
     distributed.destroy_process_group()
@@ -283,9 +283,9 @@ if __name__ == "__main__":
         work(int(os.environ["STEPS"]), os.environ["OUT"])
     else:
         steps = 5 if page.options().short else STEPS
-        runs = {1: results(halves.load(), steps), 2: launch(steps, 2)}
-        print(halves.table(runs, "processes"))
-        page.show(halves.draw(runs, "processes"), "past_one_device_pyro")
+        runs = {1: results(devices.load(), steps), 2: launch(steps, 2)}
+        print(devices.table(runs, "processes"))
+        page.show(devices.draw(runs, "processes"), "past_one_device_pyro")
 
 # %% [markdown]
 # Two processes hold half of the rows each and end at the same numbers; the discrete
