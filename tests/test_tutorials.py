@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jupytext
+import nbformat
 import numpy as np
 import pytest
 from scipy import special
@@ -43,6 +45,28 @@ def test_short_run_prints_a_table_and_draws_a_picture(name, words, tmp_path):
     for word in words:
         assert word in result.stdout.lower()
     assert "warning" not in result.stderr.lower(), result.stderr[-2000:]
+
+
+TUTORIALS = sorted(
+    path for path in (ROOT / "tutorials").glob("*.py") if "\n# %%" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
+def test_notebook_is_the_executed_script(script):
+    notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    written = jupytext.read(script, fmt="py:percent").cells
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in written
+    ]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert {o.output_type for o in outputs} <= {"stream", "display_data"}
+    assert {o.name for o in outputs if o.output_type == "stream"} == {"stdout"}
+    assert any("image/png" in o.get("data", {}) for o in outputs)
+    assert str(ROOT) not in nbformat.writes(notebook)
 
 
 def test_bayes_rule_of_the_tutorials_on_nuts(monkeypatch):

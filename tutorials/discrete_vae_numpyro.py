@@ -12,10 +12,8 @@
 # look that trains next to nothing. Its twin is `discrete_vae_pyro.py`.
 
 # %%
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import digits
 import figures
@@ -24,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import page
 from jax import lax, random
 from numpyro.handlers import replay, seed, substitute, trace, uncondition
 from numpyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO
@@ -197,7 +196,7 @@ def train(method, images, test_images, steps):
 
     record = figures.Record()
     rows = digits.minibatches(len(images), BATCH, steps)
-    with tqdm(total=steps, desc=f"NumPyro, {method}", unit="step") as bar:
+    with tqdm(total=steps, desc=f"NumPyro, {method}", unit="step", disable=None) as bar:
         for chunk in np.array_split(rows, min(PAUSES, steps)):
             start = time.perf_counter()
             state, losses = jax.block_until_ready(train_on(chunk, state))
@@ -266,11 +265,10 @@ def run(method, steps=STEPS):
 
 # %%
 if __name__ == "__main__":
-    steps = 60 if "--short" in sys.argv else STEPS
+    steps = 60 if page.options().short else STEPS
     results = [run(method, steps) for method in ("relaxed", "score function")]
     print(figures.table(results))
-    path = figures.draw(results, Path("out/discrete_vae_numpyro.png"))
-    print(f"The picture is in {path}")
+    page.show(figures.draw(results), "discrete_vae_numpyro")
 
 # %% [markdown]
 # Compare the two rows in the column of the discrete ELBO, and nowhere else. The

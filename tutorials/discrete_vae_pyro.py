@@ -12,13 +12,12 @@
 # that trains next to nothing. Its twin is `discrete_vae_numpyro.py`.
 
 # %%
-import sys
 import time
-from pathlib import Path
 
 import digits
 import figures
 import numpy as np
+import page
 import pyro
 import pyro.distributions as dist
 import torch
@@ -190,7 +189,7 @@ def train(method, images, test_images, steps):
     svi = SVI(model, guide, Adam({"lr": RATE}), loss=objective)
     record = figures.Record()
     rows = torch.as_tensor(digits.minibatches(len(images), BATCH, steps))
-    with tqdm(total=steps, desc=f"Pyro, {method}", unit="step") as bar:
+    with tqdm(total=steps, desc=f"Pyro, {method}", unit="step", disable=None) as bar:
         for chunk in rows.tensor_split(min(PAUSES, steps)):
             start = time.perf_counter()
             with pyro.validation_enabled(False):
@@ -259,11 +258,10 @@ def run(method, steps=STEPS):
 
 # %%
 if __name__ == "__main__":
-    steps = 60 if "--short" in sys.argv else STEPS
+    steps = 60 if page.options().short else STEPS
     results = [run(method, steps) for method in ("relaxed", "score function")]
     print(figures.table(results))
-    path = figures.draw(results, Path("out/discrete_vae_pyro.png"))
-    print(f"The picture is in {path}")
+    page.show(figures.draw(results), "discrete_vae_pyro")
 
 # %% [markdown]
 # Compare the two rows in the column of the discrete ELBO, and nowhere else. The

@@ -1,13 +1,12 @@
 """The table and the picture of the discrete autoencoders, for both hosts."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import digits
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import SubFigure
+from matplotlib.figure import Figure, SubFigure
 
 SAMPLES = 24
 TILE = digits.SIDE + 2
@@ -84,8 +83,8 @@ def table(results: list[Result]) -> str:
     return "\n".join(("", *lines, "", NOTE))
 
 
-def draw(results: list[Result], path: Path) -> Path:
-    """Draw curves, reconstructions and samples, and return where the picture is."""
+def draw(results: list[Result]) -> Figure:
+    """Draw curves, reconstructions and samples."""
     rows = -(-len(results) // 2)
     heights = (0.7 * (len(results) + 1), 2.0 * rows)
     figure = plt.figure(figsize=(15, 0.8 + sum(heights)), layout="constrained")
@@ -100,10 +99,7 @@ def draw(results: list[Result], path: Path) -> Path:
     draw_curves(left.subplots(), results)
     draw_reconstructions(top.subplots(), results)
     draw_samples(bottom, results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return figure
 
 
 def draw_curves(axes: Axes, results: list[Result]) -> None:
