@@ -6,6 +6,7 @@ or one that names a folder of this machine, is an error.
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ from nbformat import NotebookNode
 
 HERE = Path(__file__).resolve().parent
 LARGEST = 400_000  # bytes
+# tqdm warns where a notebook cannot draw its bars; no tutorial draws any.
+QUIET = {"PYTHONWARNINGS": "ignore:IProgress not found"}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -49,7 +52,7 @@ def execute(name: str) -> NotebookNode:
         record_timing=False,
         resources={"metadata": {"path": str(HERE)}},
     )
-    client.execute()
+    client.execute(env={**os.environ, **QUIET})
     notebook.metadata = nbformat.from_dict(METADATA)
     check(name, notebook)
     return notebook
