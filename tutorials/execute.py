@@ -2,7 +2,8 @@
 
 Run it as ``python tutorials/execute.py NAME...`` with the names of scripts, or with no
 name for all tutorials. A tutorial is a script in percent format. An output on stderr,
-or one that names a folder of this machine, is an error.
+or one that names a folder of this machine, is an error. With ``--words`` nothing runs:
+notebooks take on the words of scripts whose code has not changed.
 """
 
 import argparse
@@ -58,6 +59,18 @@ def execute(name: str) -> NotebookNode:
     return notebook
 
 
+def reworded(name: str) -> NotebookNode:
+    """The notebook that is there, with the words that its script has now."""
+    new = unexecuted(name)
+    old = nbformat.read(HERE / f"{name}.ipynb", as_version=4)
+    ran, to_run = ([c for c in x.cells if c.cell_type == "code"] for x in (old, new))
+    if [cell.source for cell in ran] != [cell.source for cell in to_run]:
+        raise ValueError(f"{name}: code has changed; execute it without --words")
+    for cell, before in zip(to_run, ran, strict=True):
+        cell.execution_count, cell.outputs = before.execution_count, before.outputs
+    return new
+
+
 def check(name: str, notebook: NotebookNode) -> None:
     """Refuse outputs that differ from machine to machine."""
     for cell in notebook.cells:
@@ -78,13 +91,16 @@ def folders() -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="tutorials, without .py; or all")
-    chosen = [Path(name).stem for name in parser.parse_args().names] or names()
+    parser.add_argument("--words", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    chosen = [Path(name).stem for name in options.names] or names()
     unknown = sorted(set(chosen) - set(names()))
     if unknown:
         parser.error(f"no tutorials: {', '.join(unknown)}; there are {names()}")
     for name in chosen:
         start = time.perf_counter()
-        text = nbformat.writes(execute(name)) + "\n"
+        notebook = reworded(name) if options.words else execute(name)
+        text = nbformat.writes(notebook) + "\n"
         if len(text) > LARGEST:
             raise ValueError(f"{name}: {len(text)} bytes, more than {LARGEST}")
         (HERE / f"{name}.ipynb").write_text(text)

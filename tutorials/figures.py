@@ -1,6 +1,7 @@
 """The table and the picture of the discrete autoencoders, for both hosts."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import digits
 import matplotlib.pyplot as plt
@@ -45,7 +46,10 @@ class Record:
 
 @dataclass
 class Result:
-    """One trained autoencoder; ELBOs in nats per image, pixels from 0 to 1."""
+    """One trained autoencoder; ELBOs in nats per image, pixels from 0 to 1.
+
+    `guide` is the one that was trained, and `params` the state of its training.
+    """
 
     host: str
     method: str
@@ -54,6 +58,8 @@ class Result:
     error: float
     reconstructions: np.ndarray
     samples: np.ndarray
+    guide: Any = None
+    params: Any = None
 
     @property
     def relaxed(self) -> float | None:
@@ -81,6 +87,19 @@ def table(results: list[Result]) -> str:
     lines = [form.format(*row) for row in (head, *rows)]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(("", *lines, "", NOTE))
+
+
+def temperatures(records: dict[tuple[float, float], Record]) -> str:
+    """What relaxed runs have come to, by temperatures of the model and the guide."""
+    head = ("of the model", "of the guide", "relaxed ELBO", "discrete test ELBO")
+    rows = [
+        (*(f"{t:.2f}" for t in pair), f"{r.objective[-1]:.2f}", f"{r.discrete[-1]:.2f}")
+        for pair, r in records.items()
+    ]
+    form = "{:>12}  {:>12}  {:>12}  {:>18}"
+    lines = [form.format(*row) for row in (head, *rows)]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)
 
 
 def draw(results: list[Result]) -> Figure:

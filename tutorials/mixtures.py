@@ -100,7 +100,7 @@ def draw_heaps(
 ) -> Figure:
     """Draw the numbers, and the probability of the second heap that each way found."""
     figure, (top, axes) = plt.subplots(
-        2, 1, figsize=(8, 5.2), sharex=True, height_ratios=(1, 2.4)
+        2, 1, figsize=(9.5, 5.2), sharex=True, height_ratios=(1, 2.4)
     )
     figure.set_layout_engine("constrained")
     bins = np.linspace(numbers.min(), numbers.max(), 30)
@@ -111,7 +111,7 @@ def draw_heaps(
     for (name, probabilities), marker in zip(found.items(), "x+os^", strict=False):
         axes.plot(numbers, probabilities, marker, markersize=4, alpha=0.7, label=name)
     axes.set(xlabel="number", ylabel="probability of the second", ylim=(-0.03, 1.03))
-    axes.legend(fontsize="small", loc="upper left")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
