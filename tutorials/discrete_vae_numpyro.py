@@ -289,10 +289,11 @@ if __name__ == "__main__":
 #
 # `relaxation_gap` puts the two ELBOs of the relaxed run side by side, with the
 # multi-sample bound that the paper reports; all are sums over the test images. The
-# second table tells for each layer whether its draws are still soft. `entropy` is that of the guide's discrete
-# distributions: how unsure it is, which may be right. `softness` is that of the points
-# which the relaxed program sees. Next to nothing would be hard points; what is there
-# is what the decoder has learned to use, and the discrete program does not have.
+# second table tells for each layer whether its draws are still soft. `entropy` is that
+# of the guide's discrete distributions: how unsure it is, which may be right.
+# `softness` is that of the points which the relaxed program sees. It would be zero for
+# hard points; what is there is what the decoder has learned to use, and the discrete
+# program does not have.
 
 # %%
 PARTICLES_OF_GAP = 100
