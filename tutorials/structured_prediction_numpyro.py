@@ -4,9 +4,9 @@
 # Given the upper half of a digit, what is the lower half? There is more than one
 # answer: what starts as a bow may become a 3, an 8 or a 9. A net that gives each pixel
 # a mean blurs them together. A net with random bits inside can choose one answer at
-# each draw, with pixels that fit each other. This is the second experiment of the paper
-# on the Concrete distribution (section 5), on small digits: we train such a net
-# relaxed, and use it discrete.
+# each draw, with pixels that fit each other. The paper on the Concrete distribution has
+# this experiment (section 5); here it is on small digits. We train such a net relaxed,
+# and use it discrete.
 #
 # Run it as `python tutorials/structured_prediction_numpyro.py`, with `--short` for a
 # quick look that trains next to nothing. Its twin is `structured_prediction_pyro.py`.
@@ -142,8 +142,8 @@ def nothing(upper, lower=None):
 # %% [markdown]
 # ## Training
 #
-# Few images and many weights: without weight decay, both nets learn the training
-# images by heart.
+# Both nets see the same minibatches, with the same optimiser. There are few images and
+# many weights, hence the weight decay.
 
 # %%
 BATCH = 200

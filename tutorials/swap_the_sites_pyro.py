@@ -203,8 +203,9 @@ print(mixtures.table([exact, by_default], species))
 # and the guide; `counted` counts the steps for it.
 #
 # What then remains is a bias, and a few steps without bias remove it. `RLOO` needs
-# nothing relaxed: it trains the discrete model with the hardened guide. From scratch
-# its gradients would be too noisy; here they start close to the end.
+# nothing relaxed: it trains the discrete model with the hardened guide. Its gradients
+# are those of the score function, averaged against each other over a few draws, and
+# here they have only a little way to go.
 
 # %%
 pyro.set_rng_seed(0)
@@ -338,8 +339,8 @@ note(
 # %% [markdown]
 # The ELBO scores the model by the probability of a bit, and the guide by the density
 # of a point on the unit interval. These two do not belong together: the difference of
-# their logarithms is no KL, and its gradient pulls every bit to nowhere in particular.
-# And a hard bit says little at the start, where both heaps look alike.
+# their logarithms is no KL, and nothing ties its optimum to the posterior. And a hard
+# bit says little at the start, where both heaps look alike.
 #
 # With `relax`, model and guide are Bernoulli, and both are relaxed: one density
 # against another, with the prior's probabilities in it. The second line below keeps the
@@ -366,8 +367,9 @@ page.show(
 )
 
 # %% [markdown]
-# The heaps are told apart by the relaxed programs with soft bits, as by enumeration.
-# Hard bits with the right densities find the direction, and are slower.
+# The heaps are told apart by the relaxed programs with soft bits, as by enumeration,
+# if with less certainty than they should have: the remedies are those from above. Hard
+# bits with the right densities get part of the way in the same number of steps.
 #
 # ## What to take along
 #
