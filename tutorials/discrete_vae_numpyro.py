@@ -275,7 +275,7 @@ if __name__ == "__main__":
     short = page.options().short
     steps = 60 if short else STEPS
     results = [run(method, steps) for method in ("relaxed", "score function")]
-    print(figures.table(results))
+    print(figures.table(results, speed=not page.in_notebook()))
     page.show(figures.draw(results), "discrete_vae_numpyro")
 
 # %% [markdown]

@@ -70,8 +70,8 @@ class Result:
         return f"{self.host}, {self.method}"
 
 
-def table(results: list[Result]) -> str:
-    """The results, one a line."""
+def table(results: list[Result], speed: bool = True) -> str:
+    """The results, one a line, with or without the speed on this machine."""
     head = ("host", "method", "relaxed ELBO", "discrete test ELBO", "steps/s")
     rows = [
         (
@@ -83,7 +83,7 @@ def table(results: list[Result]) -> str:
         )
         for r in results
     ]
-    form = "{:<8}  {:<14}  {:>12}  {:>18}  {:>7}"
+    form = "{:<8}  {:<14}  {:>12}  {:>18}" + speed * "  {:>7}"
     lines = [form.format(*row) for row in (head, *rows)]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(("", *lines, "", NOTE))
