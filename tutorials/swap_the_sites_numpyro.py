@@ -164,9 +164,9 @@ def pick():
 for key in random.split(random.key(1), 3):
     run = trace(seed(pick, key))
     row = run()
-    weights = jnp.exp(run.trace["kind_relaxed"]["value"])
-    print("weights", np.round(weights, 3), "  row", np.round(row, 3))
-    assert jnp.allclose(row, weights @ CENTRES, rtol=1e-4)
+    row, weights = np.asarray(row), np.exp(run.trace["kind_relaxed"]["value"])
+    print("weights", weights.round(3), "  row", row.round(3))
+    assert np.allclose(row, weights @ CENTRES, rtol=1e-4)
 
 # %% [markdown]
 # The same holds for `kind == 1`, `kind + 1`, `where` and the rest; what has no
