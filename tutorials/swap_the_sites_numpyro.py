@@ -143,8 +143,8 @@ page.show(figure, "swap_the_sites_numpyro_graphs")
 # - All else is as it was: the plate, the observation, the continuous sites.
 #
 # A lower temperature brings the points nearer to the corners of the simplex, which are
-# the discrete values, and makes gradients noisier. In the paper, 2/5 for the model and
-# 2/3 for the guide served well for variables of several values.
+# the discrete values, and makes gradients noisier. For variables of eight values, the
+# paper settled on 2/5 for the model and 2/3 for the guide.
 #
 # ## What the program receives
 #
