@@ -29,10 +29,15 @@ ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .DEFAULT_GOAL := help
 # Two pip processes must not write to one environment at the same time.
 .NOTPARALLEL:
-.PHONY: demo test test-gpu lint types bench docs check help
+.PHONY: demo notebooks test test-gpu lint types bench docs check help
 
 demo: $(STAMP)-run $(STAMP)-tutorials ## Train the discrete VAE of the demo
 	$(PY) tutorials/demo.py
+
+# NAMES="swap_the_sites_pyro ..." executes only these.
+NAMES ?=
+notebooks: $(STAMP)-run $(STAMP)-tutorials ## Execute the tutorials as notebooks
+	$(PY) tutorials/execute.py $(NAMES)
 
 test: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests
 	$(ONE_THREAD) $(PY) -m pytest -n $(WORKERS) -m "not slow" tests

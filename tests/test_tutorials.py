@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jupytext
+import nbformat
 import numpy as np
 import pytest
 from scipy import special
@@ -14,22 +16,37 @@ PNG = b"\x89PNG\r\n\x1a\n"
 VAE = ("relaxed", "score function", "discrete")
 PARTS = ("rows of logits each", "difference", "718")
 NUTS = ("temperature", "exact", "r_hat", "diverging", "hard")
+SWAP = ("enumerated", "discrete elbo", "weights", "rloo", "straight-through", "right")
+SWAP_PICTURES = ("graphs", "flowers", "heaps")
+HALVES = ("means", "bits", "train", "one draw", "nats per image")
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "words", "pictures"),
     [
-        ("discrete_vae_pyro", VAE),
-        ("discrete_vae_numpyro", VAE),
+        ("discrete_vae_pyro", (*VAE, "softness", "of the guide"), ()),
+        # JAX compiles much for a short run.
+        pytest.param(
+            *("discrete_vae_numpyro", (*VAE, "softness", "of the guide"), ()),
+            marks=SLOW,
+        ),
         # Both tutorials at once.
-        pytest.param("demo", VAE, marks=pytest.mark.slow),
-        ("nuts_on_relaxed_pyro", NUTS),
-        pytest.param("nuts_on_relaxed_numpyro", NUTS, marks=pytest.mark.slow),
-        pytest.param("past_one_device_pyro", PARTS, marks=pytest.mark.slow),
-        pytest.param("past_one_device_numpyro", PARTS, marks=pytest.mark.slow),
+        pytest.param("demo", VAE, (), marks=SLOW),
+        ("nuts_on_relaxed_pyro", NUTS, ()),
+        pytest.param("nuts_on_relaxed_numpyro", NUTS, (), marks=SLOW),
+        ("swap_the_sites_pyro", SWAP, SWAP_PICTURES),
+        pytest.param(
+            *("swap_the_sites_numpyro", (*SWAP[:4], "last loss"), SWAP_PICTURES),
+            marks=SLOW,
+        ),
+        ("structured_prediction_pyro", HALVES, ()),
+        pytest.param("structured_prediction_numpyro", HALVES, (), marks=SLOW),
+        pytest.param("past_one_device_pyro", PARTS, (), marks=SLOW),
+        pytest.param("past_one_device_numpyro", PARTS, (), marks=SLOW),
     ],
 )
-def test_short_run_prints_a_table_and_draws_a_picture(name, words, tmp_path):
+def test_short_run_prints_a_table_and_draws_pictures(name, words, pictures, tmp_path):
     command = [sys.executable, ROOT / "tutorials" / f"{name}.py", "--short"]
     result = subprocess.run(
         command,
@@ -40,12 +57,97 @@ def test_short_run_prints_a_table_and_draws_a_picture(name, words, tmp_path):
         env={**os.environ, "MPLBACKEND": "Agg"},
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    picture = Path("out") / f"{name}.png"
-    assert (tmp_path / picture).read_bytes().startswith(PNG)
-    assert str(picture) in result.stdout
+    for picture in [f"{name}_{x}" for x in pictures] or [name]:
+        path = Path("out") / f"{picture}.png"
+        assert (tmp_path / path).read_bytes().startswith(PNG)
+        assert str(path) in result.stdout
     for word in words:
         assert word in result.stdout.lower()
     assert "warning" not in result.stderr.lower(), result.stderr[-2000:]
+
+
+TUTORIALS = sorted(
+    path for path in (ROOT / "tutorials").glob("*.py") if "\n# %%" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
+def test_notebook_is_the_executed_script(script):
+    notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    written = jupytext.read(script, fmt="py:percent").cells
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in written
+    ]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert {o.output_type for o in outputs} <= {"stream", "display_data"}
+    assert {o.name for o in outputs if o.output_type == "stream"} == {"stdout"}
+    assert any("image/png" in o.get("data", {}) for o in outputs)
+    assert str(ROOT) not in nbformat.writes(notebook)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        nbformat.v4.new_output("stream", name="stderr", text="a warning"),
+        nbformat.v4.new_output("stream", name="stdout", text=f"in {ROOT}/out"),
+    ],
+    ids=["stderr", "path"],
+)
+def test_notebooks_with_noise_are_refused(output, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tutorials")
+    import execute
+
+    cell = nbformat.v4.new_code_cell("1", id="cell-0", outputs=[output])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    with pytest.raises(ValueError, match="noisy, cell cell-0"):
+        execute.check("noisy", notebook)
+
+
+def test_mnist_from_idx_files(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "tutorials")
+    import halves
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (12, 4, 4)), np.arange(12) % 10
+    # Two zeros, 8 for unsigned bytes, the number of dims, and sizes of four bytes.
+    header = b"\0\0\x08\x03" + b"".join(b"\0\0\0" + bytes([n]) for n in (12, 4, 4))
+    for name in ("train", "t10k"):
+        path = tmp_path / f"{name}-images-idx3-ubyte"
+        path.write_bytes(header + images.astype(np.uint8).tobytes())
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    path.write_bytes(b"\0\0\x08\x01\0\0\0\x0c" + labels.astype(np.uint8).tobytes())
+
+    found = halves.load(tmp_path)
+    assert (found.side, found.half, found.levels) == (4, 8, 1)
+    np.testing.assert_array_equal(found.train, images.reshape(12, 16) >= 128)
+    np.testing.assert_array_equal(found.examples, found.test[:10])
+    path.write_bytes(b"\0\0\x0d\x01\0\0\0\0")
+    with pytest.raises(ValueError, match="not an idx file of unsigned bytes"):
+        halves.load(tmp_path)
+
+
+def test_bayes_rule_of_the_tutorials_on_swapping(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tutorials")
+    import mixtures
+
+    # At equal scales, log-odds between two kinds are linear in the measures.
+    sites = {
+        "shares": [0.5, 0.3, 0.2],
+        "locs": [[1.0, 0.0], [4.0, 1.0], [6.0, 2.0]],
+        "scales": [0.5, 0.5, 0.5],
+    }
+    measures = np.array([[2.0, 0.4], [5.0, 1.5], [5.2, 1.4]])
+    found = mixtures.by_bayes(measures, sites)
+    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-12)
+    odds = np.log(0.2 / 0.3) + (measures - [5.0, 1.5]) @ [2.0, 1.0] / 0.25
+    np.testing.assert_allclose(np.log(found[:, 2] / found[:, 1]), odds, rtol=1e-10)
+
+    found = mixtures.second_by_bayes(np.array([1.0, 3.0]), [0.0, 4.0], 0.5, 0.3)
+    odds = np.log(0.3 / 0.7) + np.array([-1, 1]) * 4 / 0.25
+    np.testing.assert_allclose(special.logit(found), odds, rtol=1e-6)
 
 
 def test_bayes_rule_of_the_tutorials_on_nuts(monkeypatch):

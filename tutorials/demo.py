@@ -11,6 +11,7 @@ from pathlib import Path
 import discrete_vae_numpyro
 import discrete_vae_pyro
 import figures
+import page
 
 METHODS = ("relaxed", "score function")
 
@@ -32,7 +33,7 @@ def main() -> None:
     results = [host.run(method, steps) for host in hosts for method in METHODS]
     print(figures.table(results))
     print("Pyro's score function uses running averages as baselines; NumPyro has none.")
-    path = figures.draw(results, options.out)
+    path = page.save(figures.draw(results), options.out)
     print(f"The picture is in {path}, after {time.perf_counter() - start:.0f} s.")
 
 

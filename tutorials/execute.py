@@ -51,6 +51,7 @@ def execute(name: str) -> NotebookNode:
         extra_arguments=["--log-level=ERROR"],
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(HERE)}},
     )
     client.execute(env={**os.environ, **QUIET})

@@ -1,13 +1,13 @@
 """The table and the picture of the discrete autoencoders, for both hosts."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import digits
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import SubFigure
+from matplotlib.figure import Figure, SubFigure
 
 SAMPLES = 24
 TILE = digits.SIDE + 2
@@ -46,7 +46,10 @@ class Record:
 
 @dataclass
 class Result:
-    """One trained autoencoder; ELBOs in nats per image, pixels from 0 to 1."""
+    """One trained autoencoder; ELBOs in nats per image, pixels from 0 to 1.
+
+    `guide` is the one that was trained, and `params` the state of its training.
+    """
 
     host: str
     method: str
@@ -55,6 +58,8 @@ class Result:
     error: float
     reconstructions: np.ndarray
     samples: np.ndarray
+    guide: Any = None
+    params: Any = None
 
     @property
     def relaxed(self) -> float | None:
@@ -65,8 +70,8 @@ class Result:
         return f"{self.host}, {self.method}"
 
 
-def table(results: list[Result]) -> str:
-    """The results, one a line."""
+def table(results: list[Result], speed: bool = True) -> str:
+    """The results, one a line, with or without the speed on this machine."""
     head = ("host", "method", "relaxed ELBO", "discrete test ELBO", "steps/s")
     rows = [
         (
@@ -78,14 +83,27 @@ def table(results: list[Result]) -> str:
         )
         for r in results
     ]
-    form = "{:<8}  {:<14}  {:>12}  {:>18}  {:>7}"
+    form = "{:<8}  {:<14}  {:>12}  {:>18}" + speed * "  {:>7}"
     lines = [form.format(*row) for row in (head, *rows)]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(("", *lines, "", NOTE))
 
 
-def draw(results: list[Result], path: Path) -> Path:
-    """Draw curves, reconstructions and samples, and return where the picture is."""
+def temperatures(records: dict[tuple[float, float], Record]) -> str:
+    """What relaxed runs have come to, by temperatures of the model and the guide."""
+    head = ("of the model", "of the guide", "relaxed ELBO", "discrete test ELBO")
+    rows = [
+        (*(f"{t:.2f}" for t in pair), f"{r.objective[-1]:.2f}", f"{r.discrete[-1]:.2f}")
+        for pair, r in records.items()
+    ]
+    form = "{:>12}  {:>12}  {:>12}  {:>18}"
+    lines = [form.format(*row) for row in (head, *rows)]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+def draw(results: list[Result]) -> Figure:
+    """Draw curves, reconstructions and samples."""
     rows = -(-len(results) // 2)
     heights = (0.7 * (len(results) + 1), 2.0 * rows)
     figure = plt.figure(figsize=(15, 0.8 + sum(heights)), layout="constrained")
@@ -100,10 +118,7 @@ def draw(results: list[Result], path: Path) -> Path:
     draw_curves(left.subplots(), results)
     draw_reconstructions(top.subplots(), results)
     draw_samples(bottom, results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return figure
 
 
 def draw_curves(axes: Axes, results: list[Result]) -> None:

@@ -5,11 +5,11 @@ scikit-learn, so that nothing is downloaded.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import stats
 from sklearn.datasets import load_iris
 
@@ -98,17 +98,14 @@ def table(results: list[Result]) -> str:
     return "\n".join(("", *lines, "", NOTE))
 
 
-def draw(results: list[Result], flowers: np.ndarray, path: Path) -> Path:
-    """Draw flowers, probabilities and costs; return where the picture is."""
+def draw(results: list[Result], flowers: np.ndarray) -> Figure:
+    """Draw flowers, probabilities and costs."""
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
     figure.suptitle("NUTS on a relaxed mixture of two kinds of iris", fontsize="large")
     draw_flowers(axes[0], flowers, results[0].bayes)
     draw_probabilities(axes[1], results)
     draw_costs(axes[2], results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return figure
 
 
 def draw_flowers(axes: Axes, flowers: np.ndarray, exact: np.ndarray) -> None:

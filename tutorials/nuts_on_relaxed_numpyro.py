@@ -11,15 +11,14 @@
 # look that samples next to nothing. Its twin is `nuts_on_relaxed_pyro.py`.
 
 # %%
-import sys
 import time
-from pathlib import Path
 
 import flowers
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import page
 from jax import random
 from numpyro.contrib.funsor import config_enumerate
 from numpyro.diagnostics import summary
@@ -158,12 +157,11 @@ def run(measures, temperature=None, draws=DRAWS):
 # %%
 if __name__ == "__main__":
     measures, draws, temperatures = flowers.load(), DRAWS, TEMPERATURES
-    if "--short" in sys.argv:
+    if page.options().short:
         measures, draws, temperatures = measures[40:60], 4, TEMPERATURES[:1]
     results = [run(measures, t, draws) for t in (None, *temperatures)]
     print(flowers.table(results))
-    path = Path("out/nuts_on_relaxed_numpyro.png")
-    print(f"The picture is in {flowers.draw(results, measures, path)}")
+    page.show(flowers.draw(results, measures), "nuts_on_relaxed_numpyro")
 
 # %% [markdown]
 # Read the rows from the top. A lower temperature brings the hardened draws nearer to

@@ -11,12 +11,11 @@
 # look that samples next to nothing. Its twin is `nuts_on_relaxed_numpyro.py`.
 
 # %%
-import sys
 import time
-from pathlib import Path
 
 import flowers
 import numpy as np
+import page
 import pyro
 import pyro.distributions as dist
 import torch
@@ -115,7 +114,7 @@ def run(measures, temperature=None, draws=DRAWS):
         max_tree_depth=6,
         init_strategy=init_to_sample,
     )
-    mcmc = MCMC(kernel, num_samples=draws, warmup_steps=draws)
+    mcmc = MCMC(kernel, num_samples=draws, warmup_steps=draws, disable_progbar=True)
     start = time.perf_counter()
     with pyro.validation_enabled(False):
         mcmc.run(torch.as_tensor(measures))
@@ -145,12 +144,11 @@ def run(measures, temperature=None, draws=DRAWS):
 # %%
 if __name__ == "__main__":
     measures, draws, temperatures = flowers.load(), DRAWS, TEMPERATURES
-    if "--short" in sys.argv:
+    if page.options().short:
         measures, draws, temperatures = measures[40:60], 4, TEMPERATURES[:1]
     results = [run(measures, t, draws) for t in (None, *temperatures)]
     print(flowers.table(results))
-    path = Path("out/nuts_on_relaxed_pyro.png")
-    print(f"The picture is in {flowers.draw(results, measures, path)}")
+    page.show(flowers.draw(results, measures), "nuts_on_relaxed_pyro")
 
 # %% [markdown]
 # Read the rows from the top. A lower temperature brings the hardened draws nearer to

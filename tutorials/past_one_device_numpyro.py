@@ -13,8 +13,8 @@
 # %%
 import time
 
-import digits
 import devices
+import digits
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import digits
 import devices
+import digits
 import numpy as np
 import page
 import pyro
