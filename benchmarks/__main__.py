@@ -19,6 +19,7 @@ QUESTIONS = (
     "class_probabilities",
     "estimators_against_exact",
     "bias_of_temperature",
+    "quality_per_second",
     "variance_of_rebar",
     "planned_against_relaxed",
     "how_cost_grows",

@@ -32,13 +32,13 @@ def autoencoder(way, images):
     stroke = way.bits("stroke", way.dense("g_stroke", hidden, STROKES))
     both = way.cat([hidden, stroke])
     logits = way.dense("g_kind", both, KINDS * VALUES)
-    way.one_hots("kind", logits.reshape(BATCH, KINDS, VALUES))
+    way.one_hots("kind", logits.reshape(-1, KINDS, VALUES))
 
 
 def autoencoder_model(way, images):
     """The same the other way, down to pixels of many levels."""
     kind = way.one_hots("kind", way.weight("prior", (KINDS, VALUES)))
-    kind = kind.reshape(BATCH, KINDS * VALUES)
+    kind = kind.reshape(-1, KINDS * VALUES)
     logits = way.dense("stroke", way.tanh(way.dense("m_kind", kind, HIDDEN)), STROKES)
     both = way.cat([kind, way.bits("stroke", logits)])
     hidden = way.tanh(way.dense("m_hidden", both, HIDDEN))
