@@ -55,6 +55,11 @@ class AbstractEstimator:
     scorings: ClassVar[tuple[str, ...]]  # the first is the default
     num_noises: ClassVar[int] = 1  # draws of noise of a hard value
 
+    @property
+    def _shows_points(self) -> bool:
+        """Whether the program sees the point of the site, as it is."""
+        return type(self).shown is AbstractEstimator.shown
+
     def shown(self, simplex: Tensor) -> Tensor:
         """Return what the program sees of weights on the simplex."""
         return simplex

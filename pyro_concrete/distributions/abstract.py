@@ -120,6 +120,10 @@ class AbstractConcrete(TorchDistribution):
         """Return a point as weights of the classes, on the last dim; a bit has two."""
         raise NotImplementedError
 
+    def _to_bit(self, point: Tensor) -> Tensor:
+        """Return the weight of one, of a point of a two-valued variable."""
+        return self.to_simplex(point)[..., 1]
+
     def vertex(self, hard: Tensor) -> Tensor:
         """Return the point of a value of the discrete variable."""
         raise NotImplementedError

@@ -87,6 +87,9 @@ class LogitBinaryConcrete(AbstractConcrete):
         # Each from its own tail, and next to each other in memory by the class.
         return torch.stack([(-point).sigmoid(), point.sigmoid()]).movedim(0, -1)
 
+    def _to_bit(self, point: Tensor) -> Tensor:
+        return point.sigmoid()
+
     def vertex(self, hard: Tensor) -> Tensor:
         return (2 * hard.to(self.logits.dtype) - 1) * torch.inf
 

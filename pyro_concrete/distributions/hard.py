@@ -63,6 +63,9 @@ class AbstractHard(AbstractConcrete):
             return point
         return torch.stack([1 - point, point]).movedim(0, -1)
 
+    def _to_bit(self, point: Tensor) -> Tensor:
+        return point
+
     def vertex(self, hard: Tensor) -> Tensor:
         return hard.to(self.logits.dtype)
 

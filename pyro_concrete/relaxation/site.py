@@ -23,9 +23,10 @@ from torch.distributions import Bernoulli, Independent, OneHotCategorical
 from pyro_concrete import ops
 from pyro_concrete.distributions import AbstractConcrete, check_temperature
 from pyro_concrete.estimators import AbstractEstimator, Relaxed, families
-from pyro_concrete.ops.precision import known_number
+from pyro_concrete.ops.precision import known_finite, known_number
 from pyro_concrete.schedules import at_this_step
-from pyro_concrete.soft_index import is_soft, refusal, soft_index
+from pyro_concrete.soft_index import SoftIndex, is_soft, refusal
+from pyro_concrete.soft_index.algebra import Draw
 from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
 from pyro_concrete.supports import FiniteSupport, support_of
 
@@ -127,22 +128,35 @@ class Site:
 
     def value(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """What handlers and the program see of a point of the relaxed site."""
-        simplex = self.estimator.shown(leaf_of(self.relaxed).to_simplex(point))
-        simplex = simplex.to(self.logits.dtype)
+        leaf, dtype = leaf_of(self.relaxed), self.logits.dtype
+
+        def simplex() -> Tensor:
+            return self.estimator.shown(leaf.to_simplex(point)).to(dtype)
+
         if self.one_hot:
-            return simplex, simplex
-        weights = simplex.movedim(-1, 0)
-        mean = weights[1] if self.binary else simplex @ self.values.to(simplex)
-        soft = soft_index(self.name, self.values, weights)
+            value = simplex()
+            return value, value
+        if self.binary and self.estimator._shows_points:
+            mean = leaf._to_bit(point).to(dtype)
+            draw = Draw(lambda: simplex().movedim(-1, 0), self.name, mean.shape)
+        else:
+            weights = simplex().movedim(-1, 0)
+            mean = weights[1] if self.binary else self._mean(weights)
+            draw = Draw(weights, self.name)
+        soft = SoftIndex(self.values, (draw,))
         soft.full, soft.mean = self.full, mean
         return mean, soft
+
+    def _mean(self, weights: Tensor) -> Tensor:
+        return weights.movedim(0, -1) @ self.values.to(weights)
 
     def _concrete(self, _: Any, temperature: Tensor | float) -> AbstractConcrete:
         # Gradients in log space do not fit half precision.
         logits = ops.wide(self.logits)
-        # An impossible value keeps a finite logit, and the relaxation a density there.
-        bound = -math.log(torch.finfo(logits.dtype).tiny)
-        logits = logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
+        if not known_finite(logits):
+            # An impossible value keeps a finite logit, and a density there.
+            bound = -math.log(torch.finfo(logits.dtype).tiny)
+            logits = logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
         return self.families[self.binary](temperature, logits=logits)
 
     def _truncated(self, _: Any, __: None) -> FiniteSupport:

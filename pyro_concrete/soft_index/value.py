@@ -307,9 +307,9 @@ class SoftIndex(AbstractSoft):
     ) -> "SoftIndex":
         """Return a tensor without data, of the shape and type of the site's samples."""
         if len(draws) == 1 and states.dim() == 1:
-            shape = draws[0].weights.shape[1:]
+            shape = draws[0].shape
         else:
-            positions = (d.weights.shape[1:] for d in draws)
+            positions = (d.shape for d in draws)
             shape = joint_shape(states.shape[len(draws) :], *positions)
         soft = _empty(cls, shape, states.dtype, states.device)
         missing = len(draws) + len(shape) - states.dim()
