@@ -74,7 +74,9 @@ def simulated(rng: np.random.Generator, beats: int, phrases: int = 200) -> np.nd
     tones = []
     for _ in range(beats):
         tones.append(scale[np.array([0, 4, 8, 12]) + at])
-        step = rng.choice([-2, -1, 0, 1, 2], p=[0.1, 0.25, 0.3, 0.25, 0.1], size=at.shape)
+        step = rng.choice(
+            [-2, -1, 0, 1, 2], p=[0.1, 0.25, 0.3, 0.25, 0.1], size=at.shape
+        )
         at = 11 - np.abs(11 - np.abs(at + step))
     return np.sort(np.stack(tones, 1), -1)
 
@@ -166,9 +168,7 @@ def right(shares: list[np.ndarray], sung: np.ndarray) -> np.ndarray:
 
 def shares(draws: np.ndarray, music: Music) -> list[np.ndarray]:
     """By voice, how often each note was drawn, of shape (phrases, beats, notes)."""
-    return [
-        np.eye(len(p))[draws[..., v]].mean(0) for v, p in enumerate(music.pitches)
-    ]
+    return [np.eye(len(p))[draws[..., v]].mean(0) for v, p in enumerate(music.pitches)]
 
 
 def table(results: list[Result], evidence: float) -> str:
@@ -177,7 +177,9 @@ def table(results: list[Result], evidence: float) -> str:
     rows = [head]
     for r in results:
         mean, error = r.bounds.mean(), r.bounds.std(ddof=1) / len(r.bounds) ** 0.5
-        notes = ["-"] * len(VOICES) if r.right is None else [f"{x:.2f}" for x in r.right]
+        notes = (
+            ["-"] * len(VOICES) if r.right is None else [f"{x:.2f}" for x in r.right]
+        )
         time = "-" if r.milliseconds is None else f"{r.milliseconds:.0f}"
         gap = f"{evidence - mean:.2f}"
         rows.append([r.name, f"{mean:.2f} ± {error:.2f}", gap, *notes, time])
