@@ -6,8 +6,8 @@
 # the gradients themselves, their bias and their noise; then what temperatures do; then
 # what is left of it all in training. At the end is when not to relax.
 #
-# Run it as `python tutorials/choosing_an_estimator_numpyro.py`, with `--short` for a quick
-# look that trains next to nothing. Its twin is `choosing_an_estimator_pyro.py`.
+# Run it as `python tutorials/choosing_an_estimator_numpyro.py`, with `--short` for a
+# quick look that trains next to nothing. Its twin is `choosing_an_estimator_pyro.py`.
 
 # %%
 import time
@@ -129,8 +129,9 @@ def train(model, guide, elbo, steps=STEPS):
 # unbiased estimator. It belongs to the parameters of now. Here these are a fifth of the
 # way through training.
 #
-# `scoring="discrete"` lets `Relaxed` and `StraightThrough` aim at the discrete ELBO like
-# the other two. The unbiased objectives take no relaxed programs, and no temperature.
+# `scoring="discrete"` lets `Relaxed` and `StraightThrough` aim at the discrete ELBO,
+# like the other two. The unbiased objectives take no relaxed programs, and no
+# temperature.
 
 # %%
 SAMPLES = 5 if SHORT else 200
@@ -245,8 +246,8 @@ print("relax:", plan.relaxed)
 print(f"largest tensor: {plan.cost_after:,} elements of a budget of {plan.budget:,}")
 
 # %% [markdown]
-# - If the sites can be enumerated, enumerate them. If some can, enumerate those: that is
-#   the tutorial *Enumerate what you can, relax what you can't*.
+# - If the sites can be enumerated, enumerate them. If some can, enumerate those: that
+#   is the tutorial *Enumerate what you can, relax what you can't*.
 # - If a bias is not acceptable, as at the end of training, use `RLOO`, with more
 #   particles the better; `DisARM` for bits; `REBAR` where the likelihood is smooth in
 #   soft values. A run can start relaxed and end without bias: the parameters are the

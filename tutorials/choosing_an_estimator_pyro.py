@@ -125,8 +125,9 @@ def train(model, guide, elbo, steps=STEPS):
 # unbiased estimator. It belongs to the parameters of now. Here these are a fifth of the
 # way through training.
 #
-# `scoring="discrete"` lets `Relaxed` and `StraightThrough` aim at the discrete ELBO like
-# the other two. The unbiased objectives take no relaxed programs, and no temperature.
+# `scoring="discrete"` lets `Relaxed` and `StraightThrough` aim at the discrete ELBO,
+# like the other two. The unbiased objectives take no relaxed programs, and no
+# temperature.
 
 # %%
 SAMPLES = 5 if SHORT else 200
@@ -236,8 +237,8 @@ print("relax:", plan.relaxed)
 print(f"largest tensor: {plan.cost_after:,} elements of a budget of {plan.budget:,}")
 
 # %% [markdown]
-# - If the sites can be enumerated, enumerate them. If some can, enumerate those: that is
-#   the tutorial *Enumerate what you can, relax what you can't*.
+# - If the sites can be enumerated, enumerate them. If some can, enumerate those: that
+#   is the tutorial *Enumerate what you can, relax what you can't*.
 # - If a bias is not acceptable, as at the end of training, use `RLOO`, with more
 #   particles the better; `DisARM` for bits; `REBAR` where the likelihood is smooth in
 #   soft values. A run can start relaxed and end without bias: the parameters are the

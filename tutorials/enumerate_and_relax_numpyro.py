@@ -7,10 +7,10 @@
 # which are which. The example listens to four voices that sing at once and asks which
 # note each of them sings.
 #
-# Run it as `python tutorials/enumerate_and_relax_numpyro.py`, with `--short` for a quick
-# look that trains next to nothing, and with `--data FOLDER` for real music: a folder
-# with `jsb-chorales-quarter.json`, of the repository JSB-Chorales-dataset by czhuang on
-# GitHub, or `polyphonic_music.npz` with the same chorales. Its twin is
+# Run it as `python tutorials/enumerate_and_relax_numpyro.py`, with `--short` for a
+# quick look that trains next to nothing, and with `--data FOLDER` for real music: a
+# folder with `jsb-chorales-quarter.json`, of the repository JSB-Chorales-dataset by
+# czhuang on GitHub, or `polyphonic_music.npz` with the same chorales. Its twin is
 # `enumerate_and_relax_pyro.py`.
 
 # %%
