@@ -109,10 +109,10 @@ def train(model, guide, elbo, steps=STEPS):
     update = jax.jit(svi.update)
     done, elbos, times = [], [], []
     for step in range(1, steps + 1):
-        start = time.perf_counter()
+        start = time.process_time()
         state, loss = update(state, images)
         loss.block_until_ready()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
         if step % (steps // PAUSES) == 0:
             done.append(step)
             elbos.append(float(exact_elbo(svi.get_params(state))))

@@ -107,9 +107,9 @@ def train(model, guide, elbo, steps=STEPS):
     done, elbos, times = [], [], []
     with pyro.validation_enabled(False):
         for step in range(1, steps + 1):
-            start = time.perf_counter()
+            start = time.process_time()
             svi.step(images)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
             if step % (steps // PAUSES) == 0:
                 done.append(step)
                 elbos.append(exact_elbo())
