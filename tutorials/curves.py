@@ -11,7 +11,7 @@ EXACT = "enumeration"
 
 
 class Curve(NamedTuple):
-    """Discrete ELBOs in nats an image on the way, and the time of a step."""
+    """Discrete ELBOs in nats an image on the way, and the CPU time of a step."""
 
     steps: list[int]
     elbos: list[float]
@@ -26,14 +26,14 @@ def images(rows: int) -> np.ndarray:
 
 def table(curves: dict[str, Curve]) -> str:
     """The curves, one a line, and how far below enumeration they end."""
-    rows = [("trained by", "discrete ELBO", "below the best", "ms a step")]
+    rows = [("trained by", "discrete ELBO", "below the best", "CPU ms a step")]
     best = max(curve.elbos[-1] for curve in curves.values())
     for name, curve in curves.items():
         last = curve.elbos[-1]
         numbers = f"{last:.2f}", f"{best - last:.2f}", f"{curve.milliseconds:.1f}"
         rows.append((name, *numbers))
     width = max(len(row[0]) for row in rows)
-    lines = [f"{a:<{width}}  {b:>13}  {c:>14}  {d:>9}" for a, b, c, d in rows]
+    lines = [f"{a:<{width}}  {b:>13}  {c:>14}  {d:>13}" for a, b, c, d in rows]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
 
