@@ -41,7 +41,7 @@ torch.set_num_threads(1)  # the arrays are too small to share the work
 # untangled together.
 
 # %%
-PHRASES, BEATS = (3, 3) if SHORT else (30, 8)
+PHRASES, BEATS = (2, 2) if SHORT else (30, 8)
 music = chorales.load(OPTIONS.data, PHRASES, BEATS)
 print("notes of each voice:", [len(p) for p in music.pitches])
 print("phrases, beats, bins:", music.heard.shape)
@@ -119,7 +119,7 @@ for name, elements in (("all", plan.cost_before), ("planned", plan.cost_after)):
 # Several such copies make a step. Other budgets make other plans:
 
 # %%
-BUDGETS = (2**15, 2**22) if SHORT else (2**12, 2**15, 2**18, 2**22)
+BUDGETS = (2**15,) if SHORT else (2**12, 2**15, 2**18, 2**22)
 print(chorales.budgets(plan_for, BUDGETS))
 
 # %% [markdown]
