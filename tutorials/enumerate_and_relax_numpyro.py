@@ -125,7 +125,8 @@ for name, elements in (("all", plan.cost_before), ("planned", plan.cost_after)):
     print(f"{name:>8}: {size:8.3f} GB for one copy of the means of all beats")
 
 # %% [markdown]
-# Several such copies make a step. Other budgets make other plans:
+# Several such copies make a step. Other budgets make other plans. At the smallest one
+# not even the moves of a single voice fit, and next to nothing is enumerated:
 
 # %%
 BUDGETS = (2**15,) if SHORT else (2**12, 2**15, 2**18, 2**22)
@@ -275,7 +276,9 @@ page.show(chorales.draw_decoded(music, found), "enumerate_and_relax_numpyro")
 # The planned bound is far tighter than that of all relaxed. The line between the two
 # tells summing from training: it takes the guide that was trained with all voices
 # relaxed, and sums out those that the plan enumerates. What it gains costs no training,
-# and is open to you after the fact, too: harden the guide, and sum out what fits.
+# and is open to you after the fact, too: harden the guide, and sum out what fits. If
+# it comes close to the planned line, then the plan has helped by summing, and the
+# guide of the other voices has learned as much without it.
 #
 # ## What to take along
 #
