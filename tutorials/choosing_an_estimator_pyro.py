@@ -158,8 +158,10 @@ page.show(curves.draw_report(report), "choosing_an_estimator_pyro_report")
 #   more work. It averages over points that stand for the same hard value.
 # - `ReinMax` is at its best at temperature one, where it is exact for quadratic
 #   functions. Below that it is neither exact nor quiet.
-# - `RLOO`, `DisARM` and `REBAR` have no bias. Their noise is what you pay. A draw of
-#   each runs the programs about twice, which the column of costs shows.
+# - `RLOO`, `DisARM` and `REBAR` have no bias. A draw of each runs the programs twice,
+#   which the column of costs shows, and their noise is what you pay. With a few bits
+#   an image it can be less than that of the biased ones; it grows with the number of
+#   sites that one number has to judge.
 #
 # A "< 5 SE" in the column "seen" means that the bias, if any, is lost in the noise of
 # the measurement. It does not mean that there is none.
