@@ -6,6 +6,7 @@ import digits
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 EXACT = "enumeration"
 
@@ -43,6 +44,9 @@ def draw_report(report: Any) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained")
     draw_by_temperature(axes[0], report)
     report.plot(axes[1])
+    axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes[1].xaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
@@ -65,7 +69,7 @@ def draw_by_temperature(axes: Any, report: Any) -> None:
     axes.set_title("bias (lines), noise of one draw (dotted)", fontsize="medium")
     ticks = sorted({float(t) for _, t in rows})
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axes.minorticks_off()
+    axes.xaxis.minorticks_off()
     axes.legend(fontsize="small")
 
 
@@ -81,7 +85,7 @@ def draw_curves(panels: dict[str, dict[str, Curve]]) -> Figure:
             panel.plot(curve.steps, curve.elbos, label=name, **look)
         panel.set(title=title, xlabel="training step")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="small", loc="lower right")
+        panel.legend(fontsize="small", loc="upper left")
     axes[0, 0].set_ylabel("discrete ELBO, nats an image")
     top = max(max(x) for x in ends)
     least = min(min(x[len(x) // 3 :]) for x in ends)
