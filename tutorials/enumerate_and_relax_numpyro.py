@@ -1,0 +1,290 @@
+# %% [markdown]
+# # Enumerate what you can, relax what you can't, in NumPyro
+#
+# Enumeration is exact, and grows exponentially in the number of discrete sites that
+# depend on each other. It need not be all or nothing: sum out as many sites as memory
+# allows, relax the others, and train both in the same step. `plan_sites` finds out
+# which are which. The example listens to four voices that sing at once and asks which
+# note each of them sings.
+#
+# Run it as `python tutorials/enumerate_and_relax_numpyro.py`, with `--short` for a
+# quick look that trains next to nothing, and with `--data FOLDER` for real music: a
+# folder with `jsb-chorales-quarter.json`, of the repository JSB-Chorales-dataset by
+# czhuang on GitHub, or `polyphonic_music.npz` with the same chorales. Its twin is
+# `enumerate_and_relax_pyro.py`.
+
+# %%
+import time
+
+import chorales
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import page
+from jax import lax, random
+from numpyro.contrib.funsor import infer_config, markov
+from numpyro.handlers import condition, seed, substitute, trace
+from numpyro.infer import SVI, TraceEnum_ELBO
+
+from numpyro_concrete import AutoConcrete, harden, plan_sites, relax
+
+OPTIONS = page.options(data=True)
+SHORT = OPTIONS.short
+
+# %% [markdown]
+# ## The music
+#
+# Phrases of a few beats for four voices. Without the chorales the notes are simulated:
+# each voice walks up and down a scale in its own range. What we hear of a beat is one
+# spectrum: the sum of what the four notes sound like, each with its overtones, and
+# noise. The ranges overlap and so do the overtones, so that the notes have to be
+# untangled together.
+
+# %%
+PHRASES, BEATS = (2, 2) if SHORT else (30, 8)
+music = chorales.load(OPTIONS.data, PHRASES, BEATS)
+print("notes of each voice:", [len(p) for p in music.pitches])
+print("phrases, beats, bins:", music.heard.shape)
+page.show(chorales.draw_music(music), "enumerate_and_relax_numpyro_music")
+
+# %% [markdown]
+# ## The model
+#
+# A factorial hidden Markov model. Each voice is a chain of its own: the note picks the
+# row of `move` from which the next one comes. At each beat the four notes, together,
+# make the mean of what is heard. `markov` says that a beat depends on the last one
+# only. How voices move and what notes sound like is known here, and only the notes
+# are to be inferred, so that the evidence is one number and every bound is below it.
+#
+# The beats are a loop of Python and no `scan`: `TraceEnum_ELBO` beside a `scan` is
+# wrong without a warning, and `plan_sites` relaxes every site of such a model.
+
+# %%
+first, move, spectra = (
+    [jnp.asarray(x) for x in arrays]
+    for arrays in (music.first, music.move, music.spectra)
+)
+heard = jnp.asarray(music.heard)
+
+
+def model(heard, pull=None):
+    """Four voices, each with a note for every beat."""
+    probs = list(first)
+    with numpyro.plate("phrases", len(heard)):
+        for t in markov(range(heard.shape[1])):
+            mean = jnp.zeros(())
+            for v in range(len(chorales.VOICES)):
+                z = numpyro.sample(f"z{v}_{t}", dist.Categorical(probs[v]))
+                mean = mean + spectra[v][z]
+                probs[v] = move[v][z]
+                if pull is not None and f"z{v}_{t}" in pull:  # see "Bounds and notes"
+                    gain = pull[f"z{v}_{t}"][jnp.arange(len(heard)), z]
+                    numpyro.factor(f"pull{v}_{t}", gain)
+            sound = dist.Normal(mean, chorales.NOISE).to_event(1)
+            numpyro.sample(f"heard_{t}", sound, obs=heard[:, t])
+
+
+# %% [markdown]
+# ## The plan
+#
+# A priori the voices know nothing of each other. Given what is heard they do, and to
+# sum all of them out means to score each beat under every combination of four notes.
+# `plan_sites` runs the model once, finds out which site depends on which, and works
+# out the largest tensor that `TraceEnum_ELBO` would make. Nothing of that size is made.
+# Then it moves sites to relaxation, until what is left fits the budget, a number of
+# elements.
+
+# %%
+BUDGET = 2**15
+
+
+def plan_for(budget):
+    """The plan of the model under a budget."""
+    return plan_sites(model, args=(heard,), budget=budget)
+
+
+plan = plan_for(BUDGET)
+print(chorales.abridged(plan))
+
+# %% [markdown]
+# The table has a line for each site: what enumeration of all sites would cost it, which
+# tensor that is, what is done with it, and why. Relaxed sites are whole voices, not
+# one voice here and another there: a neighbour of relaxed sites comes first.
+#
+# The budget counts the elements of tensors that the ELBO itself makes. What your
+# program makes on the way is not in it. Here that is the mean, which has all bins of
+# the spectrum, at each beat, and gradients keep it:
+
+# %%
+bins = music.heard.shape[-1]
+for name, elements in (("all", plan.cost_before), ("planned", plan.cost_after)):
+    size = 4 * elements * bins * BEATS / 1e9
+    print(f"{name:>8}: {size:8.3f} GB for one copy of the means of all beats")
+
+# %% [markdown]
+# Several such copies make a step. Other budgets make other plans. At the smallest one
+# not even the moves of a single voice fit, and next to nothing is enumerated:
+
+# %%
+BUDGETS = (2**15,) if SHORT else (2**12, 2**15, 2**18, 2**22)
+print(chorales.budgets(plan_for, BUDGETS))
+
+# %% [markdown]
+# ## Both in one step
+#
+# `plan.apply` marks the sites to enumerate and relaxes the others. `AutoConcrete` is a
+# guide for what is relaxed, and leaves the marked sites alone: `TraceEnum_ELBO` sums
+# them out of the model, for each relaxed draw of the rest. A relaxed note is a mixture
+# of rows of `move` and of `spectra`, beside enumerated ones that index them.
+#
+# We compare it with all voices relaxed: the same temperature, learning rate, number of
+# steps and objective. `scoring="discrete"` scores the mass of the notes in the place of
+# densities, which lets the guide become sure of them.
+
+# %%
+STEPS = 3 if SHORT else 250
+RATE, LAST_RATE = 0.1, 0.01
+TEMPERATURE = 1 / 2
+SETTINGS = {"scoring": "discrete"}
+# Without enumerated sites it is Trace_ELBO, which is meant then.
+ELBO = TraceEnum_ELBO(max_plate_nesting=1)
+
+
+def train(relaxed):
+    """Train a guide of a relaxed model; return it, and CPU milliseconds a step."""
+    guide = AutoConcrete(relaxed)
+    rate = optax.exponential_decay(RATE, STEPS, LAST_RATE / RATE)
+    svi = SVI(relaxed, guide, optax.adam(rate), ELBO)
+    state = svi.init(random.key(0), heard)
+    update = jax.jit(svi.update)
+    state, _ = update(state, heard)  # compiles
+    start = time.process_time()
+    for _ in range(STEPS):
+        state, _ = update(state, heard)
+    params = jax.block_until_ready(svi.get_params(state))
+    seconds = time.process_time() - start
+    # Guides of NumPyro hold no parameters.
+    return substitute(harden(guide), params), 1000 * seconds / STEPS
+
+
+# %% [markdown]
+# ## Bounds and notes
+#
+# Both are judged by the discrete ELBO, with `harden(guide)` for the relaxed sites and
+# the enumerated ones summed out. The evidence is from a recursion over all combinations
+# of notes that is written for this model. It is a yardstick; it has no gradients.
+#
+# And both are asked for notes. Relaxed sites are drawn from the hardened guide; then
+# the model is conditioned on them. For the enumerated sites NumPyro has
+# `infer_discrete`, which makes one table of all of them together: too large for chains
+# of this length. But the sum that trains the guide knows their marginal probabilities,
+# too. Add a number to the log-probability of one value of a site: the gradient of the
+# log-evidence in that number, at zero, is the probability of the value. This is what
+# `pull` in the model is for. The mean over the draws is the answer.
+
+# %%
+DRAWS = 3 if SHORT else 30
+
+
+def marked(model, summed):
+    """The model with these sites marked for enumeration, and no others."""
+    return infer_config(
+        model,
+        lambda site: {"enumerate": "parallel"} if site["name"] in summed else {},
+    )
+
+
+def values_of(program, names, key):
+    """The values of some sites in a run of a program."""
+    nodes = trace(seed(program, key)).get_trace(heard)
+    return {name: nodes[name]["value"] for name in names}
+
+
+def bounds(hard, summed):
+    """Estimates of the discrete ELBO, in nats a beat, with some sites summed out.
+
+    The guide is drawn first and the model conditioned on it. TraceEnum_ELBO of both
+    together is the same number, and takes longer to compile.
+    """
+
+    def bound(key):
+        sites = trace(seed(hard, key)).get_trace(heard)
+        drawn = {z: sites[z] for z in plan.sites if z not in summed}
+        own = sum(site["fn"].log_prob(site["value"]).sum() for site in drawn.values())
+        values = {name: site["value"] for name, site in drawn.items()}
+        given = condition(marked(model, summed), values)
+        return -ELBO.loss(key, {}, given, lambda _: None, heard) - own
+
+    keys = random.split(random.key(1), DRAWS)
+    found = jax.jit(lambda keys: lax.map(bound, keys))(keys)
+    return np.asarray(found) / (PHRASES * BEATS)
+
+
+def decode(hard, summed):
+    """Probabilities of notes by voice, each of shape (phrases, beats, notes)."""
+
+    def draw(key):
+        drawn = values_of(hard, [z for z in plan.sites if z not in summed], key)
+        given = condition(marked(model, summed), drawn)
+
+        def log_evidence(pull):
+            return -ELBO.loss(key, {}, given, lambda *_: None, heard, pull)
+
+        pull = {z: jnp.zeros((PHRASES, notes_of(z))) for z in summed}
+        probs = jax.grad(log_evidence)(pull) if summed else {}
+        return probs | {z: jax.nn.one_hot(x, notes_of(z)) for z, x in drawn.items()}
+
+    keys = random.split(random.key(2), DRAWS)
+    by_site = jax.jit(lambda keys: lax.map(draw, keys))(keys)
+    return [
+        np.stack([by_site[f"z{v}_{t}"].mean(0) for t in range(BEATS)], 1)
+        for v in range(len(chorales.VOICES))
+    ]
+
+
+def notes_of(site):
+    """The number of notes of the voice of a site."""
+    return len(music.pitches[int(site[1])])
+
+
+# %%
+relaxed_guide, relaxed_time = train(relax(model, TEMPERATURE, **SETTINGS))
+cases = {"all relaxed": (relaxed_guide, (), relaxed_time)}
+cases["... then summed out"] = relaxed_guide, plan.enumerated, None
+
+planned_guide, planned_time = train(plan.apply(model, TEMPERATURE, **SETTINGS))
+cases["planned"] = planned_guide, plan.enumerated, planned_time
+
+evidence = chorales.log_evidence(music)
+found, results = {}, []
+for name, (guide, summed, milliseconds) in cases.items():
+    found[name] = decode(guide, summed)
+    right = chorales.right(found[name], music.sung)
+    estimates = bounds(guide, summed)
+    results.append(chorales.Result(name, estimates, right, milliseconds))
+print(f"evidence: {evidence:.2f} nats a beat\n")
+print(chorales.table(results, evidence))
+page.show(chorales.draw_decoded(music, found), "enumerate_and_relax_numpyro")
+
+# %% [markdown]
+# The columns of voices are shares of beats whose most probable note is the one that was
+# sung. Grey in the picture is the probability of each note, dots are what was sung.
+#
+# The planned bound is far tighter than that of all relaxed. The line between the two
+# tells summing from training: it takes the guide that was trained with all voices
+# relaxed, and sums out those that the plan enumerates. What it gains costs no training,
+# and is open to you after the fact, too: harden the guide, and sum out what fits. If
+# it comes close to the planned line, then the plan has helped by summing, and the
+# guide of the other voices has learned as much without it.
+#
+# ## What to take along
+#
+# - Ask `plan_sites` first. If all fits, enumerate all, and relax nothing.
+# - If not, raise the budget as far as memory and patience allow: each further site that
+#   is enumerated is one that no guide has to get right.
+# - Enumerated sites need no guide. Ask `infer_discrete` for them, given draws of the
+#   relaxed ones, or the gradient of the log-evidence where that is too large.
+# - Report the discrete ELBO with the enumerated sites summed out.
