@@ -27,7 +27,7 @@ def options(data: bool = False) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="run next to nothing")
     if data:
-        parser.add_argument("--data", type=Path, help="folder with MNIST idx files")
+        parser.add_argument("--data", type=Path, help="folder with data of your own")
     return parser.parse_args([] if in_notebook() else sys.argv[1:])
 
 

@@ -31,6 +31,8 @@ class AbstractConcrete(TorchDistribution):
     has_rsample = True
     _own: tuple[Tensor, int, Tensor] | None = None  # value, its version, its noise
 
+    _t: Tensor | float  # the temperature, a number if it was given as one
+
     # What a subclass says of itself.
     _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
     _noise: ClassVar[Callable[[Tensor], Tensor]]  # uniforms to noise, in place
@@ -54,9 +56,6 @@ class AbstractConcrete(TorchDistribution):
         batch_shape, event_shape = self._split(logits.shape)
         # As it was given: what the KL compares, and what a guide starts from.
         self._root = temperature
-        if not isinstance(temperature, Tensor):
-            wide = torch.promote_types(logits.dtype, torch.float32)
-            temperature = logits.new_full((), temperature, dtype=wide)
         batch_shape = batch_shape_with(temperature, batch_shape)
         self._set(temperature, logits, batch_shape)
         shapes = torch.Size(batch_shape), torch.Size(event_shape)
@@ -74,13 +73,21 @@ class AbstractConcrete(TorchDistribution):
         """Batch shape and event shape of logits of this shape."""
         return (shape[:-1], shape[-1:]) if cls._class_dims else (shape, ())
 
-    def _set(self, temperature: Tensor, logits: Tensor, batch_shape: Size) -> None:
+    def _set(
+        self, temperature: Tensor | float, logits: Tensor, batch_shape: Size
+    ) -> None:
         classes = logits.shape[logits.dim() - self._class_dims :]
-        scalar = not temperature.dim()
-        self.temperature = (
-            temperature if scalar else _expanded(temperature, batch_shape)
-        )
+        batched = isinstance(temperature, Tensor) and temperature.dim()
+        self._t: Any = _expanded(temperature, batch_shape) if batched else temperature
         self.logits = _expanded(logits, (*batch_shape, *classes))
+
+    @property
+    def temperature(self) -> Tensor:
+        """The temperature; a number becomes a tensor where it is asked for as one."""
+        if isinstance(self._t, Tensor):
+            return self._t
+        wide = torch.promote_types(self.logits.dtype, torch.float32)
+        return self.logits.new_full((), self._t, dtype=wide)
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""
@@ -89,7 +96,7 @@ class AbstractConcrete(TorchDistribution):
         new._root = self._root
         for name in self._kept:
             setattr(new, name, getattr(self, name))
-        new._set(self.temperature, self.logits, batch_shape)
+        new._set(self._t, self.logits, batch_shape)
         super(AbstractConcrete, new).__init__(
             batch_shape, self.event_shape, validate_args=False
         )
@@ -157,11 +164,6 @@ class AbstractConcrete(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         return self._log_density(value)
-
-    @property
-    def _t(self) -> Any:
-        """The temperature, as a number where it was given as one: that costs less."""
-        return self.temperature if isinstance(self._root, Tensor) else self._root
 
     def _from_noise(self, noise: Tensor) -> Tensor:
         raise NotImplementedError
