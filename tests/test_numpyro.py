@@ -159,9 +159,9 @@ def test_svi_does_not_compile_twice(backend):
 @pytest.mark.parametrize(
     "name",
     [
-        "AutoNormal",
         "AutoDelta",
         # These compile for long.
+        pytest.param("AutoNormal", marks=pytest.mark.slow),
         pytest.param("AutoLowRankMultivariateNormal", marks=pytest.mark.slow),
         pytest.param("AutoIAFNormal", marks=pytest.mark.slow),
         pytest.param("AutoBNAFNormal", marks=pytest.mark.slow),

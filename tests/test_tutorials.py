@@ -29,7 +29,9 @@ CHOICE = ("enumeration, which is exact", "cos 1", "learned temperature", "disarm
 @pytest.mark.parametrize(
     ("name", "words", "pictures"),
     [
-        ("discrete_vae_pyro", (*VAE, "softness", "of the guide"), ()),
+        pytest.param(
+            *("discrete_vae_pyro", (*VAE, "softness", "of the guide"), ()), marks=SLOW
+        ),
         # JAX compiles much for a short run.
         pytest.param(
             *("discrete_vae_numpyro", (*VAE, "softness", "of the guide"), ()),
@@ -44,13 +46,13 @@ CHOICE = ("enumeration, which is exact", "cos 1", "learned temperature", "disarm
             *("swap_the_sites_numpyro", (*SWAP[:4], "last loss"), SWAP_PICTURES),
             marks=SLOW,
         ),
-        ("structured_prediction_pyro", HALVES, ()),
+        pytest.param("structured_prediction_pyro", HALVES, (), marks=SLOW),
         pytest.param("structured_prediction_numpyro", HALVES, (), marks=SLOW),
         pytest.param("past_one_device_pyro", PARTS, (), marks=SLOW),
         pytest.param("past_one_device_numpyro", PARTS, (), marks=SLOW),
         ("enumerate_and_relax_pyro", SPLIT, ()),
         pytest.param("enumerate_and_relax_numpyro", SPLIT, (), marks=SLOW),
-        ("choosing_an_estimator_pyro", CHOICE, ()),
+        pytest.param("choosing_an_estimator_pyro", CHOICE, (), marks=SLOW),
         pytest.param("choosing_an_estimator_numpyro", CHOICE, (), marks=SLOW),
     ],
 )

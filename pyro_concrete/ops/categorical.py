@@ -208,7 +208,7 @@ def _standard_log_density(scores: Tensor, temperature: Temperature) -> Tensor:
     return _normaliser(scores.shape[-1], temperature) + sum_log_softmax(scores)
 
 
-def _normaliser(n: int, temperature: Temperature) -> Any:
+def _normaliser(n: Any, temperature: Temperature) -> Any:
     return math.lgamma(n) + (n - 1) * log(temperature)
 
 

@@ -21,7 +21,7 @@ def gumbel(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> gumbel(torch.tensor([0.0, 0.5])).isfinite()
         tensor([True, True])
     """
-    return gumbel_(uniform.clone())
+    return -(-torch.log1p(-_positive_uniform(uniform.clone()))).log()
 
 
 def gumbel_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -51,7 +51,8 @@ def logistic(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> logistic(torch.tensor([0.5]))
         tensor([0.])
     """
-    return logistic_(uniform.clone())
+    uniform = _positive_uniform(uniform.clone())
+    return uniform.log() - torch.log1p(-uniform)
 
 
 def logistic_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

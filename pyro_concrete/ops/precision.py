@@ -33,15 +33,18 @@ def log(temperature: Temperature) -> Tensor | float:
 
 def known_finite(x: Tensor) -> bool:
     """Tell whether numbers are finite, where that costs little to know."""
-    if x.device.type != "cpu" or torch._C._get_tracing_state():
-        return False
-    return math.isfinite(x.detach().sum().item())
+    return _can_be_read(x) and math.isfinite(x.detach().sum().item())
 
 
 def known_number(x: Tensor | float) -> Tensor | float:
     """Return a scalar as a number, where that costs little."""
     if not isinstance(x, Tensor):
         return float(x)
-    if x.dim() or x.device.type != "cpu" or torch._C._get_tracing_state():
-        return x
-    return x.item()
+    return x if x.dim() or not _can_be_read(x) else x.item()
+
+
+def _can_be_read(x: Tensor) -> bool:
+    """Whether numbers can be read at no cost: no device waits, no transform records."""
+    if x.device.type != "cpu" or torch._C._get_tracing_state():
+        return False
+    return not torch._C._are_functorch_transforms_active()
