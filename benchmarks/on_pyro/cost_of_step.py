@@ -29,7 +29,7 @@ def steps(name: str, guide: Callable, model: Callable) -> dict[str, Callable]:
     torch.manual_seed(0)
     shape = (BATCH, PIXELS if name == "autoencoder" else NET_PIXELS)
     high = LEVELS if name == "autoencoder" else 1
-    images = torch.randint(high + 1, shape).float()
+    images = torch.randint(high + 1, shape).to(torch.get_default_dtype())
     relaxed = [_in_plate(f"{name}_r", Discrete, program) for program in (model, guide)]
     relaxed = relax(relaxed[0], MODEL_T), relax(relaxed[1], GUIDE_T)
     by_hand = [
