@@ -137,3 +137,17 @@ def test_the_readme_quotes_the_committed_figures():
     host_own = {"RelaxedOneHotCategorical", "RelaxedBernoulli"}
     failed = sum(int(r["failed"]) for r in rows if r["variable"] in host_own)
     assert f"{failed} of 280" in readme
+
+
+@pytest.mark.parametrize("host", ["pyro", "numpyro"])
+def test_the_readme_quotes_the_committed_ratios(host):
+    readme = (ROOT / "README.md").read_text()
+    for over in ("by_hand", "plain"):
+        found = [
+            row["ratio"]
+            for row in committed(f"cost_of_step_{host}")
+            if (row["step"], row["over"]) == ("relax", over)
+        ]
+        assert f"| {', '.join(found)} |" in readme
+    assert f"| {committed(f'cost_of_relax_{host}')[-1]['ratio']} |" in readme
+    assert f"| {committed(f'cost_of_term_{host}')[-1]['by_hand']} |" in readme
