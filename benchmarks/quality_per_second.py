@@ -24,7 +24,7 @@ from benchmarks.report import table, write_csv
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 
 NEEDS_DATA = True
-SECONDS = 30
+SECONDS = 12
 SHARES = (0.1, 0.25, 0.5, 1.0)
 NUM_TEST, PARTS, PARTICLES, RATE = 360, 6, 8, 3e-3
 ESTIMATORS = (
