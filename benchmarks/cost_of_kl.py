@@ -9,12 +9,12 @@ ones 2/3 and 1/2; the logits are normal. In NumPyro both are jitted.
 """
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks.report import table, write_csv
+from benchmarks.timing import ratios
 
 CLASSES = (2, 10, 100, 1000)
 TEMPERATURES = {"equal": (2 / 3, 2 / 3), "unequal": (2 / 3, 1 / 2)}
@@ -38,24 +38,11 @@ def run(backends: Sequence[str], out: Path) -> None:
         for n in CLASSES:
             for name, temperatures in TEMPERATURES.items():
                 exact, sampled = host.calls(n, *temperatures)
-                ratios = statistics.quantiles(_ratios(exact, sampled), n=4)
-                low, middle, high = (f"{x:.1f}" for x in ratios)
+                found = statistics.quantiles(
+                    ratios(exact, sampled, blocks=BLOCKS, calls=CALLS), n=4
+                )
+                low, middle, high = (f"{x:.1f}" for x in found)
                 noise = (f"{x:.4f}" for x in host.value_and_noise(n, *temperatures))
                 rows.append([n, name, middle, low, high, *noise])
         write_csv(out / f"cost_of_kl_{backend}.csv", backend, HEADER, rows)
         table(f"Time of exact KL over sampled, {backend}", HEADER, rows)
-
-
-def _ratios(exact: Callable, sampled: Callable) -> list[float]:
-    """Ratios of the times of blocks of calls, taken in turn."""
-    for call in (exact, sampled):
-        call()
-        call()
-    return [_time(exact) / _time(sampled) for _ in range(BLOCKS)]
-
-
-def _time(call: Callable) -> float:
-    start = time.perf_counter()
-    for _ in range(CALLS):
-        call()
-    return time.perf_counter() - start

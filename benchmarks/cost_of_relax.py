@@ -8,12 +8,12 @@ over pairs of blocks of steps. In NumPyro a step is one call of the jitted updat
 
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks.report import table, write_csv
+from benchmarks.timing import quartiles, ratios
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -34,27 +34,12 @@ HEADER = ("model", "ratio", "lower_quartile", "upper_quartile")
 def run(backends: Sequence[str], out: Path) -> None:
     for backend in backends:
         host = import_module(f"benchmarks.on_{backend}.cost_of_relax")
-        found = {name: _ratios(*host.steps(name), host.STEPS) for name in MODELS}
-        rows = []
-        for name, ratios in found.items():
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            rows.append([name, *(f"{x:.2f}" for x in (middle, low, high))])
+        found = {
+            name: ratios(*host.steps(name), blocks=BLOCKS, calls=host.STEPS)
+            for name in MODELS
+        }
+        rows = [[name, *quartiles(x)] for name, x in found.items()]
         middles = [float(row[1]) for row in rows]
         rows.append(["median model", f"{statistics.median(middles):.2f}", "", ""])
         write_csv(out / f"cost_of_relax_{backend}.csv", backend, HEADER, rows)
         table(f"Time of a step, relaxed by relax over by hand, {backend}", HEADER, rows)
-
-
-def _ratios(relaxed: Callable, by_hand: Callable, steps: int) -> list[float]:
-    """Ratios of the times of blocks of steps, taken in turn."""
-    for step in (relaxed, by_hand):
-        for _ in range(max(5, steps // 5)):
-            step()
-    return [_time(relaxed, steps) / _time(by_hand, steps) for _ in range(BLOCKS)]
-
-
-def _time(step: Callable, steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return time.perf_counter() - start

@@ -55,14 +55,13 @@ class AbstractEstimator:
     scorings: ClassVar[tuple[str, ...]]  # the first is the default
     num_noises: ClassVar[int] = 1  # draws of noise of a hard value
 
-    @property
-    def _shows_points(self) -> bool:
-        """Whether the program sees the point of the site, as it is."""
-        return type(self).shown is AbstractEstimator.shown
-
     def shown(self, simplex: Tensor) -> Tensor:
         """Return what the program sees of weights on the simplex."""
         return simplex
+
+    def _shown_bit(self, prob: Tensor) -> Tensor:
+        """The same of the weight of one, of two."""
+        return prob
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,9 @@ class StraightThrough(AbstractEstimator):
 
     def shown(self, simplex: Tensor) -> Tensor:
         return ops.straight_through(simplex)
+
+    def _shown_bit(self, prob: Tensor) -> Tensor:
+        return ops.straight_through_bit(prob)
 
     def one_hot(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
         """Return a vertex drawn with this noise."""

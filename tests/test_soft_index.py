@@ -56,6 +56,7 @@ OPERATIONS = {
     "where of itself": lambda xp, z, u, b, t, n: 1.0 * xp.where(z > 1, z, z + 4),
     "where by data": lambda xp, z, u, b, t, n: xp.where(n[:, 0] > 4, z, u) * 1.0,
     "masked step": lambda xp, z, u, b, t, n: t[xp.where(n[:3, 0] > 4, z, u)],
+    "a bit's mean by its method": lambda xp, z, u, b, t, n: b.mean(),
     "a bit as a number": lambda xp, z, u, b, t, n: b * t[0],
     "a bit's complement": lambda xp, z, u, b, t, n: (1 - b) * t[0],
     "a bit equals": lambda xp, z, u, b, t, n: xp.where(b == 1, t[0], t[1]),

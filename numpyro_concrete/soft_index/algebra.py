@@ -194,12 +194,7 @@ def _broadcast(table: Table, shape: Sequence[int]) -> Table:
 
 
 def finish(
-    table: Table,
-    joint: Joint,
-    shape: Sequence[int],
-    *,
-    integers: bool = False,
-    bound: Callable | None = None,
+    table: Table, joint: Joint, shape: Sequence[int], *, integers: bool = False
 ) -> Any:
     """Return the result: soft if it is made of integers, else the weighted sum.
 
@@ -208,10 +203,9 @@ def finish(
         joint: The factors.
         shape: Shape of the result.
         integers: Whether floats are integers, as after a cast.
-        bound: What makes floats finite, as for `contract`.
     """
     if jnp.issubdtype(table.dtype, jnp.inexact) and not integers:
-        return contract(table, joint.weights, shape, table.dtype, bound)
+        return contract(table, joint.weights, shape, table.dtype)
     return simplified(table, joint.factors, joint.weights, shape)
 
 

@@ -256,7 +256,6 @@ def read(operand: Any, parts: Sequence[Any], reading: Reading, name: str) -> Any
     sizes = joint.sizes()
     lead = len(sizes)
     constant = all(math.prod(t.shape[lead:]) == 1 for t in tables)
-    bound = None
     if constant and reading.rows is not None:
         index = stacked([t.reshape(t.shape[:lead]) for t in tables], sizes)
         index = index.reshape(-1, len(tables))
@@ -271,14 +270,10 @@ def read(operand: Any, parts: Sequence[Any], reading: Reading, name: str) -> Any
             batch = np.broadcast_shapes(*(t.shape[lead:] for t in tables))
         index = stacked(tables, sizes + batch)
         index = index.reshape(math.prod(sizes), *batch, len(tables))
-        if jnp.issubdtype(operand.dtype, jnp.inexact) and operand.size < index.size:
-            # Fewer values to make finite than will have been read.
-            operand, restore = bounded(operand)
-            bound = lambda table: (table, restore)  # noqa: E731
         table = _read(jax.vmap(reading.at, (None, 0)), operand, index)
         table = table.reshape(sizes + table.shape[1:])
     spaced = placed(joint, reading.shape, reading.spaced)
-    return finish(table, spaced, reading.shape, bound=bound)
+    return finish(table, spaced, reading.shape)
 
 
 def placed(joint: Joint, shape: Sequence[int], place: Callable) -> Joint:

@@ -6,7 +6,7 @@ Twin: ``pyro_concrete.soft_index``.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -319,7 +319,6 @@ def contract(
     weights: Sequence[Array],
     shape: Sequence[int],
     dtype: Any,
-    bound: Callable | None = None,
 ) -> Array:
     """Return the weighted sum of values over the axes of their factors.
 
@@ -332,10 +331,9 @@ def contract(
         weights: Weights of each factor.
         shape: Shape of the result.
         dtype: Type of the result.
-        bound: What makes the values finite, `bounded` by default.
     """
     n = len(weights)
-    table, restore = (bound or bounded)(table)
+    table, restore = bounded(table)
     total = jnp.asarray(table)
     if n == 1 and _share_no_axis(total, weights[0]):
         total = _product(weights[0], total)

@@ -128,8 +128,8 @@ class AbstractConcrete(TorchDistribution):
         raise NotImplementedError
 
     def _to_bit(self, point: Tensor) -> Tensor:
-        """Return the weight of one, of a point of a two-valued variable."""
-        return self.to_simplex(point)[..., 1]
+        """The weight of one, of a point of two values."""
+        raise NotImplementedError
 
     def vertex(self, hard: Tensor) -> Tensor:
         """Return the point of a value of the discrete variable."""

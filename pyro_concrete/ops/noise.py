@@ -21,7 +21,7 @@ def gumbel(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> gumbel(torch.tensor([0.0, 0.5])).isfinite()
         tensor([True, True])
     """
-    return -(-torch.log1p(-_positive_uniform(uniform.clone()))).log()
+    return gumbel_(uniform.clone())
 
 
 def gumbel_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -51,8 +51,7 @@ def logistic(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> logistic(torch.tensor([0.5]))
         tensor([0.])
     """
-    uniform = _positive_uniform(uniform.clone())
-    return uniform.log() - torch.log1p(-uniform)
+    return logistic_(uniform.clone())
 
 
 def logistic_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -65,8 +64,9 @@ def logistic_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> logistic_(torch.tensor([0.5]))
         tensor([0.])
     """
-    logs = _positive_uniform(uniform).log()
-    return logs.sub_(uniform.neg_().log1p_())
+    uniform = _positive_uniform(uniform)
+    log_rest = uniform.neg().log1p_()
+    return uniform.log_().sub_(log_rest)
 
 
 def categorical_logits(probs: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:

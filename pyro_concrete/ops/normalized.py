@@ -1,7 +1,6 @@
 """Normalized exponentials in log space: log-softmax and its sum, in few passes.
 
-On a CPU, torch's own functions take many rows of few classes element by element, ten
-times slower than they could.
+On a CPU, torch's own functions take rows of few classes element by element.
 
 Twin: none; XLA compiles a fast one for each shape.
 """
@@ -14,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import log_softmax as host_log_softmax
 
-# On a CPU, torch's own runs along rows, and takes short ones element by element.
+from pyro_concrete.ops.precision import is_traced
+
+# Rows that torch's own takes element by element, and those that a sum does.
 _FEW, _VERY_FEW = 16, 4
 _MANY = 2**13  # elements, from which on a function of our own is worth its call
 
@@ -30,7 +31,8 @@ def log_softmax(scores: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         tensor([0.5000, 0.5000])
     """
     few = scores.shape[-1] < _FEW and scores.numel() > _MANY
-    if not few or scores.device.type != "cpu" or _is_traced():
+    # A compiler fuses the host's functions by itself.
+    if not few or scores.device.type != "cpu" or is_traced():
         return host_log_softmax(scores, -1)
     return _LogSoftmax.apply(scores)
 
@@ -47,14 +49,9 @@ def sum_log_softmax(scores: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"
         >>> sum_log_softmax(torch.zeros(2)).exp()
         tensor(0.2500)
     """
-    if scores.numel() <= _MANY or scores.device.type != "cpu" or _is_traced():
+    if scores.numel() <= _MANY or scores.device.type != "cpu" or is_traced():
         return host_log_softmax(scores, -1).sum(-1)
     return _SumLogSoftmax.apply(scores)
-
-
-def _is_traced() -> bool:
-    """Whether a compiler looks on, which fuses the host's functions by itself."""
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def _shifted(scores: Tensor) -> Tensor:

@@ -43,8 +43,14 @@ def known_number(x: Tensor | float) -> Tensor | float:
     return x if x.dim() or not _can_be_read(x) else x.item()
 
 
+def is_traced() -> bool:
+    """Tell whether a compiler or a tracer looks on."""
+    # torch has no public name for either its tracer or, below, its transforms.
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
 def _can_be_read(x: Tensor) -> bool:
     """Whether numbers can be read at no cost: no device waits, no transform records."""
-    if x.device.type != "cpu" or torch._C._get_tracing_state():
+    if x.device.type != "cpu" or is_traced():
         return False
     return not torch._C._are_functorch_transforms_active()

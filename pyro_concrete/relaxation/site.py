@@ -25,8 +25,7 @@ from pyro_concrete.distributions import AbstractConcrete, check_temperature
 from pyro_concrete.estimators import AbstractEstimator, Relaxed, families
 from pyro_concrete.ops.precision import known_finite, known_number
 from pyro_concrete.schedules import at_this_step
-from pyro_concrete.soft_index import SoftIndex, is_soft, refusal
-from pyro_concrete.soft_index.algebra import Draw
+from pyro_concrete.soft_index import is_soft, refusal, soft_index
 from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
 from pyro_concrete.supports import FiniteSupport, support_of
 
@@ -129,26 +128,17 @@ class Site:
     def value(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """What handlers and the program see of a point of the relaxed site."""
         leaf, dtype = leaf_of(self.relaxed), self.logits.dtype
-
-        def simplex() -> Tensor:
-            return self.estimator.shown(leaf.to_simplex(point)).to(dtype)
-
+        simplex = self.estimator.shown(leaf.to_simplex(point)).to(dtype)
         if self.one_hot:
-            value = simplex()
-            return value, value
-        if self.binary and self.estimator._shows_points:
-            mean = leaf._to_bit(point).to(dtype)
-            draw = Draw(lambda: simplex().movedim(-1, 0), self.name, mean.shape)
+            return simplex, simplex
+        if self.binary:
+            # Not a part of the weights: a gradient goes back through it at less cost.
+            mean = self.estimator._shown_bit(leaf._to_bit(point)).to(dtype)
         else:
-            weights = simplex().movedim(-1, 0)
-            mean = weights[1] if self.binary else self._mean(weights)
-            draw = Draw(weights, self.name)
-        soft = SoftIndex(self.values, (draw,))
-        soft.full, soft.mean = self.full, mean
+            mean = simplex @ self.values.to(simplex)
+        soft = soft_index(self.name, self.values, simplex.movedim(-1, 0))
+        soft.known_range, soft.known_mean = self.full, mean
         return mean, soft
-
-    def _mean(self, weights: Tensor) -> Tensor:
-        return weights.movedim(0, -1) @ self.values.to(weights)
 
     def _concrete(self, _: Any, temperature: Tensor | float) -> AbstractConcrete:
         # Gradients in log space do not fit half precision.

@@ -9,8 +9,8 @@ Twin: ``numpyro_concrete.soft_index.algebra``.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Shaped
@@ -19,6 +19,7 @@ from torch import Tensor
 from pyro_concrete.ops.precision import known_finite
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class Draw:
     """Weights over a support, for every position of the values that depend on it.
 
@@ -26,25 +27,10 @@ class Draw:
         weights: Weights in [0, 1], shape (support, *positions): the positions line up
             from the right, and those of size one stand for all.
         site: Name of the relaxed site, for errors.
-        shape: The positions.
     """
 
-    __slots__ = ("_weights", "shape", "site")
-
-    def __init__(
-        self, weights: Tensor | Callable, site: str, shape: Any = None
-    ) -> None:
-        # A function makes them when they are needed: a network asks for the mean alone.
-        self._weights: Any = weights
-        self.site = site
-        self.shape = self.weights.shape[1:] if shape is None else shape
-
-    @property
-    def weights(self) -> Tensor:
-        """The weights."""
-        if not isinstance(self._weights, Tensor):
-            self._weights = self._weights()
-        return self._weights
+    weights: Tensor
+    site: str
 
     def positions(self, rank: int) -> Tensor:
         """Return the weights with this number of dimensions after the support."""

@@ -105,7 +105,7 @@ def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
     """Look up the rows of the support once, and mix them: one matrix product."""
     (draw,) = soft.draws
     rows = table.movedim(dim, 0) if dim else table
-    if not soft.full or len(rows) != len(soft.states):
+    if not soft.known_range or len(rows) != len(soft.states):
         rows = rows[soft.states.flatten()]
     weights = draw.positions(soft.dim())
     if weights.shape[1:] != soft.shape:

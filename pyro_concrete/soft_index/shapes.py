@@ -85,14 +85,16 @@ def _unsqueezed(call: Call) -> Any:
 def _reshaped(call: Call) -> Any:
     x, *sizes = call.args
     sizes = [*sizes[0]] if sizes and isinstance(sizes[0], tuple | list) else sizes
-    plainly = isinstance(x, SoftIndex) and not call.kwargs and x.states.dim() == 1
+    # The states are the same at all positions, and the sizes numbers.
+    plainly = isinstance(x, SoftIndex) and x.states.numel() == len(x.states)
+    plainly = plainly and len(x.draws) == 1 and not call.kwargs
     if not plainly or not all(isinstance(n, int) for n in sizes):
         return _placed(call)
     # The same with a support in front: no need of vmap.
     (draw,) = x.draws
     weights = draw.positions(x.dim()).expand(-1, *x.shape)
     weights = weights.reshape(len(weights), *sizes)
-    return SoftIndex(x.states, [Draw(weights, draw.site)])
+    return SoftIndex(x.states.flatten(), [Draw(weights, draw.site)])
 
 
 def moved(move: Callable, x: Any) -> Any:

@@ -297,9 +297,10 @@ class SoftIndex(AbstractSoft):
 
     states: Tensor
     draws: tuple[Draw, ...]
-    # Known of some, to save work: that the states are 0, ..., K-1; and their mean.
-    full: bool = False
-    mean: Tensor | None = None
+    # Known of some, to save work: that the states are 0, ..., K-1; and their mean. The
+    # names are none of a tensor's own.
+    known_range: bool = False
+    known_mean: Tensor | None = None
 
     @staticmethod
     def __new__(
@@ -307,9 +308,9 @@ class SoftIndex(AbstractSoft):
     ) -> "SoftIndex":
         """Return a tensor without data, of the shape and type of the site's samples."""
         if len(draws) == 1 and states.dim() == 1:
-            shape = draws[0].shape
+            shape = draws[0].weights.shape[1:]
         else:
-            positions = (d.shape for d in draws)
+            positions = (d.weights.shape[1:] for d in draws)
             shape = joint_shape(states.shape[len(draws) :], *positions)
         soft = _empty(cls, shape, states.dtype, states.device)
         missing = len(draws) + len(shape) - states.dim()
@@ -466,8 +467,8 @@ def _mean(x: Any) -> Any:
         return x
     if not isinstance(x, SoftIndex):
         return x.number
-    if x.mean is not None:
-        return x.mean
+    if x.known_mean is not None:
+        return x.known_mean
     dtype = x.states.dtype if x.is_floating_point() else x.draws[0].weights.dtype
     states = x.states.to(dtype)
     if states.numel() == len(states) and len(x.draws) == 1:
