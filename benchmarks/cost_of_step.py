@@ -5,9 +5,9 @@ variables of 4 values, 100 bits) and a sigmoid belief net of 200, 200 and 784 bi
 is written once, over a few functions that stand for its sites; these are sample
 statements of discrete distributions, made soft by `relax`; sample statements of the
 log-space Concrete family, by hand; or plain arrays and formulas, without a host, where
-the optimiser is the same. Steps of two ways are taken in turn; a ratio is the median
-over pairs of blocks, with quartiles. relax over by hand is what this library costs, by
-hand over plain what the host does.
+the optimiser is the same. Nobody validates. Steps of two ways are taken in turn; a
+ratio is the median over pairs of blocks, with quartiles. relax over by hand is what
+this library costs, by hand over plain what the host does.
 """
 
 from collections.abc import Sequence

@@ -13,9 +13,9 @@ then the largest distance of a component from its own exact expectation, in stan
 errors, and the total variance of the gradient from one draw.
 
 Relaxed are the guide at temperature 2/3 and the model at 1/2; hard estimators have the
-temperature of their line in `tests/gradient_cases.py`. A draw of DisARM or REBAR runs
-the programs 1 + L times for L layers of sites, any other's once; leave-one-out has all
-draws of a batch for its baseline.
+temperature of their line in `tests/gradient_cases.py`. A draw of REBAR runs the
+programs twice, one of DisARM 1 + L times for L layers of sites, any other's once;
+leave-one-out has all draws of a batch for its baseline.
 """
 
 import sys

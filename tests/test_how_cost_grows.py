@@ -25,5 +25,5 @@ def test_the_fixed_part_of_a_step_is_told_apart():
 
 
 def test_enumeration_of_coupled_sites_stops_early():
-    assert max(how_cost_grows.sizes("coupled", "enumerated")) == 20
-    assert how_cost_grows.sizes("coupled", "relaxed")[-1] > 20
+    assert max(how_cost_grows.sizes("coupled", "enumerated")) == 24
+    assert how_cost_grows.sizes("coupled", "relaxed")[-1] > 24

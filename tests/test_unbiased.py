@@ -66,7 +66,7 @@ def test_the_mean_gradient_is_the_exact_one(backend, objective, case):
 @pytest.mark.parametrize(("objective", "case"), [*rows(fast=True), *rows(fast=False)])
 def test_the_mean_gradient_is_exact_to_one_per_cent(backend, objective, case):
     expected = gradient(case.elbo, case.params)
-    found = estimates(backend, objective, case, 100_000, seeds=20)
+    found = estimates(backend, objective, case, 100_000, seeds=30)
     size = np.sqrt(sum((x**2).sum() for x in expected.values()))
     for name, samples in found.items():
         assert_mean(samples, -expected[name])

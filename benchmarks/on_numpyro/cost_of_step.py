@@ -47,7 +47,11 @@ def steps(name: str, guide: Callable, model: Callable) -> dict[str, Callable]:
 def _svi(model: Callable, guide: Callable, images: Array) -> Callable:
     svi = SVI(model, guide, numpyro.optim.Adam(RATE), Trace_ELBO())
     state = [svi.init(random.key(0), images)]
-    update = jax.jit(lambda state: svi.update(state, images))
+
+    @jax.jit
+    def update(state: Any) -> Any:
+        with numpyro.validation_enabled(False):
+            return svi.update(state, images)
 
     def step() -> None:
         state[0], loss = update(state[0])

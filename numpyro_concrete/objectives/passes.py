@@ -1,13 +1,15 @@
 """The runs of one particle: the discrete program, and others on the same noise.
 
-The guide's discrete sites are drawn from noise that is kept. Their logits may depend on
-values of each other, so they are put in layers: a site is in a later layer than those
-it depends on. A further run keeps the values of the earlier layers, does something else
-to one layer (relaxes it, or takes the opposite noise), and goes on from there.
+The guide's discrete sites are drawn from noise that is kept. A further run relaxes them
+all, on the same noise. Or it takes the opposite noise for some: their logits may depend
+on values of each other, so they are put in layers, a site in a later one than those it
+depends on; the run keeps the values of the earlier layers, takes the opposite noise in
+one layer, and goes on from there.
 
 Twin: ``pyro_concrete.objectives.passes``.
 """
 
+import functools
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -56,8 +58,8 @@ class Soft(NamedTuple):
     """What a relaxed run has cost.
 
     Attributes:
-        signals: For each site of the layer, the cost of the elements of its plates.
-        slopes: For each, the derivative of the cost in the scores.
+        signals: For each site, the cost of the elements of its plates.
+        slopes: For each, the derivative of the cost in the noise.
     """
 
     signals: dict[str, Array]
@@ -69,10 +71,6 @@ class _Noise:
 
     def __init__(self, key: Array) -> None:
         self.key = key
-        self.names: set[str] = set()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
 
     def key_of(self, name: str) -> Array:
         """Return the key of a site."""
@@ -80,7 +78,6 @@ class _Noise:
 
     def of(self, name: str, relaxed: Any, binary: bool) -> Array:
         """Return the noise of a discrete site."""
-        self.names.add(name)
         dtype = ops.wide(leaf_of(relaxed).logits).dtype
         uniform = random.uniform(self.key_of(name), relaxed.shape(), dtype)
         return (ops.logistic if binary else ops.gumbel)(uniform)
@@ -120,7 +117,7 @@ class _DrawMessenger(_KeyMessenger):
         plates: The keys of subsamples.
         values: Values of sites that are not to be drawn.
         opposite: Names of the sites that get the opposite noise.
-        scores: Scores of relaxed sites that are given.
+        relaxed: What to add to the noise of relaxed sites, by the name of the discrete.
         temperature: Temperature of a relaxed site by its name.
         mark: Whether to mark the values for `provenance_of`.
     """
@@ -132,13 +129,13 @@ class _DrawMessenger(_KeyMessenger):
         *,
         values: Mapping[str, Array] | None = None,
         opposite: Collection[str] = (),
-        scores: Mapping[str, Array] | None = None,
+        relaxed: Mapping[str, Array] | None = None,
         temperature: Callable[[str], Any] | None = None,
         mark: bool = False,
     ) -> None:
         super().__init__(noise, plates)
         self.opposite, self.mark = opposite, mark
-        self.values, self.scores = values or {}, scores or {}
+        self.values, self.relaxed = values or {}, relaxed or {}
         self.temperature = temperature
         self.drawn: dict[str, Drawn] = {}
 
@@ -183,17 +180,15 @@ class _DrawMessenger(_KeyMessenger):
 
     def _is_relaxed(self, name: str, fn: Any) -> bool:
         """Whether a site stands for one that the first run has drawn."""
-        drawn = name.endswith(SUFFIX) and name.removesuffix(SUFFIX) in self.noise
+        drawn = name.endswith(SUFFIX) and name.removesuffix(SUFFIX) in self.relaxed
         return drawn and isinstance(leaf_of(fn), AbstractConcrete)
 
     def _point(self, name: str, relaxed: Any) -> Array:
         """The point of a relaxed site in log space."""
         assert self.temperature is not None
         leaf = leaf_of(relaxed)
-        scores = self.scores.get(name)
-        if scores is None:
-            scores = leaf.logits + self.noise.of(name, relaxed, not leaf.event_shape)
-        scores = scores / self.temperature(name)
+        noise = self.noise.of(name, relaxed, not leaf.event_shape)
+        scores = (leaf.logits + (noise + self.relaxed[name])) / self.temperature(name)
         return log_softmax(scores, -1) if leaf.event_shape else scores
 
 
@@ -239,7 +234,6 @@ class Passes:
         guide_trace: Trace of the discrete guide.
         costs: Terms of the discrete ELBO.
         drawn: The discrete sites of the guide by name.
-        layers: Their names, in layers.
 
     Twin: :class:`pyro_concrete.objectives.passes.Passes`.
     """
@@ -267,7 +261,11 @@ class Passes:
         check(*self.traces)
         _check_drawn(self.guide_trace, self.drawn)
         self.costs = costs_of(*self.traces)
-        self.layers = layers_of(self._depends())
+
+    @functools.cached_property
+    def layers(self) -> list[tuple[str, ...]]:
+        """The names of the discrete sites, in layers."""
+        return layers_of(self._depends())
 
     def opposite(self, layer: int) -> tuple[Costs, dict[str, Drawn]]:
         """Run the discrete program with the opposite noise in one layer.
@@ -283,36 +281,29 @@ class Passes:
         traces = self._traces(messenger, self.programs, self.params)
         return costs_of(*traces), messenger.drawn
 
-    def relaxed(self, layer: int, temperature: Callable) -> Soft:
-        """Run the program with one layer and all later ones relaxed.
+    def relaxed(self, temperature: Callable) -> Soft:
+        """Run the program with all sites relaxed.
 
         The parameters are constants here: what has a gradient are the temperatures.
 
         Args:
-            layer: Number of the layer.
             temperature: Temperature of a site by its name.
         """
         _check_marks(*self.traces, self.drawn)
-        names = self.layers[layer]
-        soft = frozenset(name for later in self.layers[layer:] for name in later)
-        options: Any = {"sites": lambda msg: msg["name"] in soft, "temperature": 1.0}
+        still = {n: jnp.zeros_like(drawn.scores) for n, drawn in self.drawn.items()}
+        options: Any = {"sites": lambda msg: msg["name"] in still, "temperature": 1.0}
         programs = [relax(fn, scoring="discrete", **options) for fn in self.programs]
         params = lax.stop_gradient(dict(self.params))
-        values = lax.stop_gradient(self._before(layer))
 
-        def cost(scores: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        def cost(moves: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
             messenger = _DrawMessenger(
-                self.noise,
-                self.plates,
-                values=values,
-                scores=scores,
-                temperature=temperature,
+                self.noise, self.plates, relaxed=moves, temperature=temperature
             )
             costs = costs_of(*self._traces(messenger, programs, params))
-            return costs.total(), {n: costs.of(self.drawn[n].frames) for n in names}
+            found = {n: costs.of(drawn.frames) for n, drawn in self.drawn.items()}
+            return costs.total(), found
 
-        scores = {name: self.drawn[name].scores for name in names}
-        slopes, signals = jax.grad(cost, has_aux=True)(scores)
+        slopes, signals = jax.grad(cost, has_aux=True)(still)
         return Soft(signals, slopes)
 
     def _before(self, layer: int) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from pyro_concrete.distributions.parameters import (
     check_temperature,
 )
 from pyro_concrete.distributions.support import Size
-from pyro_concrete.ops.precision import known_finite, known_number
+from pyro_concrete.ops.precision import is_plain, known_finite, known_number, wide
 
 
 def _expanded(x: Tensor, shape: Size) -> Tensor:
@@ -29,13 +29,16 @@ class AbstractConcrete(TorchDistribution):
     """Parameters, shapes and the scoring of own samples; no density."""
 
     has_rsample = True
-    _own: tuple[Tensor, int, Tensor] | None = None  # value, its version, its noise
+    # A value, its version, and what gives its log-density.
+    _own: tuple[Tensor, int, Callable[[], Tensor]] | None = None
 
     _t: Tensor | float  # the temperature, a number if it was given as one
 
     # What a subclass says of itself.
     _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
     _noise: ClassVar[Callable[[Tensor], Tensor]]  # uniforms to noise, in place
+    # Uniforms, a number as temperature, and logits to a value and its log-density.
+    _at_once: ClassVar[Callable[[Tensor, float, Tensor], Any] | None] = None
     _kept: ClassVar[tuple[str, ...]] = ()  # attributes that `expand` leaves as they are
     _noise_dims: Size = ()  # leading dims of the noise: more than one draw of it
     _scores_noise: ClassVar[bool] = True  # whether own samples are scored by noise
@@ -86,8 +89,8 @@ class AbstractConcrete(TorchDistribution):
         """The temperature; a number becomes a tensor where it is asked for as one."""
         if isinstance(self._t, Tensor):
             return self._t
-        wide = torch.promote_types(self.logits.dtype, torch.float32)
-        return self.logits.new_full((), self._t, dtype=wide)
+        dtype = torch.promote_types(self.logits.dtype, torch.float32)
+        return self.logits.new_full((), self._t, dtype=dtype)
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""
@@ -142,25 +145,37 @@ class AbstractConcrete(TorchDistribution):
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
-        wide = torch.promote_types(self.logits.dtype, torch.float32)
         shape = (*self._noise_dims, *shape)
-        noise = type(self)._noise(
-            torch.rand(shape, dtype=wide, device=self.logits.device)
-        )
-        value = self._from_noise(noise)
+        dtype = torch.promote_types(self.logits.dtype, torch.float32)
+        uniform = torch.rand(shape, dtype=dtype, device=self.logits.device)
+        value, density = self._drawn(uniform)
         # Only a value that carries gradients moves with its parameters. A compiler
         # cannot see whether a value was changed in place; there it is scored in full.
         attached = value.requires_grad and not torch.compiler.is_compiling()
         own = attached and self._scores_noise
-        self._own = (value, value._version, noise) if own else None
+        self._own = (value, value._version, density) if own else None
         return value
+
+    def _drawn(self, uniform: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        """A value, and what gives its log-density."""
+        logits = self.logits
+        attached = logits.requires_grad and torch.is_grad_enabled()
+        number = not isinstance(self._t, Tensor)
+        if self._at_once is not None and attached and number and is_plain():
+            value, density = self._at_once(uniform, self._t, wide(logits))
+            return value.to(logits.dtype), lambda: density
+        noise = type(self)._noise(uniform)
+        return self._from_noise(noise), lambda: self._tied_density(noise)
+
+    def _tied_density(self, noise: Tensor) -> Tensor:
+        """The log-density, tied to the logits, which cancel, by a gradient of zero."""
+        anchor = self.logits.sum(-1) if self._class_dims else self.logits
+        return torch.add(self._noise_log_density(noise), anchor, alpha=0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         own = self._own
         if own is not None and value is own[0] and value._version == own[1]:
-            # The logits cancel; they stay in the graph, with gradient exactly zero.
-            anchor = self.logits.sum(-1) if self._class_dims else self.logits
-            return torch.add(self._noise_log_density(own[2]), anchor, alpha=0)
+            return own[2]()
         if self._validate_args:
             self._validate_sample(value)
         return self._log_density(value)

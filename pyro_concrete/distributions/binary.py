@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.support import finite
+from pyro_concrete.ops.binary import logit_binary_concrete_draw
 from pyro_concrete.ops.noise import logistic_
 
 
@@ -63,6 +64,7 @@ class LogitBinaryConcrete(AbstractConcrete):
     support = constraints.real
     _class_dims = 0
     _noise = staticmethod(logistic_)
+    _at_once = staticmethod(logit_binary_concrete_draw)
 
     @property
     def mean(self) -> Tensor:

@@ -15,6 +15,7 @@ from pyro_concrete.distributions.support import (
     log_simplex,
     rounded_simplex,
 )
+from pyro_concrete.ops.categorical import exp_concrete_draw
 from pyro_concrete.ops.noise import gumbel_
 
 
@@ -67,6 +68,7 @@ class ExpConcrete(AbstractConcrete):
     support = log_simplex
     _class_dims = 1
     _noise = staticmethod(gumbel_)
+    _at_once = staticmethod(exp_concrete_draw)
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, over the log-ratios; the logits do not enter."""

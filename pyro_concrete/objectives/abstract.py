@@ -22,6 +22,8 @@ class AbstractUnbiased(Trace_ELBO):
     Its `loss` is the estimate of `Trace_ELBO`, of the discrete program.
     """
 
+    _layered = False  # whether it takes the sites in layers
+
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Tensor:
@@ -64,8 +66,8 @@ class AbstractUnbiased(Trace_ELBO):
             model, guide = map(self._vectorized_num_particles, (model, guide))
         subsamples = SubsampleMessenger()
         for _ in range(1 if together else self.num_particles):
-            nesting = self.max_plate_nesting
-            yield Passes(model, guide, args, kwargs, nesting, subsamples)
+            options = self.max_plate_nesting, subsamples, self._layered
+            yield Passes(model, guide, args, kwargs, *options)
 
     def _prepared(
         self, model: Callable, guide: Callable, args: Any, kwargs: Any

@@ -58,6 +58,8 @@ class DisARM(AbstractUnbiased):
     Twin: :class:`numpyro_concrete.DisARM`.
     """
 
+    _layered = True
+
     def __init__(
         self,
         *,

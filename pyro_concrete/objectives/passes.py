@@ -1,9 +1,10 @@
 """The runs of one particle: the discrete program, and others on the same noise.
 
-The guide's discrete sites are drawn from noise that is kept. Their logits may depend on
-values of each other, so they are put in layers: a site is in a later layer than those
-it depends on. A further run keeps the values of the earlier layers, does something else
-to one layer (relaxes it, or takes the opposite noise), and goes on from there.
+The guide's discrete sites are drawn from noise that is kept. A further run relaxes them
+all, on the same noise. Or it takes the opposite noise for some: their logits may depend
+on values of each other, so they are put in layers, a site in a later one than those it
+depends on; the run keeps the values of the earlier layers, takes the opposite noise in
+one layer, and goes on from there.
 
 Twin: ``numpyro_concrete.objectives.passes``.
 """
@@ -59,8 +60,8 @@ class Soft(NamedTuple):
     """What a relaxed run has cost.
 
     Attributes:
-        signals: For each site of the layer, the cost of the elements of its plates.
-        slopes: For each, the derivative of the cost in the scores.
+        signals: For each site, the cost of the elements of its plates.
+        slopes: For each, the derivative of the cost in the noise.
     """
 
     signals: dict[str, Tensor]
@@ -72,9 +73,6 @@ class _Noise:
 
     def __init__(self) -> None:
         self._of: dict[str, Any] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._of
 
     def __getitem__(self, name: str) -> Tensor:
         return self._of[name]
@@ -122,7 +120,7 @@ class _DrawMessenger(Messenger):
         noise: The noise.
         values: Values of sites that are not to be drawn.
         opposite: Names of the sites that get the opposite noise.
-        scores: Scores of relaxed sites that are given.
+        relaxed: Noise of relaxed sites.
         temperature: Temperature of a relaxed site by its name.
         detect: Whether to find out which sites depend on each other's values.
     """
@@ -133,13 +131,13 @@ class _DrawMessenger(Messenger):
         *,
         values: Mapping[str, Tensor] | None = None,
         opposite: Collection[str] = (),
-        scores: Mapping[str, Tensor] | None = None,
+        relaxed: Mapping[str, Tensor] | None = None,
         temperature: Callable[[str], Any] | None = None,
         detect: bool = False,
     ) -> None:
         super().__init__()
         self.noise, self.opposite = noise, opposite
-        self.values, self.scores = values or {}, scores or {}
+        self.values, self.relaxed = values or {}, relaxed or {}
         self.temperature = temperature
         self.drawn: dict[str, Drawn] = {}
         self.depends: dict[str, frozenset[str]] = {}
@@ -199,16 +197,13 @@ class _DrawMessenger(Messenger):
 
     def _is_relaxed(self, name: str, fn: Any) -> bool:
         """Whether a site stands for one that the first run has drawn."""
-        drawn = name.endswith(SUFFIX) and name.removesuffix(SUFFIX) in self.noise
+        drawn = name.endswith(SUFFIX) and name.removesuffix(SUFFIX) in self.relaxed
         return drawn and isinstance(leaf_of(fn), AbstractConcrete)
 
     def _point(self, name: str, relaxed: AbstractConcrete) -> Tensor:
         """The point of a relaxed site in log space."""
         assert self.temperature is not None
-        scores = self.scores.get(name)
-        if scores is None:
-            scores = relaxed.logits + self.noise[name]
-        scores = scores / self.temperature(name)
+        scores = (relaxed.logits + self.relaxed[name]) / self.temperature(name)
         return scores.log_softmax(-1) if relaxed.event_shape else scores
 
 
@@ -248,12 +243,13 @@ class Passes:
         kwargs: Keyword arguments of both.
         max_plate_nesting: As in the host's ELBOs.
         subsamples: The subsamples of all particles.
+        layered: Whether to find the layers.
 
     Attributes:
         guide_trace: Trace of the discrete guide.
         costs: Terms of the discrete ELBO.
         drawn: The discrete sites of the guide by name.
-        layers: Their names, in layers.
+        layers: Their names, in layers, if these were looked for.
 
     Twin: :class:`numpyro_concrete.objectives.passes.Passes`.
     """
@@ -266,13 +262,14 @@ class Passes:
         kwargs: dict[str, Any],
         max_plate_nesting: int | float,
         subsamples: SubsampleMessenger,
+        layered: bool,
     ) -> None:
         self.programs = model, guide
         self.args, self.kwargs = args, kwargs
         self.max_plate_nesting = max_plate_nesting
         self.noise = _Noise()
         self.subsamples = subsamples
-        messenger = _DrawMessenger(self.noise, detect=True)
+        messenger = _DrawMessenger(self.noise, detect=layered)
         self.traces = self._traces(messenger, self.programs)
         self.guide_trace = self.traces[1]
         self.drawn = messenger.drawn
@@ -292,34 +289,26 @@ class Passes:
         traces = self._traces(messenger, self.programs)
         return costs_of(*traces), messenger.drawn
 
-    def relaxed(self, layer: int, temperature: Callable, *, graph: bool) -> Soft:
-        """Run the program with one layer and all later ones relaxed.
+    def relaxed(self, temperature: Callable, *, graph: bool) -> Soft:
+        """Run the program with all sites relaxed.
 
         Args:
-            layer: Number of the layer.
             temperature: Temperature of a site by its name.
             graph: Whether to keep the graph of the slopes, for the temperatures.
         """
         _check_marks(*self.traces, self.drawn)
-        names = self.layers[layer]
-        soft = frozenset(name for later in self.layers[layer:] for name in later)
-        scores = {name: self.drawn[name].scores.requires_grad_() for name in names}
-        messenger = _DrawMessenger(
-            self.noise,
-            values=self._before(layer),
-            scores=scores,
-            temperature=temperature,
-        )
-        options: Any = {"sites": lambda msg: msg["name"] in soft, "temperature": 1.0}
+        noise = {name: self.noise[name].requires_grad_() for name in self.drawn}
+        messenger = _DrawMessenger(self.noise, relaxed=noise, temperature=temperature)
+        options: Any = {"sites": lambda msg: msg["name"] in noise, "temperature": 1.0}
         programs = [relax(fn, scoring="discrete", **options) for fn in self.programs]
         with torch.enable_grad():
             costs = costs_of(*self._traces(messenger, programs))
-            total, points = costs.total(), list(scores.values())
+            total, points = costs.total(), list(noise.values())
             slopes = torch.autograd.grad(
                 total, points, create_graph=graph, materialize_grads=True
             )
-        signals = {name: costs.of(self.drawn[name].frames) for name in names}
-        return Soft(signals, dict(zip(names, slopes, strict=True)))
+        signals = {name: costs.of(drawn.frames) for name, drawn in self.drawn.items()}
+        return Soft(signals, dict(zip(noise, slopes, strict=True)))
 
     def _before(self, layer: int) -> dict[str, Tensor]:
         earlier = (name for names in self.layers[:layer] for name in names)

@@ -35,22 +35,23 @@ class REBAR(AbstractUnbiased):
     same gradient on average; they decide on its variance. Wrapped in `tuned`, a guide
     has them as parameters, which are trained beside the others to lower the variance.
 
-    Sites whose logits depend on each other's values, which is found out at every run,
-    form layers, each with a relaxed run of its own. **A particle takes 1 + L runs of
-    the model and the guide for L layers**, the relaxed ones at the price of `relax`.
-    Each value is judged by the terms of its own element of a plate alone. Continuous
-    sites beside the discrete ones pass the gradient of their paths.
+    All sites are relaxed together, also those whose logits depend on each other's
+    values: what is drawn anew given b is the noise of each, at the logits that it was
+    drawn with. (The paper relaxes one layer after the other, in as many runs.) **A
+    particle takes two runs of the model and the guide**, the relaxed one at the price
+    of `relax`. Each value is judged by the terms of its own element of a plate alone.
+    Continuous sites beside the discrete ones pass the gradient of their paths.
 
     With several particles, f is compared with the others' as in `RLOO`, in two parts:
     the share 1 - :math:`\eta` that c does not stand for, always, and the rest f - c by
     as much as `baseline` says. That takes away what relaxing adds to every draw.
 
     Use it where the likelihood is smooth in relaxed values, as of a network, with a
-    tuned guide and two particles or more. At the same number of runs its variance is
-    not always below that of `RLOO`, which needs no relaxation: measure, as
-    ``python -m benchmarks variance_of_rebar`` does. Do not use it where relaxed values
-    mean little (a soft index into a table of unlike things) or the guide has many
-    layers; where a site has few values, enumeration has no variance at all.
+    tuned guide and several particles: how its variance compares with that of `RLOO` at
+    the same number of runs, ``python -m benchmarks variance_of_rebar`` measures on the
+    tutorials' autoencoder. Do not use it where relaxed values mean little (a soft index
+    into a table of unlike things) or go far from the hard ones (many sites in a row);
+    where a site has few values, enumeration has no variance at all.
 
     Args:
         temperature: Temperature of the control variate, > 0; a number, or a mapping by
@@ -173,15 +174,13 @@ class REBAR(AbstractUnbiased):
             own = [None if node is None else node["value"] for node in own]
             settings[name] = self._start(name) if None in own else own
             tuning[name] = [x for x in own if x is not None and x.requires_grad]
+        graph = any(tuning.values())
+        soft = passes.relaxed(lambda name: settings[name][0], graph=graph)
         found = {}
-        for layer, names in enumerate(passes.layers):
-            soft = passes.relaxed(
-                layer, lambda name: settings[name][0], graph=any(tuning.values())
-            )
-            for name in names:
-                cost = passes.costs.of(passes.drawn[name].frames).detach()
-                own = soft.signals[name], soft.slopes[name], *settings[name][1:]
-                found[name] = _Variate(cost, *own, tuning[name])
+        for name, drawn in passes.drawn.items():
+            cost = passes.costs.of(drawn.frames).detach()
+            own = soft.signals[name], soft.slopes[name], *settings[name][1:]
+            found[name] = _Variate(cost, *own, tuning[name])
         return found
 
 

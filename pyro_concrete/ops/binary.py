@@ -3,11 +3,14 @@
 Twin: ``numpyro_concrete.ops.binary``.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from pyro_concrete.ops.fused import draw_logit_binary_concrete
 from pyro_concrete.ops.precision import Temperature, log, wide
 
 
@@ -35,6 +38,31 @@ def logit_binary_concrete(
         https://arxiv.org/abs/1611.00712
     """
     return ((wide(logits) + wide(noise)) / temperature).to(logits.dtype)
+
+
+def logit_binary_concrete_draw(
+    uniform: Float[Tensor, "*out"],
+    temperature: float,
+    logits: Float[Tensor, "*#out"],
+) -> tuple[Float[Tensor, "*out"], Float[Tensor, "*out"]]:
+    """Return the logit of a binary Concrete sample and its log-density there, at once.
+
+    For plain autograd. The density is tied to the logits by a gradient of zero.
+
+    Args:
+        uniform: Uniform draws on [0, 1), which are overwritten.
+        temperature: Relaxation temperature > 0.
+        logits: Log-odds of one, of single precision at least.
+
+    Example:
+        >>> value, log_density = logit_binary_concrete_draw(
+        ...     torch.tensor(0.5), 0.5, torch.tensor(2.0)
+        ... )
+        >>> value
+        tensor(4.)
+    """
+    constant = math.log(temperature)
+    return draw_logit_binary_concrete(logits, (uniform,), temperature, constant)
 
 
 def logit_binary_concrete_log_density(

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyro_concrete.ops.normalized import log_softmax, sum_log_softmax
-from pyro_concrete.ops.precision import Temperature, log, per_class, wide
+from pyro_concrete.ops.fused import draw_exp_concrete, score_exp_concrete
+from pyro_concrete.ops.normalized import MANY, log_softmax
+from pyro_concrete.ops.precision import Temperature, is_plain, log, per_class, wide
 
 
 def exp_concrete(
@@ -47,6 +48,31 @@ def exp_concrete(
     return log_softmax(divided(per_class(temperature))).to(logits.dtype)
 
 
+def exp_concrete_draw(
+    uniform: Float[Tensor, "*out k"],
+    temperature: float,
+    logits: Float[Tensor, "*#out k"],
+) -> tuple[Float[Tensor, "*out k"], Float[Tensor, "*out"]]:
+    """Return the log of a Concrete sample and its log-density there, at once.
+
+    For plain autograd. The density is tied to the logits by a gradient of zero.
+
+    Args:
+        uniform: Uniform draws on [0, 1), which are overwritten.
+        temperature: Relaxation temperature > 0.
+        logits: Unnormalised log-probabilities, of single precision at least.
+
+    Example:
+        >>> value, log_density = exp_concrete_draw(
+        ...     torch.full((3,), 0.5), 0.5, torch.zeros(3)
+        ... )
+        >>> value.exp()
+        tensor([0.3333, 0.3333, 0.3333])
+    """
+    constant = _normaliser(logits.shape[-1], temperature)
+    return draw_exp_concrete(logits, (uniform,), temperature, constant)
+
+
 def exp_concrete_log_density(
     value: Float[Tensor, "*#batch k"],
     temperature: Temperature,
@@ -78,11 +104,15 @@ def exp_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
+    logits, value = wide(logits), wide(value)
+    constant = _normaliser(logits.shape[-1], temperature)
     if isinstance(temperature, Tensor):
-        scores = wide(logits) - per_class(temperature) * wide(value)
+        scores = logits - per_class(temperature) * value
+    elif value.numel() > MANY and value.device.type == "cpu" and is_plain():
+        return score_exp_concrete(logits, value, temperature, constant)
     else:
-        scores = torch.add(wide(logits), wide(value), alpha=-temperature)
-    return _standard_log_density(scores, temperature)
+        scores = torch.add(logits, value, alpha=-temperature)
+    return constant + log_softmax(scores).sum(-1)
 
 
 def exp_concrete_noise_log_density(
@@ -203,12 +233,7 @@ def from_log_ratios(ratios: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch 
     return log_softmax(pad(ratios, (0, 1)))
 
 
-def _standard_log_density(scores: Tensor, temperature: Temperature) -> Tensor:
-    """Log (n-1)! + (n-1) log t + sum_k log softmax(scores)_k."""
-    return _normaliser(scores.shape[-1], temperature) + sum_log_softmax(scores)
-
-
-def _normaliser(n: Any, temperature: Temperature) -> Any:
+def _normaliser(n: Any, temperature: Temperature) -> Any:  # tracers have sizes too
     return math.lgamma(n) + (n - 1) * log(temperature)
 
 

@@ -34,8 +34,21 @@ def gumbel_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> gumbel_(torch.tensor([0.0, 0.5])).isfinite()
         tensor([True, True])
     """
-    # E = -log(1 - u) is Exp(1), and exact for small u: the upper tail of the Gumbel.
-    return _positive_uniform(uniform).neg_().log1p_().neg_().log_().neg_()
+    return exponential_(uniform).log_().neg_()
+
+
+def exponential_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Map uniforms on [0, 1) to standard exponential noise, never zero, in place.
+
+    Args:
+        uniform: Uniform draws, which become the noise.
+
+    Example:
+        >>> exponential_(torch.tensor([0.5]))
+        tensor([0.6931])
+    """
+    # -log(1 - u) is exact for small u: the upper tail of the Gumbel.
+    return positive_uniform_(uniform).neg_().log1p_().neg_()
 
 
 def logistic(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -64,7 +77,7 @@ def logistic_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> logistic_(torch.tensor([0.5]))
         tensor([0.])
     """
-    uniform = _positive_uniform(uniform)
+    uniform = positive_uniform_(uniform)
     log_rest = uniform.neg().log1p_()
     return uniform.log_().sub_(log_rest)
 
@@ -103,6 +116,14 @@ def bernoulli_logits(probs: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return probs.clamp_min(tiny).log() - (1 - probs).clamp_min(tiny).log()
 
 
-def _positive_uniform(uniform: Tensor) -> Tensor:
-    """Replace, in place, 0 by half of the smallest step of the generator."""
+def positive_uniform_(uniform: Tensor) -> Tensor:
+    """Replace, in place, 0 by half of the smallest step of the generator.
+
+    Args:
+        uniform: Uniform draws on [0, 1).
+
+    Example:
+        >>> positive_uniform_(torch.zeros(())) > 0
+        tensor(True)
+    """
     return uniform.clamp_min_(torch.finfo(uniform.dtype).eps / 4)

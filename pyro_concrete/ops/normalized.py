@@ -1,4 +1,4 @@
-"""Normalized exponentials in log space: log-softmax and its sum, in few passes.
+"""Normalized exponentials in log space: log-softmax in few passes.
 
 On a CPU, torch's own functions take rows of few classes element by element.
 
@@ -17,7 +17,7 @@ from pyro_concrete.ops.precision import is_traced
 
 # Rows that torch's own takes element by element, and those that a sum does.
 _FEW, _VERY_FEW = 16, 4
-_MANY = 2**13  # elements, from which on a function of our own is worth its call
+MANY = 2**13  # elements, from which on a function of our own is worth its call
 
 
 def log_softmax(scores: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
@@ -30,28 +30,32 @@ def log_softmax(scores: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         >>> log_softmax(torch.zeros(2)).exp()
         tensor([0.5000, 0.5000])
     """
-    few = scores.shape[-1] < _FEW and scores.numel() > _MANY
     # A compiler fuses the host's functions by itself.
-    if not few or scores.device.type != "cpu" or is_traced():
+    if is_traced() or not _is_slow(scores):
         return host_log_softmax(scores, -1)
     return _LogSoftmax.apply(scores)
 
 
-def sum_log_softmax(scores: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
-    """Return the sums of the logs of normalized exponentials, over the last dim.
-
-    It is sum(s) - n LSE(s), without a loss of digits where the scores have an offset.
+def log_softmax_(scores: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+    """The same without a graph, and in place where that is faster.
 
     Args:
-        scores: Unnormalised log-probabilities.
+        scores: Unnormalised log-probabilities, overwritten or not.
 
     Example:
-        >>> sum_log_softmax(torch.zeros(2)).exp()
-        tensor(0.2500)
+        >>> log_softmax_(torch.zeros(2)).exp()
+        tensor([0.5000, 0.5000])
     """
-    if scores.numel() <= _MANY or scores.device.type != "cpu" or is_traced():
-        return host_log_softmax(scores, -1).sum(-1)
-    return _SumLogSoftmax.apply(scores)
+    if not _is_slow(scores):
+        return host_log_softmax(scores, -1)
+    scores.sub_(scores.amax(-1, keepdim=True))
+    return scores.sub_(short_sum(scores.exp()).log_())
+
+
+def _is_slow(scores: Tensor) -> bool:
+    """Whether the host's own takes long."""
+    few = scores.shape[-1] < _FEW and scores.numel() > MANY
+    return few and scores.device.type == "cpu"
 
 
 def _shifted(scores: Tensor) -> Tensor:
@@ -97,38 +101,3 @@ class _LogSoftmax(torch.autograd.Function):
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         (output,) = ctx.saved_tensors
         return tangent - short_sum(output.exp() * tangent)
-
-
-class _SumLogSoftmax(torch.autograd.Function):
-    """The sum, which keeps nothing but the scores."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(scores: Tensor) -> Tensor:
-        shifted = _shifted(scores)
-        total = short_sum(shifted)
-        logs = short_sum(shifted.exp_()).log()
-        return (total - scores.shape[-1] * logs).squeeze(-1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def slope(ctx: Any) -> Tensor:
-        (scores,) = ctx.saved_tensors
-        weights = _shifted(scores).exp()
-        shares = -scores.shape[-1] / short_sum(weights)
-        if torch.is_grad_enabled():  # the slope has a gradient as well
-            return 1 + weights * shares
-        return weights.mul_(shares).add_(1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.unsqueeze(-1) * _SumLogSoftmax.slope(ctx)
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return (tangent * _SumLogSoftmax.slope(ctx)).sum(-1)

@@ -49,8 +49,11 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
+def is_plain() -> bool:
+    """Tell whether nothing but autograd looks on: no tracer and no transform."""
+    return not (is_traced() or torch._C._are_functorch_transforms_active())
+
+
 def _can_be_read(x: Tensor) -> bool:
     """Whether numbers can be read at no cost: no device waits, no transform records."""
-    if x.device.type != "cpu" or is_traced():
-        return False
-    return not torch._C._are_functorch_transforms_active()
+    return x.device.type == "cpu" and is_plain()

@@ -339,11 +339,12 @@ class PyroBackend:
 
         def sample(batches, seed):
             self.pyro.clear_param_store()
-            self.torch.manual_seed(seed)
             for name, value in params.items():
                 self.pyro.param(name, self.array(value))
             found = []
-            for _ in range(batches):
+            for batch in range(batches):
+                # Estimators that begin with the same noise do so in each batch.
+                self.torch.manual_seed(1_000_000 * seed + batch)
                 objective.loss_and_grads(model, guide)
                 found.append(self._gradients())
             return {k: -np.array([x[k] for x in found]) for k in params}
