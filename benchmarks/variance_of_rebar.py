@@ -21,7 +21,7 @@ from benchmarks.report import table, write_csv
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tutorials"))
 
-STEPS = (50, 1000)
+STEPS = (50, 200, 400, 1000)
 PARTICLES = 9
 DRAWS = 48
 PARTS = 6

@@ -60,7 +60,9 @@ class AbstractConcrete(TorchDistribution):
         # As it was given: what the KL compares, and what a guide starts from.
         self._root = temperature
         batch_shape = batch_shape_with(temperature, batch_shape)
-        self._set(temperature, logits, batch_shape)
+        constant = isinstance(temperature, Tensor) and not temperature.requires_grad
+        number = known_number(temperature) if constant else temperature
+        self._set(number, logits, batch_shape)
         shapes = torch.Size(batch_shape), torch.Size(event_shape)
         # The host looks at every element; a finite sum says as much, and costs less.
         looks = validate and not self._is_plainly_valid()
@@ -68,7 +70,7 @@ class AbstractConcrete(TorchDistribution):
         self._validate_args = validate
 
     def _is_plainly_valid(self) -> bool:
-        number = known_number(self._root)
+        number = known_number(self._t)
         return isinstance(number, float) and number > 0 and known_finite(self.logits)
 
     @classmethod

@@ -72,7 +72,7 @@ def short_sum(x: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch 1"]:
         >>> short_sum(torch.ones(3))
         tensor([3.])
     """
-    if x.shape[-1] <= _VERY_FEW:
+    if x.shape[-1] <= _VERY_FEW and x.numel() > MANY:
         return functools.reduce(torch.add, x.split(1, -1))
     return x.sum(-1, keepdim=True)
 

@@ -107,11 +107,7 @@ def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
     rows = table.movedim(dim, 0) if dim else table
     if not soft.known_range or len(rows) != len(soft.states):
         rows = rows[soft.states.flatten()]
-    weights = draw.positions(soft.dim())
-    if weights.shape[1:] != soft.shape:
-        weights = weights.expand(-1, *soft.shape)
-    if soft.dim():
-        weights = weights.movedim(0, -1)
+    weights = _weights_last(soft, draw)
     bounded = not known_finite(rows)
     flat = (finite(rows, weights.dtype) if bounded else rows).to(weights.dtype)
     mixed = weights @ (flat.flatten(1) if flat.dim() > 2 else flat)
@@ -119,6 +115,15 @@ def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
     if rows.dim() > 2:
         mixed = mixed.unflatten(-1, rows.shape[1:])
     return _to(mixed, 0, soft.dim(), dim).to(table.dtype)
+
+
+def _weights_last(soft: SoftIndex, draw: Draw) -> Tensor:
+    if soft.known_simplex is not None:
+        return soft.known_simplex
+    weights = draw.positions(soft.dim())
+    if weights.shape[1:] != soft.shape:
+        weights = weights.expand(-1, *soft.shape)
+    return weights.movedim(0, -1) if soft.dim() else weights
 
 
 def _basic(table: Tensor, index: tuple) -> tuple[Tensor, dict[int, Any]]:

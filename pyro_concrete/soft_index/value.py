@@ -297,10 +297,11 @@ class SoftIndex(AbstractSoft):
 
     states: Tensor
     draws: tuple[Draw, ...]
-    # Known of some, to save work: that the states are 0, ..., K-1; and their mean. The
-    # names are none of a tensor's own.
+    # Known of some, to save work: that the states are 0, ..., K-1; their mean; and the
+    # weights with the support last. The names are none of a tensor's own.
     known_range: bool = False
     known_mean: Tensor | None = None
+    known_simplex: Tensor | None = None
 
     @staticmethod
     def __new__(
