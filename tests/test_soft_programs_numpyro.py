@@ -242,3 +242,49 @@ def test_constants_of_a_relaxed_program_may_be_read(backend):
         return backend.jnp.zeros(size)[z] if data.sum() > 0 else z
 
     assert backend.call(backend.package.relax(program, T)).shape == ()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "traced"])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_table_is_read_once_along_axes_where_an_index_repeats(backend, known, shift):
+    """Items by workers: what is read has an axis for either, not for every pair."""
+    import jax
+
+    rng = np.random.default_rng(4)
+    items, workers, classes = 11, 7, 3
+    table = rng.normal(size=(9, classes, 4))
+    who = rng.integers(0, 9 - shift, workers)
+    logits = rng.normal(size=(items, classes))
+
+    def run(who):
+        def model():
+            with backend.plate("items", items, dim=-2):
+                shares = backend.array(logits[:, None])
+                z = backend.site("z", backend.dist.Categorical(logits=shares))
+                backend.deterministic("x", backend.array(table)[who + shift, z])
+
+        sites = backend.trace(backend.package.relax(model, T))
+        return sites["x"]["value"], sites["z_relaxed"]["value"]
+
+    given = [] if known else [jax.numpy.asarray(who)]
+    function = (lambda: run(who)) if known else run
+    jaxpr = jax.make_jaxpr(function)(*given)
+    sizes = [x.aval.size for x in _outputs(jaxpr.jaxpr, "gather")]
+    assert max(sizes) == classes * workers * 4
+    value, point = map(backend.numpy, function(*given))
+    expected = np.einsum(
+        "ijk,jkc->ijc", np.exp(point) + 0 * who[:, None], table[who + shift]
+    )
+    assert_exact(value, expected)
+
+
+def _outputs(jaxpr, name):
+    import jax
+
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == name:
+            yield from eqn.outvars
+        for inner in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from _outputs(inner, name)

@@ -20,6 +20,7 @@ from numpyro_concrete.soft_index.value import (
     contract,
     fresh,
     is_soft,
+    mixed,
     named,
 )
 
@@ -49,9 +50,11 @@ def concrete(x: Any) -> np.ndarray | None:
 
 
 def uniform(x: np.ndarray) -> np.ndarray:
-    """Return a known array with axes of size one, if it has one value only."""
-    if x.size > 1 and (x == x.flat[0]).all():
-        return x.reshape(-1)[:1].reshape((1,) * x.ndim)
+    """Return a known array with axes of size one where it is the same all along."""
+    for axis in range(x.ndim if x.size > 1 else 0):
+        first = x.take([0], axis)
+        if (x == first).all():
+            x = first
     return x
 
 
@@ -262,16 +265,13 @@ def flat_table(soft: SoftIndex) -> Table:
 
 def on_support(soft: SoftIndex, support: np.ndarray) -> Array:
     """Return the weight of each value of a support that holds all of its values."""
-    rank = len(soft.extent)
     values = soft.table.reshape(soft.table.shape[: len(soft.factors)])
     values = flat_table(SoftIndex(Known(values), soft.weights, soft.factors, ()))
     weights = flat_weights(soft)
     if np.array_equal(values, support):
         return weights
     rows = (support[:, None] == values).astype(weights.dtype)
-    precise = jax.lax.Precision.HIGHEST
-    total = jnp.tensordot(rows, weights, axes=1, precision=precise)
-    return total.reshape((len(support), *weights.shape[1:])) if rank else total
+    return mixed(rows.T, weights)
 
 
 def merged(soft: SoftIndex, support: np.ndarray | None = None) -> SoftIndex:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from numpyro_concrete.soft_index import internals
@@ -24,6 +25,7 @@ from numpyro_concrete.soft_index.value import (
     refusal,
 )
 
+_REPEATING = ("broadcast_in_dim", "convert_element_type")
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr"}
 
 
@@ -75,9 +77,14 @@ class _SoftTracer(internals.QuaxTracer):
 
 
 class _SoftTrace(internals.QuaxTrace):
-    """A trace in which soft values meet the rules, and others the surrounding trace."""
+    """A trace in which soft values meet the rules, and others the surrounding trace.
 
-    __slots__ = ()
+    Attributes:
+        repeated: By its identity, an array of integers that repeats another along axes
+            of its own, and that other with these axes of size one.
+    """
+
+    __slots__ = ("repeated",)
 
     def process_primitive(
         self, primitive: Any, tracers: Sequence[Any], params: dict[str, Any]
@@ -90,6 +97,8 @@ class _SoftTrace(internals.QuaxTrace):
             return self._inlined(params[body], values)
         with internals.set_current_trace(self.parent_trace):
             rule = LOOPS.get(primitive.name)
+            if primitive.name == "concatenate":  # as the indices of several axes are
+                values = [self._short(x) for x in values]
             if rule is None:
                 out = apply(primitive, values, params)
             else:
@@ -152,7 +161,30 @@ class _SoftTrace(internals.QuaxTrace):
         elif primitive.name == "jit" and _tiny(params["jaxpr"], values):
             return self._inlined(params["jaxpr"], values)
         with internals.set_current_trace(trace):
-            return primitive.bind(*values, **params)
+            out = primitive.bind(*values, **params)
+            if primitive.name in _REPEATING and concrete(out) is None:
+                self._repeat(out, values[0], params.get("broadcast_dimensions"))
+        return out
+
+    def _repeat(self, out: Any, x: Any, axes: Sequence[int] | None) -> None:
+        """Note what an array of integers repeats, on these axes or on its own."""
+        if not jnp.issubdtype(out.dtype, jnp.integer):
+            return
+        short = self._short(x)
+        x = short.table if is_soft(short) else x
+        sizes = [1] * out.ndim
+        for axis, n in zip(
+            range(out.ndim) if axes is None else axes, x.shape, strict=True
+        ):
+            sizes[axis] = n
+        self.repeated[id(out)] = out, x.reshape(sizes).astype(out.dtype)
+
+    def _short(self, x: Any) -> Any:
+        """The same array with its repetitions left out, where that is shorter."""
+        out, short = self.repeated.get(id(x), (None, None))
+        if out is None or short.size == out.size:
+            return x
+        return SoftIndex(short, (), (), out.shape)
 
     def _inlined(self, jaxpr: Any, values: list[Any]) -> Any:
         if not isinstance(jaxpr, internals.ClosedJaxpr):
@@ -204,6 +236,7 @@ class Interpreter:
     def __enter__(self) -> "Interpreter":
         self._take = internals.take_current_trace()
         self._trace = _SoftTrace(self._take.__enter__(), internals.TraceTag())
+        self._trace.repeated = {}
         self._set = internals.set_current_trace(self._trace)
         self._set.__enter__()
         return self

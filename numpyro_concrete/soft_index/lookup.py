@@ -38,6 +38,7 @@ from numpyro_concrete.soft_index.value import (
     bounded,
     fresh,
     is_soft,
+    mixed,
     named,
     refusal,
 )
@@ -207,8 +208,15 @@ def components(indices: Any) -> list[Any]:
 
 
 def _component(soft: SoftIndex, i: int) -> Any:
-    part = shapes_of(soft, lambda x: lax.index_in_dim(x, i, -1, keepdims=False))
-    return simplified(part.table, part.factors, part.weights, part.extent)
+    def at(x: Table) -> Table:
+        return x[..., i if x.shape[-1] > 1 else 0]
+
+    table, weights, extent = at(soft.table), map(at, soft.weights), soft.extent[:-1]
+    if not soft.factors:  # repeated along axes, which no lookup has to know
+        return SoftIndex(held(table), (), (), extent)
+    ids = [at(f.ids.array) for f in soft.factors]
+    part = rebuilt(soft, table, [*weights], ids, extent)
+    return simplified(part.table, part.factors, part.weights, extent)
 
 
 def _table_of(x: Any, joint: Joint, where: Sequence[int]) -> Table:
@@ -312,14 +320,7 @@ def _weighted_rows(rows: Array, joint: Joint, reading: Reading) -> Array:
     )
     weights = flat_weights(soft)
     finite, restore = bounded(rows)
-    dtype = jnp.result_type(weights.dtype, rows.dtype)
-    total = jnp.tensordot(
-        weights.astype(dtype),
-        finite.astype(dtype),
-        axes=(0, 0),
-        precision=lax.Precision.HIGHEST,
-    )
-    total = restore(total).astype(rows.dtype)
+    total = restore(mixed(weights, finite)).astype(rows.dtype)
     # The batch comes first: its axes, then the window's, go where the result has them.
     rank = len(reading.shape)
     order = [a for a in range(rank) if a not in reading.window] + list(reading.window)

@@ -20,6 +20,7 @@ from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.operators import Operators
 
 _tokens = itertools.count()
+_FEW = 16  # numbers, up to which a matrix is too small for a product of its own
 
 
 def refusal(site: str, operation: str) -> str:
@@ -352,19 +353,26 @@ def _share_no_axis(table: Array, weights: Array) -> bool:
 
 def _product(weights: Array, table: Array) -> Array:
     """Weighted sums of values that differ along other axes: a product of matrices."""
-    dtype = jnp.result_type(table, weights)
-    k, own, others = len(weights), weights.shape[1:], table.shape[1:]
-    total = jnp.tensordot(
-        weights.reshape(k, -1).astype(dtype),
-        table.reshape(k, -1).astype(dtype),
-        axes=(0, 0),
-        precision=lax.Precision.HIGHEST,
-    ).reshape(own + others)
+    own, others = weights.shape[1:], table.shape[1:]
+    total = mixed(weights, table)
     # Each axis of the result is one of the weights or one of the table; the other is 1.
     rank = len(own)
     order = [a + i * rank for a in range(rank) for i in (0, 1)]
     shape = tuple(m * n for m, n in zip(own, others, strict=True))
     return total.transpose(order).reshape(shape)
+
+
+def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
+    """Return weighted sums of rows: of `(K,) + own` and `(K,) + row`, `own + row`."""
+    dtype = jnp.result_type(rows, weights)
+    k, shape = len(weights), weights.shape[1:] + rows.shape[1:]
+    flat, rows = (x.reshape(k, -1).astype(dtype) for x in (weights, rows))
+    if min(flat.size, rows.size) <= _FEW:  # a sum that fuses with what is around it
+        total = (flat[:, :, None] * rows[:, None]).sum(0)
+    else:
+        precise = lax.Precision.HIGHEST
+        total = jnp.tensordot(flat, rows, axes=(0, 0), precision=precise)
+    return total.reshape(shape)
 
 
 def bounded(table: np.ndarray | Array) -> tuple[Any, Any]:
