@@ -20,7 +20,9 @@ from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.operators import Operators
 
 _tokens = itertools.count()
-_FEW = 16  # numbers, up to which a matrix is too small for a product of its own
+# Up to here the terms of a sum are too few for a product of matrices of its own. With
+# more it pays to have the result in memory, once for all that reads it.
+_FEW = 2**12
 
 
 def refusal(site: str, operation: str) -> str:
@@ -335,23 +337,23 @@ def contract(
     """
     n = len(weights)
     table, restore = bounded(table)
-    total = jnp.asarray(table)
-    if n == 1 and _share_no_axis(total, weights[0]):
-        total = _product(weights[0], total)
+    if n == 1 and _share_no_axis(table, weights[0]):
+        total = _product(weights[0], table)
         return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
+    total = jnp.asarray(table)
     for i in reversed(range(n)):
         w = weights[i].reshape((1,) * i + weights[i].shape)
         total = (total * w).sum(i)
     return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
 
 
-def _share_no_axis(table: Array, weights: Array) -> bool:
+def _share_no_axis(table: np.ndarray | Array, weights: Array) -> bool:
     """Whether the weights and the values differ along different axes."""
     pairs = zip(weights.shape[1:], table.shape[1:], strict=True)
     return len(weights) == len(table) and all(1 in pair for pair in pairs)
 
 
-def _product(weights: Array, table: Array) -> Array:
+def _product(weights: Array, table: np.ndarray | Array) -> Array:
     """Weighted sums of values that differ along other axes: a product of matrices."""
     own, others = weights.shape[1:], table.shape[1:]
     total = mixed(weights, table)
@@ -367,7 +369,10 @@ def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
     dtype = jnp.result_type(rows, weights)
     k, shape = len(weights), weights.shape[1:] + rows.shape[1:]
     flat, rows = (x.reshape(k, -1).astype(dtype) for x in (weights, rows))
-    if min(flat.size, rows.size) <= _FEW:  # a sum that fuses with what is around it
+    chosen = isinstance(rows, np.ndarray) and ((rows == 0) | (rows == 1)).all()
+    if chosen and (rows.sum(0) == 1).all():  # one weight each
+        return flat[rows.argmax(0)].T.reshape(shape)
+    if flat.size * rows.size // k <= _FEW:  # a sum that fuses with what is around it
         total = (flat[:, :, None] * rows[:, None]).sum(0)
     else:
         precise = lax.Precision.HIGHEST
