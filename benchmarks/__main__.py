@@ -43,7 +43,7 @@ def main() -> None:
         "--data", type=Path, help="folder of data files, for questions that need any"
     )
     parser.add_argument(
-        "--only", nargs="+", default=(), metavar="MODEL", help="models of the zoo"
+        "--only", nargs="+", default=(), metavar="ROW", help="rows of a table alone"
     )
     args = parser.parse_args()
     unknown = set(args.names) - set(QUESTIONS)

@@ -15,7 +15,8 @@ errors, and the total variance of the gradient from one draw.
 Relaxed are the guide at temperature 2/3 and the model at 1/2; hard estimators have the
 temperature of their line in `tests/gradient_cases.py`. A draw of REBAR runs the
 programs twice, one of DisARM 1 + L times for L layers of sites, any other's once;
-leave-one-out has all draws of a batch for its baseline.
+leave-one-out has all draws of a batch for its baseline. Estimators begin with the same
+noise. With `--only ESTIMATOR ...` the others keep their rows in the csv files.
 """
 
 import sys
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import machine, table, write_csv
+from benchmarks.report import machine, read_csv, table, write_csv
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -36,17 +37,22 @@ HEADER = (
     *("fixture", "estimator", "exact", "mean", "bias", "standard error"),
     *("expected bias", "largest z", "variance"),
 )
+TAKES_MODELS = True
 
 
-def run(backends: Sequence[str], out: Path) -> None:
-    name = "estimators_against_exact"
+def run(backends: Sequence[str], out: Path, only: Sequence[str] = ()) -> None:
     for host in backends:
         machine(host)  # sets the number of threads
-        rows = []
+        path = out / f"estimators_against_exact_{host}.csv"
+        rows = {tuple(row[:2]): row for row in read_csv(path)} if only else {}
         for fixture, estimator in PAIRS:
-            rows.append([fixture, estimator, *_row(host, fixture, estimator)])
-            write_csv(out / f"{name}_{host}.csv", host, HEADER, rows)
-        table(f"{BATCHES * PARTICLES} gradients a row, {host}", HEADER, rows)
+            if only and estimator not in only:
+                continue
+            numbers = _row(host, fixture, estimator)
+            rows[fixture, estimator] = [fixture, estimator, *numbers]
+            write_csv(path, host, HEADER, [rows[x] for x in PAIRS if x in rows])
+        title = f"{BATCHES * PARTICLES} gradients a row, {host}"
+        table(title, HEADER, [rows[x] for x in PAIRS if x in rows])
 
 
 def _row(host: str, fixture: str, estimator: str) -> list[str]:
