@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from backends import get_backend
 from gradient_cases import PAIRS, exact, expected, measured
 
-BATCHES, PARTICLES = 400, 2500
+BATCHES, PARTICLES = 2000, 500
 HEADER = (
     *("fixture", "estimator", "exact", "mean", "bias", "standard error"),
     *("expected bias", "largest z", "variance"),
