@@ -65,7 +65,7 @@ def main() -> None:
             print(f"\n({name}: not run, for it needs --data)")
             continue
         further = [args.data] if needs_data else []
-        if getattr(question, "TAKES_MODELS", False):
+        if getattr(question, "TAKES_ROWS", False):
             further.append(args.only)
         question.run(backends, args.out, *further)
         print(f"\n({name}: {time.perf_counter() - start:.0f} s)")

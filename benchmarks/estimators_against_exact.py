@@ -37,7 +37,7 @@ HEADER = (
     *("fixture", "estimator", "exact", "mean", "bias", "standard error"),
     *("expected bias", "largest z", "variance"),
 )
-TAKES_MODELS = True
+TAKES_ROWS = True
 
 
 def run(backends: Sequence[str], out: Path, only: Sequence[str] = ()) -> None:

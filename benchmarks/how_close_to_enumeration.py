@@ -34,7 +34,7 @@ PARTICLES = 8
 # Steps, particles, and the learning rate at the start and end of the polish.
 POLISH = (600, 32, 0.05, 0.001)
 HEADER = ("model", "enumerated", "relaxed", "polished", "difference", "percent", "")
-TAKES_MODELS = True
+TAKES_ROWS = True
 
 
 def run(backends: Sequence[str], out: Path, only: Sequence[str] = ()) -> None:

@@ -272,10 +272,38 @@ def test_a_table_is_read_once_along_axes_where_an_index_repeats(backend, known, 
     sizes = [x.aval.size for x in _outputs(jaxpr.jaxpr, "gather")]
     assert max(sizes) == classes * workers * 4
     value, point = map(backend.numpy, function(*given))
-    expected = np.einsum(
-        "ijk,jkc->ijc", np.exp(point) + 0 * who[:, None], table[who + shift]
-    )
-    assert_exact(value, expected)
+    weights = np.exp(point[:, 0])
+    assert_exact(value, np.einsum("ik,jkc->ijc", weights, table[who + shift]))
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_soft_values_join_arrays_that_repeat_under_jit(backend, axis):
+    """As they would without the knowledge of what repeats, which lookups use."""
+    jnp = backend.jnp
+    table, size = np.array([1.0, -2.0, 5.0]), 4
+
+    def run(k):
+        def model():
+            shares = backend.array(_SHARES[0])
+            with backend.plate("rows", size, dim=-1):
+                z = backend.site("z", backend.dist.Categorical(shares))
+            z = jnp.broadcast_to(z, (2, size))
+            joined = jnp.concatenate([jnp.broadcast_to(k, (2, size)), z], axis)
+            backend.deterministic("looked up", backend.array(table)[joined])
+            backend.deterministic("mean", 1.0 * joined)
+            backend.deterministic("sum", 1.0 * joined[:2, 0].sum())
+
+        sites = backend.trace(backend.package.relax(model, T))
+        names = ("looked up", "mean", "sum", "z_relaxed")
+        return [sites[name]["value"] for name in names]
+
+    found = map(backend.numpy, backend.jax.jit(run)(2))
+    looked_up, mean, total, point = found
+    probs = np.exp(point)
+    for value, of in ((looked_up, table), (mean, np.arange(3.0))):
+        parts = np.full((2, size), of[2]), np.broadcast_to(probs @ of, (2, size))
+        assert_exact(value, np.concatenate(parts, axis))
+    assert_exact(total, 4.0)
 
 
 def _outputs(jaxpr, name):

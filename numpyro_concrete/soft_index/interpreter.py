@@ -97,8 +97,8 @@ class _SoftTrace(internals.QuaxTrace):
             return self._inlined(params[body], values)
         with internals.set_current_trace(self.parent_trace):
             rule = LOOPS.get(primitive.name)
-            if primitive.name == "concatenate":  # as the indices of several axes are
-                values = [self._short(x) for x in values]
+            if primitive.name == "gather":
+                values = [values[0], self._shortened(values[1])]
             if rule is None:
                 out = apply(primitive, values, params)
             else:
@@ -171,13 +171,20 @@ class _SoftTrace(internals.QuaxTrace):
         if not jnp.issubdtype(out.dtype, jnp.integer):
             return
         short = self._short(x)
-        x = short.table if is_soft(short) else x
+        x = jnp.asarray(short.table if is_soft(short) else x)
         sizes = [1] * out.ndim
         for axis, n in zip(
             range(out.ndim) if axes is None else axes, x.shape, strict=True
         ):
             sizes[axis] = n
         self.repeated[id(out)] = out, x.reshape(sizes).astype(out.dtype)
+
+    def _shortened(self, indices: Any) -> Any:
+        """Indices of several axes, for a lookup: the plain ones in short."""
+        by_axis = isinstance(indices, Pieces)
+        if not by_axis or indices.axis < len(indices.aval().shape) - 1:
+            return indices
+        return Pieces(tuple(map(self._short, indices.parts)), indices.axis)
 
     def _short(self, x: Any) -> Any:
         """The same array with its repetitions left out, where that is shorter."""

@@ -97,10 +97,7 @@ class Site:
         scoring: str | None = None,
     ) -> None:
         now = at_this_step(temperature)
-        number = known_number(now)
-        check_temperature(number, name)
-        if not isinstance(now, Tensor) or not now.requires_grad:
-            now = number
+        check_temperature(known_number(now), name)
         self.estimator = estimator or Relaxed()
         self.families = families(self.estimator, scoring)
         leaf = leaf_of(fn)
@@ -146,18 +143,12 @@ class Site:
 
     def _concrete(self, _: Any, temperature: Tensor | float) -> AbstractConcrete:
         # Gradients in log space do not fit half precision.
-        logits, family = ops.wide(self.logits), self.families[self.binary]
-        if known_finite(logits):
-            if isinstance(temperature, Tensor):
-                return family(temperature, logits=logits)
-            # All that there is to check of the parameters has been.
-            relaxed = family(temperature, logits=logits, validate_args=False)
-            relaxed._validate_args = type(relaxed)._validate_args
-            return relaxed
-        # An impossible value keeps a finite logit, and a density there.
-        bound = -math.log(torch.finfo(logits.dtype).tiny)
-        logits = logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
-        return family(temperature, logits=logits)
+        logits = ops.wide(self.logits)
+        if not known_finite(logits):
+            # An impossible value keeps a finite logit, and a density there.
+            bound = -math.log(torch.finfo(logits.dtype).tiny)
+            logits = logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
+        return self.families[self.binary](temperature, logits=logits)
 
     def _truncated(self, _: Any, __: None) -> FiniteSupport:
         return FiniteSupport(self.values, self.logits)
