@@ -160,13 +160,8 @@ def _select(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
 
 def _mixture(which: SoftIndex, cases: Sequence[Any]) -> Array:
     """Weigh plain branches by the probability that each is chosen."""
-    numbers = np.arange(len(cases)).astype(which.table.dtype)
-    lead = len(which.factors)
-    xp = np if isinstance(which.table, np.ndarray) else jnp
-    chosen = xp.stack([which.table == c for c in numbers], lead)
-    weights = [jnp.expand_dims(w, 1) for w in which.weights]
-    dtype = jnp.result_type(*weights)
-    shares = contract(chosen.astype(dtype), weights, (len(cases), *which.extent), dtype)
+    joint = _joint_of(which)
+    shares = [_share(which.table == i, joint, which.extent) for i in range(len(cases))]
     terms, restores = zip(*(bounded(jnp.asarray(x)) for x in cases), strict=True)
     total = sum(w * x for w, x in zip(shares, terms, strict=True))
     shape, dtype = typed(cases[0]).shape, typed(cases[0]).dtype

@@ -369,15 +369,23 @@ def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
     dtype = jnp.result_type(rows, weights)
     k, shape = len(weights), weights.shape[1:] + rows.shape[1:]
     flat, rows = (x.reshape(k, -1).astype(dtype) for x in (weights, rows))
-    chosen = isinstance(rows, np.ndarray) and ((rows == 0) | (rows == 1)).all()
-    if chosen and (rows.sum(0) == 1).all():  # one weight each
-        return flat[rows.argmax(0)].T.reshape(shape)
+    if isinstance(rows, np.ndarray) and ((rows != 0).sum(0) <= 1).all():
+        picked = _picked(flat, (rows != 0).argmax(0)).T  # one weight each
+        scale = rows.sum(0)
+        return (picked if (scale == 1).all() else picked * scale).reshape(shape)
     if flat.size * rows.size // k <= _FEW:  # a sum that fuses with what is around it
         total = (flat[:, :, None] * rows[:, None]).sum(0)
     else:
         precise = lax.Precision.HIGHEST
         total = jnp.tensordot(flat, rows, axes=(0, 0), precision=precise)
     return total.reshape(shape)
+
+
+def _picked(weights: Array | np.ndarray, which: np.ndarray) -> Array | np.ndarray:
+    """Return rows of weights: without a gather, which would not fuse, if it can be."""
+    if np.array_equal(which, np.arange(len(weights))):
+        return weights
+    return weights[int(which[0])][None] if len(which) == 1 else weights[which]
 
 
 def bounded(table: np.ndarray | Array) -> tuple[Any, Any]:
@@ -393,13 +401,13 @@ def bounded(table: np.ndarray | Array) -> tuple[Any, Any]:
     bound = np.asarray(-math.log(jnp.finfo(table.dtype).tiny), table.dtype)
     # One selection each, for one is all that a gradient then goes through.
     fixed = lax.stop_gradient(table)
-    known = jnp.where(jnp.isnan(fixed), 1.5 * bound, jnp.sign(fixed) * bound)
+    known = jnp.where(fixed < 0, -bound, jnp.where(fixed > 0, bound, 1.5 * bound))
     finite = jnp.where(jnp.isfinite(fixed), table, known)
 
     def restore(total: Array) -> Array:
         fixed = lax.stop_gradient(total)
-        is_nan = fixed == 1.5 * bound
-        special = jnp.where(is_nan, jnp.nan, jnp.sign(fixed) * jnp.inf)
-        return jnp.where((jnp.abs(fixed) == bound) | is_nan, special, total)
+        special = jnp.where(jnp.abs(fixed) == bound, fixed * jnp.inf, jnp.nan)
+        plain = (jnp.abs(fixed) != bound) & (fixed != 1.5 * bound)
+        return jnp.where(plain, total, special)
 
     return finite, restore
