@@ -32,7 +32,6 @@ from numpyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
     bounded,
-    contract,
     fresh,
     is_soft,
     named,

@@ -373,7 +373,8 @@ def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
         picked = _picked(flat, (rows != 0).argmax(0)).T  # one weight each
         scale = rows.sum(0)
         return (picked if (scale == 1).all() else picked * scale).reshape(shape)
-    if flat.size * rows.size // k <= _FEW:  # a sum that fuses with what is around it
+    # A sum fuses with what is around it; for a lone draw a product is faster.
+    if flat.shape[1] > 1 and flat.size * rows.size // k <= _FEW:
         total = (flat[:, :, None] * rows[:, None]).sum(0)
     else:
         precise = lax.Precision.HIGHEST
@@ -398,16 +399,25 @@ def bounded(table: np.ndarray | Array) -> tuple[Any, Any]:
     """
     if isinstance(table, np.ndarray) and np.isfinite(table).all():
         return table, lambda total: total
-    bound = np.asarray(-math.log(jnp.finfo(table.dtype).tiny), table.dtype)
-    # One selection each, for one is all that a gradient then goes through.
+    bound = _bound(table.dtype)
+    # One selection, for one is all that a gradient then goes through.
     fixed = lax.stop_gradient(table)
     known = jnp.where(fixed < 0, -bound, jnp.where(fixed > 0, bound, 1.5 * bound))
-    finite = jnp.where(jnp.isfinite(fixed), table, known)
+    return jnp.where(jnp.isfinite(fixed), table, known), _restored
 
-    def restore(total: Array) -> Array:
-        fixed = lax.stop_gradient(total)
-        special = jnp.where(jnp.abs(fixed) == bound, fixed * jnp.inf, jnp.nan)
-        plain = (jnp.abs(fixed) != bound) & (fixed != 1.5 * bound)
-        return jnp.where(plain, total, special)
 
-    return finite, restore
+def _bound(dtype: Any) -> np.ndarray:
+    return np.asarray(-math.log(jnp.finfo(dtype).tiny), dtype)
+
+
+@jax.custom_jvp
+def _restored(total: Array) -> Array:
+    """Put infinities back in a sum. Its gradient stays that of the finite sum."""
+    bound = _bound(total.dtype)
+    total = jnp.where(total == 1.5 * bound, jnp.nan, total)
+    return jnp.where(jnp.abs(total) == bound, total * jnp.inf, total)
+
+
+@_restored.defjvp
+def _restored_jvp(primals: Any, tangents: Any) -> Any:
+    return _restored(*primals), tangents[0]
