@@ -1,6 +1,7 @@
 """The benchmark of growing costs fits slopes, and leaves out what takes too long."""
 
 import math
+import os
 
 import pytest
 
@@ -14,16 +15,35 @@ def test_slope_of_a_power_law_is_its_power(power):
     assert math.isclose(found, power, abs_tol=1e-12)
 
 
-def test_the_fixed_part_of_a_step_is_told_apart():
-    sizes = 10, 1000, 10_000, 100_000
-    found = [{"size": n, "seconds": 2e-3 + 1e-6 * n, "peak": 1.0 * n} for n in sizes]
+@pytest.mark.parametrize("power", [0.9, 1.0, 1.5])
+def test_the_fixed_part_of_a_step_is_told_apart(power):
+    sizes = 10, 1000, 10_000, 100_000, 1_000_000
+    times = [2e-3 + 1e-6 * n**power for n in sizes]
+    found = [
+        {"size": n, "seconds": s, "peak": 1.0 * n}
+        for n, s in zip(sizes, times, strict=True)
+    ]
     *case, plain, above, peak = how_cost_grows._slopes("sites", "REBAR", found, 1000)
-    assert case == ["sites", "REBAR", 1000, 100_000]
-    assert float(plain) < 0.9
-    assert float(above) == 1.0
-    assert peak == "100000"
+    assert case == ["sites", "REBAR", 1000, 1_000_000]
+    assert float(plain) < power - 0.005
+    assert math.isclose(float(above), power, abs_tol=0.006)
+    assert peak == "1000000"
+
+
+def test_a_run_keeps_to_one_core_and_leaves_it():
+    before = os.sched_getaffinity(0)
+    with how_cost_grows._one_core():
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before
 
 
 def test_enumeration_of_coupled_sites_stops_early():
     assert max(how_cost_grows.sizes("coupled", "enumerated")) == 24
     assert how_cost_grows.sizes("coupled", "relaxed")[-1] > 24
+
+
+def test_every_slope_has_sizes_enough():
+    for family, (_, start) in how_cost_grows.SIZES.items():
+        for method in how_cost_grows.METHODS:
+            sizes = how_cost_grows.sizes(family, method)
+            assert sum(size >= start for size in sizes) >= 4
