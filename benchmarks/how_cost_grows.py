@@ -8,7 +8,9 @@ own. Its time is that of its fastest step, which a busy machine disturbs least, 
 peak the most memory that it has held, with the framework in it; `before` is the same
 before the first step, which in NumPyro includes compiling.
 
-All run on one core, for a second thread at large sizes alone would bend the lines.
+Two things would bend the lines at large sizes, and are kept out: all run on one core,
+for a second thread starts to help there; and the C library keeps the memory that a step
+frees, where by default the system maps and clears large arrays anew in each step.
 
 A slope is that of log time against log size over the sizes of the range. At small sizes
 a step takes a fixed time for being a step at all: `above_fixed` is the power `s` of the
@@ -34,14 +36,21 @@ from benchmarks.report import table, write_csv
 
 METHODS = ("relaxed", "enumerated", "RLOO", "REBAR")
 # Sizes by family, and the size from which on a slope is fitted.
+_SITES = (10, 100, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 SIZES = {
-    "sites": ((10, 100, 1000, 10_000, 100_000, 1_000_000), 1000),
+    "sites": (_SITES, 1000),
     "values": ((2, 10, 100, 1000, 10_000), 10),
     "chain": ((4, 8, 16, 32), 4),
     "coupled": ((4, 8, 12, 16, 20, 24, 64), 4),
 }
-# Beyond, enumeration has no memory, and XLA compiles REBAR's step for minutes.
-LARGEST = {("coupled", "enumerated"): 24, ("coupled", "REBAR"): 24}
+# Beyond, enumeration has no memory, and XLA compiles the others' steps for minutes.
+LARGEST = {("coupled", method): 24 for method in ("enumerated", "RLOO", "REBAR")}
+# Of the GNU C library, in bytes; others ignore it.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**32),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**27),
+}
 SECONDS, LEAST, MOST = 0.7, 5, 200  # how long to measure; fewest and most steps
 HEADER = ("family", "method", "size", "ms", "before_mib", "peak_mib")
 SLOPES = ("family", "method", "from", "to", "slope", "above_fixed", "peak_mib")
@@ -130,7 +139,12 @@ def _row(family: str, method: str, case: dict[str, Any]) -> list[Any]:
 def _in_a_process(backend: str, *case: Any) -> dict[str, Any]:
     command = [sys.executable, "-m", __name__, backend, *map(str, case)]
     result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=os.environ | KEEP_MEMORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         raise RuntimeError(f"{backend}, {case}:\n{result.stderr[-2000:]}")
