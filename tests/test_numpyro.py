@@ -342,3 +342,13 @@ def test_a_reference_at_log_odds_of_zero_is_refused(backend):
 
     with pytest.raises(ValueError, match="'z' has log-odds of exactly zero"):
         backend.evaluate(backend.package.gradient_report, guide, guide)
+
+
+def test_curvature_of_a_logit_density_at_zero(backend):
+    jax, at = backend.jax, np.array([-1.3, 0.0, 0.7])
+    density = backend.ops.logit_binary_concrete_log_density
+    zero = backend.array(0.0)
+    curvature = jax.vmap(jax.grad(jax.grad(lambda a: density(zero, 0.5, a))))
+    # Of s - 2 log(1 + exp s): -2 sigmoid(s) sigmoid(-s)
+    expected = -2 / (1 + np.exp(-at)) / (1 + np.exp(at))
+    assert_exact(backend.numpy(curvature(backend.array(at))), expected)

@@ -114,6 +114,16 @@ def test_own_logit_density_equals_oracle(backend, device, temperature, dtype):
     assert_exact(backend.numpy(result), expected, dtype)
 
 
+def test_logit_density_at_infinity_has_a_finite_slope(backend):
+    density = backend.ops.logit_binary_concrete_log_density
+    ends = backend.array([-np.inf, np.inf])
+    logits = backend.array([0.3, 0.3])
+    assert np.all(backend.numpy(density(ends, 0.5, logits)) == -np.inf)
+    (slope,) = backend.grad(lambda a: density(ends, 0.5, a).sum(), logits)
+    # d/da (s - 2 log(1 + exp s)) = -tanh(s / 2) with s = a - t y
+    assert_exact(backend.numpy(slope), [-1.0, 1.0])
+
+
 @pytest.mark.parametrize("name", ["gumbel", "logistic"])
 @dtypes
 def test_noise_is_finite_at_the_ends(backend, device, name, dtype):

@@ -84,8 +84,9 @@ class LogitBinaryConcrete(AbstractConcrete):
         return (self.logits + to_logit(q)) / self.temperature
 
     def to_simplex(self, point: Array) -> Array:
-        # Each from its own tail.
-        return jnp.stack([sigmoid(-point), sigmoid(point)], -1)
+        # Each from its own tail; and stacked as the program's lookups take them apart,
+        # so that XLA sees that one of them is not needed, or has no gradient.
+        return jnp.moveaxis(jnp.stack([sigmoid(-point), sigmoid(point)]), 0, -1)
 
     def vertex(self, hard: Array) -> Array:
         return jnp.where(hard, jnp.inf, -jnp.inf).astype(self.logits.dtype)

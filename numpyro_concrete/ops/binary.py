@@ -3,6 +3,9 @@
 Twin: ``pyro_concrete.ops.binary``.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import log_sigmoid, sigmoid
@@ -64,7 +67,7 @@ def logit_binary_concrete_log_density(
         https://arxiv.org/abs/1611.00712
     """
     scores = wide(logits) - temperature * wide(value)
-    return log(temperature) + log_sigmoid(scores) + log_sigmoid(-scores)
+    return log(temperature) + _log_logistic(scores)
 
 
 def logit_binary_concrete_noise_log_density(
@@ -87,7 +90,21 @@ def logit_binary_concrete_noise_log_density(
         -1.3863
     """
     noise = wide(noise)
-    return log(temperature) + log_sigmoid(noise) + log_sigmoid(-noise)
+    return log(temperature) + _log_logistic(noise)
+
+
+@jax.custom_jvp
+def _log_logistic(x: Array) -> Array:
+    # log sigmoid(x) + log sigmoid(-x), by one exponential.
+    size = jnp.abs(x)
+    return -size - 2 * jnp.log1p(jnp.exp(-size))
+
+
+@_log_logistic.defjvp
+def _log_logistic_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # That of the size would lose the curvature at zero.
+    (x,), (slope,) = primals, tangents
+    return _log_logistic(x), -jnp.tanh(x / 2) * slope
 
 
 def logit_binary_concrete_entropy(temperature: Temperature) -> Array | float:

@@ -98,7 +98,7 @@ class Site:
         logits = ops.wide(self.logits)
         # An impossible value keeps a finite logit, and the relaxation a density there.
         bound = -math.log(jnp.finfo(logits.dtype).tiny)
-        logits = jnp.nan_to_num(logits, nan=jnp.nan, posinf=bound, neginf=-bound)
+        logits = jnp.where(jnp.isinf(logits), jnp.copysign(bound, logits), logits)
         # The host's check of a vector fails if there is none.
         checks = None if logits.size else False
         return self.families[self.binary](

@@ -368,11 +368,13 @@ def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
     """Return weighted sums of rows: of `(K,) + own` and `(K,) + row`, `own + row`."""
     dtype = jnp.result_type(rows, weights)
     k, shape = len(weights), weights.shape[1:] + rows.shape[1:]
-    flat, rows = (x.reshape(k, -1).astype(dtype) for x in (weights, rows))
+    weights, rows = weights.astype(dtype), rows.reshape(k, -1).astype(dtype)
     if isinstance(rows, np.ndarray) and ((rows != 0).sum(0) <= 1).all():
-        picked = _picked(flat, (rows != 0).argmax(0)).T  # one weight each
+        # One weight each. The array keeps its shape: XLA sees which parts are not read.
+        picked = jnp.moveaxis(_picked(weights, (rows != 0).argmax(0)), 0, -1)
         scale = rows.sum(0)
         return (picked if (scale == 1).all() else picked * scale).reshape(shape)
+    flat = weights.reshape(k, -1)
     # A sum fuses with what is around it; for a lone draw a product is faster.
     if flat.shape[1] > 1 and flat.size * rows.size // k <= _FEW:
         total = (flat[:, :, None] * rows[:, None]).sum(0)
