@@ -61,6 +61,7 @@ types: $(STAMP)-run $(STAMP)-dev ## Check the types of both packages
 
 bench: $(STAMP)-run $(STAMP)-tutorials ## Run the benchmarks
 	$(PY) -m benchmarks
+	$(PY) -m benchmarks.pictures docs
 
 # The site is in docs/_build/html. Warnings are errors, and names of ours that lead
 # nowhere are warnings; no network is needed. CONCRETE_DOCS_ONLINE=1 checks the links to
