@@ -39,7 +39,7 @@ def logistic(uniform: Float[Array, "..."]) -> Float[Array, "..."]:
         [0.0]
     """
     uniform = _positive_uniform(uniform)
-    return jnp.log(uniform) - jnp.log1p(-uniform)
+    return jnp.log(uniform / (1 - uniform))  # one logarithm; both ends stay finite
 
 
 def categorical_logits(probs: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
