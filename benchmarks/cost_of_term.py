@@ -8,16 +8,18 @@ temperatures and has its gradient written out; in NumPyro, the formulas under ji
 Nobody validates. A ratio is ours over the peer's, the median over pairs of blocks of
 calls taken in turn; below one, ours is faster. `compiled` sets ours over code by hand,
 both under torch.compile, for the largest number of sites of each number of classes.
-`of_copy` is the time of a copy of the four arrays (logits and gradients) over ours.
+`of_copy` is the time of a copy of the four arrays (logits and gradients) over ours:
+the share of the memory's speed that a term reaches, if it moves each array once.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 
-from benchmarks.report import table, write_csv
-from benchmarks.timing import calls_in, quartiles, ratios, seconds
+from benchmarks.report import place, table, write_csv
+from benchmarks.timing import calls_in, ratios
 
 # Classes, and numbers of sites.
 CELLS = {
@@ -34,28 +36,27 @@ BLOCKS, BLOCK_SECONDS = 9, 0.1
 def run(backends: Sequence[str], out: Path) -> None:
     for backend in backends:
         host = import_module(f"benchmarks.on_{backend}.cost_of_term")
-        peers = [*host.PEERS, "of_copy"]
         rows = [
             [classes, sites, *_row(host, classes, sites)]
             for classes, sizes in CELLS.items()
             for sites in sizes
         ]
         rows.append(["geometric mean", "", *_means(rows)])
-        header = ["classes", "sites", *peers]
-        write_csv(out / f"cost_of_term_{backend}.csv", backend, header, rows)
+        header = ["classes", "sites", *host.RATIOS]
+        write_csv(out / f"cost_of_term_{place(backend)}.csv", backend, header, rows)
         table(f"Time of a term, ours over the peer's, {backend}", header, rows)
 
 
 def _row(host, classes: int, sites: int) -> list[str]:
-    ours, peers, copy = host.calls(classes, sites)
+    ours, pairs = host.calls(classes, sites)
     calls = calls_in(ours, BLOCK_SECONDS)
-    cells = []
-    for peer in peers.values():
-        mine, other = peer if isinstance(peer, tuple) else (ours, peer)
-        found = peer and ratios(mine, other, blocks=BLOCKS, calls=calls)
-        cells.append(quartiles(found)[0] if found else "")
-    share = seconds(copy, calls) / seconds(ours, calls)
-    return [*cells, f"{share:.3f}"]
+    return [_median(pairs.get(name), calls) for name in host.RATIOS]
+
+
+def _median(pair: tuple[Callable, Callable] | None, calls: int) -> str:
+    if pair is None:
+        return ""
+    return f"{median(ratios(*pair, blocks=BLOCKS, calls=calls)):.3g}"
 
 
 def _means(rows: list[list]) -> list[str]:

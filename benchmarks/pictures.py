@@ -9,11 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.how_cost_grows import METHODS, SIZES
-from benchmarks.report import BACKENDS, read_csv
+from benchmarks.report import BACKENDS, read_csv, read_dicts
 
 RESULTS = Path(__file__).parent / "results"
 HOSTS = {"pyro": "Pyro", "numpyro": "NumPyro"}
 COLOURS = dict(zip(METHODS, ("#2a6f97", "#444444", "#c8502d", "#8a9a3b"), strict=True))
+# What of a term is drawn: the host, the column of its table, the colour.
+ROOFLINE = {
+    "JAX": ("numpyro", "of_copy", "#2a6f97"),
+    "PyTorch, compiled": ("pyro", "compiled_of_copy", "#c8502d"),
+    "PyTorch": ("pyro", "of_copy", "#8a9a3b"),
+}
+ARRAYS = 4  # of floats: two of logits, and their gradients
 # What is along a family's axis, and the sizes that are marked there.
 AXES = {
     "sites": ("two-valued sites in a plate", (10, 1000, 100_000)),
@@ -47,6 +54,41 @@ def _draw_times(axes: Axes, cases: list[list[str]]) -> None:
         points = [(int(c[2]), float(c[3])) for c in cases if c[1] == method]
         axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[method], label=method)
     axes.set(xscale="log", yscale="log")
+    _plain_numbers(axes)
+
+
+def cost_of_term(results: Path = RESULTS) -> Figure:
+    """How near a term comes to the memory's speed; a panel for each kind of device."""
+    found = {
+        title: {
+            backend: read_dicts(results / f"cost_of_term_{backend}{suffix}.csv")
+            for backend in BACKENDS
+        }
+        for title, suffix in (("processor", ""), ("GPU", "_gpu"))
+    }
+    found = {title: tables for title, tables in found.items() if any(tables.values())}
+    shape = {"figsize": (5 * len(found) + 1, 4), "layout": "constrained"}
+    figure, panels = plt.subplots(1, len(found), sharey=True, squeeze=False, **shape)
+    for axes, (title, tables) in zip(panels[0], found.items(), strict=True):
+        _draw_roofline(axes, tables)
+        axes.set_xlabel(f"MB of logits and gradients, {title}")
+    panels[0, 0].set_ylabel("share of the speed of a copy")
+    panels[0, 0].legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
+def _draw_roofline(axes: Axes, tables: dict[str, list[dict[str, str]]]) -> None:
+    for label, (backend, column, colour) in ROOFLINE.items():
+        rows = [x for x in tables[backend] if x["sites"] and x[column]]
+        sizes = [ARRAYS * 4e-6 * int(x["classes"]) * int(x["sites"]) for x in rows]
+        shares = [float(x[column]) for x in rows]
+        axes.plot(sizes, shares, "o", color=colour, label=label)
+    axes.axhline(1, color="#999999", linewidth=1)
+    axes.set(xscale="log", yscale="log")
+    _plain_numbers(axes)
+
+
+def _plain_numbers(axes: Axes) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
@@ -57,9 +99,10 @@ def _draw_times(axes: Axes, cases: list[list[str]]) -> None:
 def main() -> None:
     folder = Path(*sys.argv[1:2] or ["out"])
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "how_cost_grows.png"
-    how_cost_grows().savefig(path, dpi=130)
-    print(f"The picture is in {path}")
+    for draw in (how_cost_grows, cost_of_term):
+        path = folder / f"{draw.__name__}.png"
+        draw().savefig(path, dpi=130)
+        print(f"A picture is in {path}")
 
 
 if __name__ == "__main__":

@@ -44,11 +44,20 @@ def write_csv(
 
 def read_csv(path: Path) -> list[list[str]]:
     """Return the rows that `write_csv` wrote, if there are any."""
+    return [list(row.values()) for row in read_dicts(path)]
+
+
+def read_dicts(path: Path) -> list[dict[str, str]]:
+    """Return the rows that `write_csv` wrote by the names of its header, if any."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row and not row[0].startswith("#")]
-    return rows[1:]
+        return list(csv.DictReader(x for x in file if not x.startswith("#")))
+
+
+def place(backend: str) -> str:
+    """Return the backend's name in the name of a file: with `_gpu` where it has one."""
+    return f"{backend}_gpu" if "device" in machine(backend) else backend
 
 
 def machine(backend: str) -> dict[str, Any]:
@@ -59,6 +68,8 @@ def machine(backend: str) -> dict[str, Any]:
         "threads": _threads(backend),
         "python": platform.python_version(),
     }
+    device = _device(backend)
+    facts |= {"device": device} if device else {}
     return facts | {name: version(name) for name in _PACKAGES[backend]}
 
 
@@ -68,6 +79,15 @@ def _processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     models = (line.split(":", 1)[1] for line in lines if line.startswith("model name"))
     return next(models, platform.machine()).strip()
+
+
+def _device(backend: str) -> str | None:
+    """The name of the accelerator that the host takes where there is one."""
+    if backend == "pyro":
+        cuda = import_module("torch").cuda
+        return cuda.get_device_name() if cuda.is_available() else None
+    device = import_module("jax").devices()[0]
+    return None if device.platform == "cpu" else device.device_kind
 
 
 def _threads(backend: str) -> int:
