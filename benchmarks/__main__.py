@@ -13,6 +13,7 @@ QUESTIONS = (
     "cost_of_relax",
     "cost_of_term",
     "cost_of_step",
+    "where_time_goes",
     "cost_of_kl",
     "how_close_to_enumeration",
     "memory_of_iwae",

@@ -151,3 +151,20 @@ def test_the_readme_quotes_the_committed_ratios(host):
         assert f"| {', '.join(found)} |" in readme
     assert f"| {committed(f'cost_of_relax_{host}')[-1]['ratio']} |" in readme
     assert f"| {committed(f'cost_of_term_{host}')[-1]['by_hand']} |" in readme
+
+
+def test_the_readme_quotes_the_committed_causes():
+    readme = (ROOT / "README.md").read_text()
+    found = [
+        row["ratio"]
+        for row in committed("cost_of_step_pyro")
+        if (row["step"], row["over"]) == ("by_hand", "plain")
+    ]
+    assert f"{' and '.join(found)} times as long" in readme
+    shares = [x for x in committed("where_time_goes_pyro") if x["way"] == "relax"]
+    for part, words in (
+        ("pyro", "{} % and {} % of"),
+        ("pyro_concrete", "{} % and {} %"),
+    ):
+        percent = [round(100 * float(x[part])) for x in shares]
+        assert words.format(*percent) in readme
