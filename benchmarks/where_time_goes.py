@@ -2,17 +2,17 @@
 
 The programs and the three ways of `cost_of_step`, under Python's profiler. Time is own
 time, by the package that a function belongs to: `kernels` are calls from Python into
-PyTorch's compiled code, backward pass included, and `torch` is its Python code, most of
-it the optimiser. What is compiled in Python itself counts for its caller. The profiler
-makes calls of Python functions dearer, and not what they call in compiled code, so that
-the shares of packages are upper bounds. In NumPyro a step is one compiled call, with
-none of these in it.
+PyTorch's compiled code, backward pass included, and `torch` is its Python code. What is
+compiled in Python itself counts for its caller. The profiler makes calls of Python
+functions dearer, and not what compiled code does inside, so that shares of Python code
+come out too large. In NumPyro a step is one compiled call, with none of these in it.
 """
 
 import cProfile
 import pstats
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks import cost_of_step
@@ -27,12 +27,11 @@ HEADER = ("program", "way", *PARTS)
 def run(backends: Sequence[str], out: Path) -> None:
     if "pyro" not in backends:
         return
-    from benchmarks.on_pyro.cost_of_step import steps
-
+    host = import_module("benchmarks.on_pyro.cost_of_step")
     rows = []
     for name in cost_of_step.PROGRAMS:
         programs = (getattr(cost_of_step, x) for x in (name, f"{name}_model"))
-        ways = steps(name, *programs)
+        ways = host.steps(name, *programs)
         rows += [[name, way, *_row(shares(ways[way], STEPS))] for way in WAYS]
     write_csv(out / "where_time_goes_pyro.csv", "pyro", HEADER, rows)
     table("Shares of the time of a step, pyro", HEADER, rows)

@@ -5,7 +5,8 @@ import csv
 import pytest
 
 pyplot = pytest.importorskip("matplotlib.pyplot")
-pictures = pytest.importorskip("benchmarks.pictures")
+
+from benchmarks import pictures, report  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +41,11 @@ def test_a_gpu_has_a_panel_of_its_own(tmp_path):
     # Four arrays of two million floats of four bytes: 32 MB.
     assert drawn(on_processor)["JAX"] == drawn(on_gpu)["JAX"] == [(32.0, 0.5)]
     assert drawn(on_gpu)["PyTorch"] == []
+
+
+def test_results_of_a_gpu_have_a_name_of_their_own(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    assert report.place("pyro") == "pyro_gpu"
+    assert report.machine("pyro")["device"] == "Some GPU"
