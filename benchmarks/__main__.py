@@ -12,6 +12,7 @@ QUESTIONS = (
     "relaxed_kl_of_one_site",
     "cost_of_relax",
     "cost_of_term",
+    "share_of_bandwidth",
     "cost_of_step",
     "where_time_goes",
     "cost_of_kl",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.report import table, write_csv
+from benchmarks.report import place, table, write_csv
 from benchmarks.timing import calls_in, quartiles, ratios
 
 PROGRAMS = ("autoencoder", "belief_net")
@@ -69,5 +69,5 @@ def run(backends: Sequence[str], out: Path) -> None:
             for ours, peer in PAIRS:
                 found = ratios(steps[ours], steps[peer], blocks=BLOCKS, calls=calls)
                 rows.append([name, ours, peer, *quartiles(found)])
-        write_csv(out / f"cost_of_step_{backend}.csv", backend, HEADER, rows)
+        write_csv(out / f"cost_of_step_{place(backend)}.csv", backend, HEADER, rows)
         table(f"Time of a step, {backend}", HEADER, rows)

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 BACKENDS = ("pyro", "numpyro")
+# The environment variable of a rehearsal: smallest sizes, numbers that mean nothing.
+REHEARSAL = "CONCRETE_REHEARSAL"
 _PACKAGES = {"pyro": ("torch", "pyro-ppl"), "numpyro": ("jax", "numpyro")}
+
+
+def is_rehearsal() -> bool:
+    """Return whether questions are to run in their smallest sizes."""
+    return os.environ.get(REHEARSAL) == "1"
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

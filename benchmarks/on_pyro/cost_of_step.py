@@ -26,6 +26,8 @@ RATE = 1e-3
 
 def steps(name: str, guide: Callable, model: Callable) -> dict[str, Callable]:
     """Return a function that takes a step for each way."""
+    if torch.cuda.is_available():
+        torch.set_default_device("cuda")
     torch.manual_seed(0)
     shape = (BATCH, PIXELS if name == "autoencoder" else NET_PIXELS)
     high = LEVELS if name == "autoencoder" else 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 
 import numpy as np
 
@@ -24,7 +25,10 @@ class PyroBackend:
         self.xp = torch
         self.package, self.ops, self.distributions = pyro_concrete, ops, distributions
         self.relaxation, self.soft_index = relaxation, soft_index
-        self.device = "cpu"
+        # A run may put every tensor on a GPU, those of the tests' own models included.
+        self.device = os.environ.get("CONCRETE_TEST_DEVICE", "cpu")
+        if self.device != "cpu":
+            torch.set_default_device(self.device)
 
     # --- arrays
 
@@ -33,11 +37,12 @@ class PyroBackend:
 
     @contextlib.contextmanager
     def on(self, device):
+        before = self.device
         self.device = device
         try:
             yield
         finally:
-            self.device = "cpu"
+            self.device = before
 
     def array(self, x, dtype="float64"):
         dtype = getattr(self.torch, dtype)
