@@ -21,13 +21,14 @@ from numpyro_concrete.estimators import (
     StraightThrough,
 )
 from numpyro_concrete.guides import AutoConcrete
-from numpyro_concrete.objectives import REBAR, RLOO, DisARM, iwae_bound
+from numpyro_concrete.objectives import IWAE, REBAR, RLOO, DisARM, iwae_bound
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "IWAE",
     "REBAR",
     "RLOO",
     "ZGR",

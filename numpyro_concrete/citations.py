@@ -27,7 +27,7 @@ from numpyro_concrete.estimators import (
     StraightThrough,
 )
 from numpyro_concrete.guides import AutoConcrete
-from numpyro_concrete.objectives import REBAR, RLOO, DisARM, iwae_bound
+from numpyro_concrete.objectives import IWAE, REBAR, RLOO, DisARM, iwae_bound
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 from numpyro_concrete.relaxation.handlers import (
@@ -61,6 +61,7 @@ _KEYS: dict[Any, tuple[str, ...]] = {
     RLOO: ("kool2019buy", "mnih2016variational"),
     DisARM: ("dong2020disarm",),
     REBAR: ("tucker2017rebar",),
+    IWAE: ("burda2016importance", "mnih2016variational", "mnih2014neural"),
     iwae_bound: ("burda2016importance",),
     relaxation_gap: ("burda2016importance",),
     gradient_report: (),

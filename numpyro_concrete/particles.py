@@ -62,6 +62,18 @@ class _Known(Messenger):
             msg["value"] = self.values.get(msg["name"])
 
 
+class _UpdatedState(Messenger):
+    """Writes the mutable state of the guide to the parameters that the model gets."""
+
+    def __init__(self, fn: Callable, params: dict[str, Any]) -> None:
+        super().__init__(fn)
+        self.params = params
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "mutable":
+            self.params[msg["name"]] = msg["value"]
+
+
 class Particles:
     """A model and its guide, whose structure is known, to be run in chunks.
 
@@ -74,6 +86,8 @@ class Particles:
         kwargs: Keyword arguments of both.
         plate: Name of the plate whose elements have weights of their own.
         vectorize: Whether a chunk is mapped by `vmap`, or one by one by `lax.map`.
+        validate: Whether to run both programs once for their structure. Otherwise
+            call `learn` with the traces of a particle before their weights are taken.
 
     Raises:
         ValueError: If log-weights would not be those of the model, in words.
@@ -92,6 +106,7 @@ class Particles:
         *,
         plate: str | None = None,
         vectorize: bool = True,
+        validate: bool = True,
     ) -> None:
         # One key for all subsamples: they are the same for every particle.
         plate_key, self.key = random.split(rng_key)
@@ -101,16 +116,19 @@ class Particles:
         self.args, self.kwargs, self.params = args, kwargs, dict(params)
         self.plate, self.vectorize = plate, vectorize
         self.scale = 1.0
-        jax.eval_shape(self._look, self.key)
+        if validate:
+            jax.eval_shape(self._look, self.key)
 
     def _look(self, key: Array) -> None:
         """Run both programs for their structure alone."""
         model, guide = self._seeded(key)
         guide_trace = self._traced(guide)
         model_trace = self._traced(_Known(model, _latent(_scored(guide_trace))))
-        self._learn(model_trace, guide_trace)
+        self.learn(model_trace, guide_trace)
 
-    def _learn(self, model_trace: Sites, guide_trace: Sites) -> None:
+    def learn(self, model_trace: Sites, guide_trace: Sites) -> None:
+        """Refuse what has no such weights, and note the scale of the plate."""
+        check_state(self.params, model_trace, guide_trace)
         model, guide = _scored(model_trace), _scored(guide_trace)
         check_match(model, guide)
         sites = [*model.values(), *guide.values()]
@@ -133,8 +151,11 @@ class Particles:
 
     def run(self, key: Array) -> tuple[Sites, Sites]:
         """Run the guide, and the model on its draws, for one particle."""
-        programs = self._seeded(key)
-        return get_importance_trace(*programs, self.args, self.kwargs, self.params)
+        model, guide = self._seeded(key)
+        # New containers: a program may write to those of its mutable state.
+        params = jax.tree.map(lambda leaf: leaf, self.params)
+        guide = _UpdatedState(guide, params)
+        return get_importance_trace(model, guide, self.args, self.kwargs, params)
 
     def map(self, fn: Callable, keys: Array) -> Any:
         """Apply a function of one particle's key to those of a chunk."""
@@ -150,19 +171,27 @@ class Particles:
             Log-weights of the elements of the plate, or of one that is the whole
             program: (elements,); log-probability of what is outside: ().
         """
+        return self.weights(*self.run(key))
+
+    def weights(self, model_trace: Sites, guide_trace: Sites) -> tuple[Array, Array]:
+        """Return the log-weights of a particle that was run, as `weigh` does."""
         inside, outside = jnp.zeros(1), jnp.zeros(())
-        for sign, found in zip((1, -1), self.run(key), strict=True):
-            for site in _scored(found).values():
+        for sign, sites in ((1, model_trace), (-1, guide_trace)):
+            for site in _scored(sites).values():
                 term = jnp.asarray(site["log_prob"])
-                frame = _frame(site, self.plate)
-                if frame is not None:
-                    term = jnp.moveaxis(term, frame.dim, -1) / self.scale
-                    inside += sign * term.reshape(-1, term.shape[-1]).sum(0)
-                elif self.plate is not None:
-                    outside += sign * term.sum()
+                if self.plate is None or _frame(site, self.plate) is not None:
+                    inside += sign * self.by_element(term, site) / self.scale
                 else:
-                    inside += sign * term.sum()[None]
+                    outside += sign * term.sum()
         return inside, outside
+
+    def by_element(self, term: Array, site: dict[str, Any]) -> Array:
+        """Sum a term of a site over all axes but that of the plate: (elements,)."""
+        frame = _frame(site, self.plate)
+        if frame is None:
+            return term.sum()[None]
+        term = jnp.moveaxis(term, frame.dim, -1)
+        return term.reshape(-1, term.shape[-1]).sum(0)
 
 
 def summary(
@@ -189,7 +218,7 @@ def summary(
     else:
         bounds, kept = lax.scan(step, start, chunked)
     rest, totals = (x.reshape(-1)[:num_particles] for x in kept)
-    rest = _one_of_all(rest, particles.plate)
+    rest = common_value(rest, particles.plate)
     return Summary(bounds - math.log(num_particles), particles.scale, rest, totals)
 
 
@@ -206,8 +235,8 @@ def _shown(step: Callable, bounds: Array, chunked: Any, num_particles: int) -> A
     return bounds, jax.tree.map(lambda *x: jnp.stack(x), *kept)
 
 
-def _one_of_all(rest: Array, plate: str | None) -> Array:
-    """What is outside of the plate, which has to be the same for every particle."""
+def common_value(rest: Array, plate: str | None) -> Array:
+    """Return what is outside of the plate, if it is the same for every particle."""
     same = jnp.allclose(rest, rest[0])
     if not not_jax_tracer(same):
         return jnp.where(same, rest[0], jnp.nan)  # no error can be raised under jit
@@ -257,6 +286,25 @@ def _frame(site: dict[str, Any], plate: str | None) -> Any:
 def _ratio(frame: Any, plate: dict[str, Any] | None) -> float:
     """Size of a plate over that of its subsample."""
     return 1.0 if plate is None else plate["args"][0] / frame.size
+
+
+def check_state(params: Mapping[str, Any], *traces: Sites) -> None:
+    """Refuse mutable state that is not among the parameters.
+
+    Args:
+        params: Parameters and mutable state by name.
+        *traces: Traces of programs.
+
+    Raises:
+        ValueError: By the site, with the way out.
+    """
+    for name, site in {k: v for sites in traces for k, v in sites.items()}.items():
+        if site["type"] == "mutable" and name not in params:
+            raise ValueError(
+                f"the parameters lack the mutable state {name!r}, so that its initial "
+                "value would be used. Pass params={**svi.get_params(state), "
+                "**state.mutable_state}"
+            )
 
 
 def check_match(model: Sites, guide: Sites) -> None:

@@ -14,13 +14,14 @@ from pyro_concrete.distributions import (
 )
 from pyro_concrete.estimators import ZGR, GumbelRao, ReinMax, Relaxed, StraightThrough
 from pyro_concrete.guides import AutoConcrete
-from pyro_concrete.objectives import REBAR, RLOO, DisARM, iwae_bound
+from pyro_concrete.objectives import IWAE, REBAR, RLOO, DisARM, iwae_bound
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "IWAE",
     "REBAR",
     "RLOO",
     "ZGR",

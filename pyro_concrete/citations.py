@@ -21,7 +21,7 @@ from pyro_concrete.distributions import (
 )
 from pyro_concrete.estimators import ZGR, GumbelRao, ReinMax, Relaxed, StraightThrough
 from pyro_concrete.guides import AutoConcrete
-from pyro_concrete.objectives import REBAR, RLOO, DisARM, iwae_bound
+from pyro_concrete.objectives import IWAE, REBAR, RLOO, DisARM, iwae_bound
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 from pyro_concrete.relaxation.handlers import (
@@ -55,6 +55,7 @@ _KEYS: dict[Any, tuple[str, ...]] = {
     RLOO: ("kool2019buy", "mnih2016variational"),
     DisARM: ("dong2020disarm",),
     REBAR: ("tucker2017rebar",),
+    IWAE: ("burda2016importance", "mnih2016variational", "mnih2014neural"),
     iwae_bound: ("burda2016importance",),
     relaxation_gap: ("burda2016importance",),
     gradient_report: (),

@@ -8,9 +8,11 @@ Twin: ``numpyro_concrete.particles``.
 """
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyro
 import torch
 from pyro.distributions import Delta
@@ -62,6 +64,32 @@ class _Known(Messenger):
             msg["done"] = True
 
 
+class _Subsamples(Messenger):
+    """Gives each plate one subsample in all of its runs.
+
+    NumPy draws it, as a draw inside of `torch.vmap` would be another one for each
+    particle.
+    """
+
+    def __init__(self, subsamples: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.subsamples = subsamples
+        self._seed = int(torch.randint(2**62, (), device="cpu"))
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg) or msg["value"] is not None:
+            return
+        name, fn = msg["name"], msg["fn"]
+        if name not in self.subsamples:
+            size = fn.size if fn.subsample_size is None else fn.subsample_size
+            if size >= fn.size:
+                return
+            generator = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
+            indices = generator.choice(fn.size, size, replace=False)
+            self.subsamples[name] = torch.as_tensor(indices, device=fn.device)
+        msg["value"] = self.subsamples[name]
+
+
 class Particles:
     """A model and its guide, whose structure is known, to be run in chunks.
 
@@ -72,6 +100,8 @@ class Particles:
         kwargs: Keyword arguments of both.
         plate: Name of the plate whose elements have weights of their own.
         vectorize: Whether a chunk is mapped by `vmap`, or run one by one.
+        validate: Whether to run both programs once for their structure. Otherwise
+            call `learn` with the traces of a particle before their weights are taken.
         like: Particles whose subsamples of plates are to be used.
 
     Raises:
@@ -89,6 +119,7 @@ class Particles:
         *,
         plate: str | None = None,
         vectorize: bool = True,
+        validate: bool = True,
         like: "Particles | None" = None,
     ) -> None:
         self.model, self.guide = model, guide
@@ -96,7 +127,11 @@ class Particles:
         self.plate, self.vectorize = plate, vectorize
         self.subsamples: dict[str, Tensor] = {} if like is None else like.subsamples
         self.scale = 1.0
-        self._look()
+        self._known: Messenger = _Known(self.subsamples)
+        if validate:
+            self._look()
+        else:
+            self._known = _Subsamples(self.subsamples)
 
     def _look(self) -> None:
         """Run both programs once for their structure, and for the subsamples."""
@@ -107,11 +142,13 @@ class Particles:
         for name, site in nodes.items():
             if site_is_subsample(site):
                 self.subsamples[name] = site["value"]
-        self._learn(_scored(model), _scored(guide))
+        self.learn(model, guide)
         if self.scale == 1:
             set_rng_state(state)  # to look changes no draw
 
-    def _learn(self, model: Sites, guide: Sites) -> None:
+    def learn(self, model_trace: Trace, guide_trace: Trace) -> None:
+        """Refuse what has no such weights, and note the scale of the plate."""
+        model, guide = _scored(model_trace), _scored(guide_trace)
         sites = [*model.values(), *guide.values()]
         frames = {f.name: f for site in sites for f in site["cond_indep_stack"]}
         check_match(model, guide)
@@ -122,8 +159,7 @@ class Particles:
             self.scale = _ratio(frames[self.plate])
 
     def _traced(self, fn: Callable) -> Trace:
-        known = _Known(self.subsamples)(fn)
-        return trace(known).get_trace(*self.args, **self.kwargs)
+        return trace(self._known(fn)).get_trace(*self.args, **self.kwargs)
 
     def run(self) -> tuple[Trace, Trace]:
         """Run the guide, and the model on its draws, for one particle."""
@@ -157,20 +193,27 @@ class Particles:
             Log-weights of the elements of the plate, or of one that is the whole
             program: (elements,); log-probability of what is outside: ().
         """
+        return self.weights(*self.run())
+
+    def weights(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
+        """Return the log-weights of a particle that was run, as `weigh` does."""
         inside, outside = torch.zeros(()), torch.zeros(())
-        for sign, found in zip((1, -1), self.run(), strict=True):
+        for sign, found in ((1, model_trace), (-1, guide_trace)):
             for site in _scored(found).values():
                 term = site["log_prob"]
-                frame = _frame(site, self.plate)
-                if frame is not None:
-                    term = term.movedim(frame.dim, -1) / self.scale
-                    term = term.reshape(-1, term.shape[-1]).sum(0)
-                    inside = inside + sign * term
-                elif self.plate is not None:
-                    outside = outside + sign * term.sum()
+                if self.plate is None or _frame(site, self.plate) is not None:
+                    inside = inside + sign * self.by_element(term, site) / self.scale
                 else:
-                    inside = inside + sign * term.sum()
+                    outside = outside + sign * term.sum()
         return inside.reshape(-1), outside.to(inside)
+
+    def by_element(self, term: Tensor, site: dict[str, Any]) -> Tensor:
+        """Sum a term of a site over all dims but that of the plate: (elements,)."""
+        frame = _frame(site, self.plate)
+        if frame is None:
+            return term.sum().reshape(1)
+        term = term.movedim(frame.dim, -1)
+        return term.reshape(-1, term.shape[-1]).sum(0)
 
 
 def summary(
@@ -192,13 +235,19 @@ def summary(
                 totals = outside.new_empty(num_particles)
                 bounds = torch.full_like(elements[0], -torch.inf)
                 rest = outside[0].clone()
-            if not torch.allclose(outside, rest):
-                raise ValueError(depends(particles.plate))
+            common_value(torch.cat([rest[None], outside]), particles.plate)
             torch.logaddexp(bounds, elements.logsumexp(0), out=bounds)
             totals[start : start + length] = particles.scale * elements.sum(-1) + rest
             bar.update(length)
     bounds = bounds - math.log(num_particles)
     return Summary(bounds, particles.scale, rest, totals)
+
+
+def common_value(rest: Tensor, plate: str | None) -> Tensor:
+    """Return what is outside of the plate, if it is the same for every particle."""
+    if not torch.allclose(rest.detach(), rest[0].detach()):
+        raise ValueError(depends(plate))
+    return rest[0]
 
 
 def chunks(num_particles: int, chunk_size: int) -> tuple[int, int]:

@@ -8,11 +8,12 @@ Twin: ``pyro_concrete.objectives``.
 """
 
 from numpyro_concrete.objectives.disarm import DisARM
-from numpyro_concrete.objectives.iwae import iwae_bound
+from numpyro_concrete.objectives.iwae import IWAE, iwae_bound
 from numpyro_concrete.objectives.rebar import REBAR
 from numpyro_concrete.objectives.rloo import RLOO
 
 __all__ = [
+    "IWAE",
     "REBAR",
     "RLOO",
     "DisARM",

@@ -8,11 +8,12 @@ Twin: ``numpyro_concrete.objectives``.
 """
 
 from pyro_concrete.objectives.disarm import DisARM
-from pyro_concrete.objectives.iwae import iwae_bound
+from pyro_concrete.objectives.iwae import IWAE, iwae_bound
 from pyro_concrete.objectives.rebar import REBAR
 from pyro_concrete.objectives.rloo import RLOO
 
 __all__ = [
+    "IWAE",
     "REBAR",
     "RLOO",
     "DisARM",
