@@ -20,7 +20,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 from jax import Array, lax, random
-from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer import SVI
 from numpyro.optim import optax_to_numpyro
 
 from benchmarks.paper import checkpoints
@@ -28,7 +28,6 @@ from benchmarks.paper.cells import Network
 from benchmarks.paper.datasets import Images
 from numpyro_concrete import (
     IWAE,
-    RLOO,
     OneHotCategorical,
     harden,
     iwae_bound,
@@ -160,7 +159,7 @@ class Training:
     Attributes:
         estimator: "concrete" or "discrete" scoring of relaxed sites, or "score": the
             discrete programs by VIMCO, and for one particle by the score function with
-            a second particle as its baseline.
+            the other images of the minibatch as the baseline.
         num_particles: Number of particles for each image.
         chunk_size: Particles that are run at a time.
         steps: Number of steps of the whole run.
@@ -180,10 +179,7 @@ class Training:
 
     def loss(self) -> Any:
         """Return the loss of `SVI`."""
-        if self.num_particles > 1:
-            settings = {"plate": "images", "chunk_size": self.chunk_size}
-            return IWAE(self.num_particles, **settings)
-        return RLOO(num_particles=2) if self.estimator == "score" else Trace_ELBO()
+        return IWAE(self.num_particles, plate="images", chunk_size=self.chunk_size)
 
     def programs(self, programs: Programs) -> tuple[Program, Program]:
         """Return the model and the guide that are trained."""
@@ -289,15 +285,16 @@ def evaluate(
 
     @jax.jit
     def bounds(key: Array, rows: Array) -> Array:
-        with numpyro.validation_enabled(False):
-            with jax.default_matmul_precision("highest"):
-                data = rows.astype(float)
-                return iwae_bound(key, params, programs.model, guide, data, **settings)
+        precise = jax.default_matmul_precision("highest")
+        with numpyro.validation_enabled(False), precise:
+            data = rows.astype(float)
+            return iwae_bound(key, params, programs.model, guide, data, **settings)
 
     count = max(1, len(images) // images_at_once)
     parts = np.array_split(images, count)
-    values = [np.asarray(bounds(random.key(i), jnp.asarray(x)))
-              for i, x in enumerate(parts)]
+    values = [
+        np.asarray(bounds(random.key(i), jnp.asarray(x))) for i, x in enumerate(parts)
+    ]
     flat = np.concatenate(values).astype(np.float64)
     return Bounds(float(flat.mean()), float(flat.std(ddof=1) / len(flat) ** 0.5))
 
@@ -310,4 +307,3 @@ def of_seed(params: dict[str, Array], index: int) -> dict[str, Array]:
 def default_rate(network: Network) -> float:
     """Return the largest learning rate for a network."""
     return RATES["linear" if network.is_linear else "non-linear"]
-
