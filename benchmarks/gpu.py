@@ -1,9 +1,9 @@
 """Everything that needs a GPU in one run: `python -m benchmarks.gpu --out FOLDER`.
 
-The parts are commands of their own, run one after the other, the most important first.
-Each has a time limit, after which it is stopped; the whole ends before `--minutes`. What
-a part has written by then stays: its output in FOLDER/logs, its results in FOLDER, and
-the summary of all parts in FOLDER/gpu.md.
+The parts are commands of their own, run one after the other, the most important
+first. Each has a time limit, after which it is stopped; the whole ends before
+`--minutes`. What a part has written by then stays: its output in FOLDER/logs, its
+results in FOLDER, and the summary of all parts in FOLDER/gpu.md.
 
 `--small` is a rehearsal with sizes that a CPU manages; its numbers mean nothing.
 """
@@ -23,6 +23,8 @@ PYTHON = sys.executable
 ROOT = Path(__file__).parent.parent
 # JAX would take most of the memory at its start, and parts run beside each other's
 # leftovers.
+# pytest-benchmark, where it is installed, warns beside pytest-xdist.
+PYTEST = ("-m", "pytest", "-q", "-p", "no:benchmark")
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
 
 
@@ -68,7 +70,7 @@ def _tests(out: Path, small: bool, workers: int) -> Iterator[Part]:
     which = ("-m", "gpu", "--device", "cuda", "tests")
     if small:
         which = ("--device", "cpu", "tests/test_ops.py", "-k", "gumbel and float64")
-    command = ("-m", "pytest", "-q", "-n", str(workers), *report, *which)
+    command = (*PYTEST, "-n", str(workers), *report, *which)
     yield Part("tests", command, 200)
 
 
@@ -77,8 +79,13 @@ def _suites(out: Path, small: bool, workers: int) -> Iterator[Part]:
     device = "cpu" if small else "cuda"
     which = ("-k", "joint_mixture") if small else ()
     report = ("--report", str(out / "gpu_models.md"))
-    command = ("-m", "pytest", "-q", "-n", str(workers), *report, "tests/test_zoo.py")
-    yield Part("models", (*command, *which), 150, (("CONCRETE_TEST_DEVICE", device),))
+    command = (*PYTEST, "-n", str(workers), *report, "-m", "not slow")
+    yield Part(
+        "models",
+        (*command, *which, "tests/test_zoo.py"),
+        150,
+        (("CONCRETE_TEST_DEVICE", device),),
+    )
 
 
 def _measurements(out: Path) -> Iterator[Part]:

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--dataset", default="mnist", help="mnist or random")
     options.add_argument("--data", type=Path, help="folder of the files of the data")
     options.add_argument(
-        "--evaluate", type=int, nargs="+", default=[1, 5000], help="m of evaluation"
+        "--evaluate", type=int, nargs="*", default=[1, 5000], help="m of evaluation"
     )
     options.add_argument("--images", type=int, help="test images that are evaluated")
     options.add_argument("--chunk-evaluated", type=int, default=50)
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     for progress in backend.train(programs, training, images, checkpoint):
         losses = " ".join(f"{x:.2f}" for x in progress.losses)
         seconds = time.perf_counter() - start
-        print(f"{name} step {progress.step} loss {losses} {seconds:.0f} s", flush=True)
+        print(f"{name} step {progress.step} loss {losses} {seconds:.2f} s", flush=True)
     if options.params:
         options.params.mkdir(parents=True, exist_ok=True)
         np.savez(options.params / f"{name}.npz", **progress.params)
