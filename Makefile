@@ -15,7 +15,8 @@ WORKERS ?= 2
 PIP_ARGS ?=
 
 PY = $(VENV)/bin/python
-PIP = $(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt
+PIP_OPTIONS = --quiet $(PIP_ARGS) -c constraints.txt
+PIP = $(PY) -m pip install $(PIP_OPTIONS)
 SPEC = pyproject.toml constraints.txt
 STAMP = $(VENV)/.stamp
 
@@ -29,7 +30,7 @@ ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .DEFAULT_GOAL := help
 # Two pip processes must not write to one environment at the same time.
 .NOTPARALLEL:
-.PHONY: demo notebooks test test-gpu lint types bench docs check help
+.PHONY: demo notebooks test test-gpu wheels gpu lint types bench docs check help
 
 demo: $(STAMP)-run $(STAMP)-tutorials ## Train the discrete VAE of the demo
 	$(PY) tutorials/demo.py
@@ -51,6 +52,23 @@ GPU_REPORT ?= benchmarks/results/gpu_tests.md
 test-gpu: $(STAMP)-run $(STAMP)-test ## Run the tests that need a GPU, with a report
 	XLA_PYTHON_CLIENT_PREALLOCATE=false $(PY) -m pytest -m gpu --device cuda \
 	  --report $(GPU_REPORT) tests
+
+# Everything that needs a GPU, inside 12 minutes, on a machine that has torch, jax and
+# numpyro for it: results and logs are in $(GPU_OUT). What such a machine lacks and
+# cannot fetch travels as wheels: `make wheels` on a machine with a network first.
+# GPU_ARGS="--data DIR" names the folder of the data of the paper's networks.
+WHEELS ?= .wheels
+GPU_OUT ?= out/gpu
+GPU_ARGS ?=
+wheels: $(STAMP)-run $(STAMP)-test ## Collect the packages that a GPU machine lacks
+	$(PY) -m pip download $(PIP_OPTIONS) --no-deps --only-binary=:all: --python-version 3.12 \
+	  --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 -d $(WHEELS) \
+	  pyro-ppl pyro-api quax plum-dispatch funsor makefun beartype
+
+gpu: ## Run all that needs a GPU
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade \
+	  --target $(WHEELS)/site $(wildcard $(WHEELS)/*.whl)
+	PYTHONPATH=$(WHEELS)/site:. $(PYTHON) -m benchmarks.gpu --out $(GPU_OUT) $(GPU_ARGS)
 
 lint: $(STAMP)-dev ## Check style and formatting
 	$(VENV)/bin/ruff check

@@ -37,12 +37,21 @@ class Outcome:
     reason: str = ""
 
 
+# The report is written after so many outcomes, and after each failure.
+OUTCOMES_BETWEEN_REPORTS = 50
+
+
 class Recorder:
-    """A plugin of pytest that notes outcomes, and writes them in the end."""
+    """A plugin of pytest that notes outcomes, and writes them as they come.
+
+    A run on a borrowed GPU may be cut off: what came of the tests until then is in the
+    report.
+    """
 
     def __init__(self, path, device):
         self.path, self.device = Path(path), device
         self.outcomes = {}
+        self.facts = None
 
     def pytest_runtest_logreport(self, report):
         seen = self.outcomes.get(report.nodeid)
@@ -56,6 +65,9 @@ class Recorder:
         self.outcomes[report.nodeid] = Outcome(
             report.nodeid, backend, found, seconds, reason
         )
+        is_due = len(self.outcomes) % OUTCOMES_BETWEEN_REPORTS == 0
+        if report.failed or (is_due and report.when == "teardown"):
+            self.write("The run was not over when this was written.")
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -64,7 +76,13 @@ class Recorder:
             )
 
     def pytest_sessionfinish(self):
-        text = render([*self.outcomes.values()], facts(self.device), self.device)
+        self.write()
+
+    def write(self, remark=""):
+        """Write the report, with a remark after its verdict."""
+        if self.facts is None:
+            self.facts = facts(self.device)
+        text = render([*self.outcomes.values()], self.facts, self.device, remark)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(text, encoding="utf-8")
 
@@ -113,15 +131,17 @@ def _why_idle(host, outcomes):
     return reasons.most_common(1)[0][0] if reasons else "no test of it was selected"
 
 
-def render(outcomes, known, device):
+def render(outcomes, known, device, remark=""):
     """Return the report as a page.
 
     Args:
         outcomes: What came of the tests.
         known: Facts on the machine and versions, by name.
         device: What the tests were asked to run on.
+        remark: A sentence after the verdict.
     """
     lines = [f"# Tests on device={device}", "", verdict(outcomes), ""]
+    lines += [remark, ""] if remark else []
     lines += _table(("fact", "value"), known.items())
     lines += _table(("host", *COLUMNS, "seconds"), _counts(outcomes))
     skips = Counter(x.reason for x in outcomes if x.outcome == "skipped")

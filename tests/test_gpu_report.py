@@ -128,3 +128,26 @@ def test_the_plugin_counts_what_pytest_runs(tmp_path, chosen, expected):
         assert "| numpyro | 0 | 0 | 2 | 0 |" in text
     if chosen == "badly":
         assert "assert 1 == 2" in text
+
+
+CUT_OFF = """
+import os
+
+def test_badly():
+    assert 1 == 2
+
+def test_that_ends_the_process():
+    os._exit(3)
+"""
+
+
+def test_a_run_that_is_cut_off_leaves_its_failures(tmp_path):
+    (tmp_path / "test_some.py").write_text(CUT_OFF)
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["-p", "no:jaxtyping", "-o", f"pythonpath={ROOT}/tests"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 3
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "The run was not over" in text
+    assert "assert 1 == 2" in text

@@ -133,6 +133,8 @@ def test_no_discrete_latent_is_left(backend, entry, program):
         assert left == (name in entry.enumerated), name
 
 
+# What is drawn from the prior, on a GPU by another generator, may leave out more.
+@pytest.mark.filterwarnings("ignore:.*leaves out more than 1% of the mass")
 def test_vertices_score_as_in_the_discrete_program_and_gradients_pass(backend, program):
     rng = np.random.default_rng(0)
     names = [n + "_relaxed" for n in program.sites]
