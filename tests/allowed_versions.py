@@ -13,7 +13,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BACKENDS = ("pyro", "numpyro")
+# What make installs before anything else.
+BUILD_TOOLS = ("pip", "hatchling", "editables")
 
 
 def lower_bounds(requirements):
@@ -27,23 +28,24 @@ def package_name(requirement):
     return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
 
 
-def constraints(ages, backend, project, pins):
+def constraints(age, backend, project, pins):
     """Return the lines of a constraints file.
 
     Args:
-        ages: "oldest" or "newest".
+        age: "oldest" or "newest".
         backend: "pyro" or "numpyro".
         project: The content of pyproject.toml.
         pins: The lines of constraints.txt.
     """
+    if age not in ("oldest", "newest"):
+        raise ValueError(f"versions are oldest or newest, not {age!r}")
     extras = project["project"]["optional-dependencies"]
     moved = [*project["project"]["dependencies"], *extras[backend]]
-    others = [*extras["pyro"], *extras["numpyro"], *extras["plots"]]
-    tools = [line for group in project["dependency-groups"].values() for line in group]
-    kept = {package_name(x) for x in [*others, *tools, "pip", "hatchling", "editables"]}
-    kept -= {package_name(requirement) for requirement in moved}
-    lines = [line for line in pins if line[:1].isalnum() and package_name(line) in kept]
-    return lines + (lower_bounds(moved) if ages == "oldest" else [])
+    groups = [*extras.values(), *project["dependency-groups"].values(), BUILD_TOOLS]
+    pinned = {package_name(line) for group in groups for line in group}
+    pinned -= {package_name(line) for line in moved}
+    lines = [x for x in pins if x[:1].isalnum() and package_name(x) in pinned]
+    return lines + lower_bounds(moved) if age == "oldest" else lines
 
 
 def main(age, backend):
