@@ -13,11 +13,13 @@ VENV ?= .venv
 PYTHON ?= python3
 WORKERS ?= 2
 PIP_ARGS ?=
+CONSTRAINTS ?= constraints.txt
+PYTEST_ARGS ?=
 
 PY = $(VENV)/bin/python
-PIP_OPTIONS = --quiet $(PIP_ARGS) -c constraints.txt
+PIP_OPTIONS = --quiet $(PIP_ARGS) -c $(CONSTRAINTS)
 PIP = $(PY) -m pip install $(PIP_OPTIONS)
-SPEC = pyproject.toml constraints.txt
+SPEC = pyproject.toml $(CONSTRAINTS)
 STAMP = $(VENV)/.stamp
 
 # Plots are written to files, never shown.
@@ -30,7 +32,8 @@ ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .DEFAULT_GOAL := help
 # Two pip processes must not write to one environment at the same time.
 .NOTPARALLEL:
-.PHONY: demo notebooks test test-gpu wheels gpu lint types bench docs check help
+.PHONY: demo notebooks test test-oldest test-newest test-gpu wheels gpu lint types bench \
+  docs check help
 
 demo: $(STAMP)-run $(STAMP)-tutorials ## Train the discrete VAE of the demo
 	$(PY) tutorials/demo.py
@@ -41,7 +44,25 @@ notebooks: $(STAMP)-run $(STAMP)-tutorials ## Execute the tutorials as notebooks
 	$(PY) tutorials/execute.py $(NAMES)
 
 test: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests
-	$(ONE_THREAD) $(PY) -m pytest -n $(WORKERS) -m "not slow" tests
+	$(ONE_THREAD) $(PY) -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS) tests
+
+# The fast tests of one package with the oldest or newest versions of its backend that
+# pyproject.toml allows, in .venv-oldest-numpyro and so on; the rest is pinned as ever.
+# BACKENDS=numpyro tests only that package. What is newest depends on PYTHON.
+BACKENDS ?= numpyro pyro
+test-oldest: $(BACKENDS:%=test-oldest-%) ## Run the tests with the oldest versions
+test-newest: $(BACKENDS:%=test-newest-%) ## Run the tests with the newest versions
+
+VERSIONS = oldest-numpyro oldest-pyro newest-numpyro newest-pyro
+.PHONY: $(VERSIONS:%=test-%)
+$(VERSIONS:%=test-%): test-%: .venv-%/constraints.txt
+	$(MAKE) --no-print-directory test VENV=.venv-$* CONSTRAINTS=$< \
+	  PYTEST_ARGS="$(strip --backend $(lastword $(subst -, ,$*)) $(PYTEST_ARGS))"
+
+$(VERSIONS:%=.venv-%/constraints.txt): .venv-%/constraints.txt: \
+  pyproject.toml constraints.txt tests/allowed_versions.py
+	@mkdir -p $(@D)
+	@$(PYTHON) tests/allowed_versions.py $(subst -, ,$*) > $@
 
 # Tests that take a device run on the CPU and, where there is one, on the GPU; --device
 # keeps to one. This target expects a CUDA build of
@@ -93,7 +114,7 @@ docs: $(STAMP)-run $(STAMP)-test $(STAMP)-docs ## Build the site, check it, run 
 check: lint types test ## Run lint, types and test
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 # A stamp is older than pyproject.toml or constraints.txt only when these have changed,
 # so without a change no target below needs the network. The build backend is installed

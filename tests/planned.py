@@ -1,5 +1,7 @@
 """Small models for `plan_sites`, written once against a backend, and their guides."""
 
+import sys
+
 import numpy as np
 from scipy import special, stats
 
@@ -12,6 +14,25 @@ DATA = _RNG.normal(size=60)
 
 def plan(backend, model, *args, **options):
     return backend.package.plan_sites(model, args=args, **options)
+
+
+def plan_and_count(backend, model, **options):
+    """A plan, and the number of calls of Python functions that the planner made."""
+    planning = f"{backend.package.__name__}.planning"
+    calls = 0
+
+    def count(frame, event, _):
+        nonlocal calls
+        module = frame.f_globals.get("__name__", "")  # generated code has none
+        calls += event == "call" and module.startswith(planning)
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        planned = plan(backend, model, **options)
+    finally:
+        sys.setprofile(before)
+    return planned, calls
 
 
 def row(planned, name):

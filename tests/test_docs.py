@@ -4,13 +4,16 @@ import csv
 import doctest
 import importlib
 import inspect
+import itertools
 import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import optimize, special, stats
 
 ROOT = Path(__file__).parent.parent
 HOSTS = ("pyro_concrete", "numpyro_concrete")
@@ -86,13 +89,73 @@ def test_the_readme_has_an_example_for_each_host():
     assert any("import numpyro\n" in b for b in blocks)
 
 
+# Between what a seed printed where the README was written, and what it prints here.
+TOLERANCE = 0.1
+
+
+def stated(block):
+    """What an example says that it prints: the comments behind its prints."""
+    return re.findall(r"^print\(.*\n# (.*)$", block, flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize("block", readme_blocks(), ids=range(len(readme_blocks())))
-def test_readme_examples_run(block):
+def test_readme_examples_print_what_they_say(block):
     command = [sys.executable, "-W", "error", "-c", block]
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert result.returncode == 0, result.stderr[-2000:]
+    printed = result.stdout.splitlines()
+    assert len(printed) == len(stated(block)) > 0
+    for found, expected in zip(printed, stated(block), strict=True):
+        if expected.startswith("discrete ELBO "):
+            elbos = [float(line.split()[-1]) for line in (found, expected)]
+            assert abs(elbos[0] - elbos[1]) < TOLERANCE
+        else:
+            assert found == expected
+
+
+# --- the optimum that the README states
+
+DATA = np.array([-2.1, -1.8, 1.9, 2.2, 2.0])  # of all examples of the README
+
+
+def log_joint(loc):
+    """Log-probabilities of each point with each class, in the README's mixture."""
+    return np.log(0.5) + stats.norm.logpdf(DATA[:, None], loc, 0.5)
+
+
+def log_evidence(loc):
+    """The log-evidence, summed over the 2^5 assignments of points to classes."""
+    points = np.arange(len(DATA))
+    assignments = itertools.product(range(2), repeat=len(DATA))
+    return special.logsumexp([log_joint(loc)[points, z].sum() for z in assignments])
+
+
+def discrete_elbo(loc, logits):
+    log_q = special.log_softmax(logits, -1)
+    return (np.exp(log_q) * (log_joint(loc) - log_q)).sum()
+
+
+def test_the_readme_states_the_best_discrete_elbo():
+    start = np.array([-1.0, 1.0])
+    best = optimize.minimize(lambda loc: -log_evidence(loc), start)
+    logits = optimize.minimize(
+        lambda x: -discrete_elbo(best.x, x.reshape(5, 2)), np.zeros(10)
+    )
+    # The guide can be the exact posterior, so that the best ELBO is the log-evidence.
+    assert np.isclose(-logits.fun, -best.fun, atol=1e-4)
+    readme = (ROOT / "README.md").read_text()
+    assert f"{-best.fun:.2f}" == "-4.78"
+    assert "is -4.78" in readme
+    assert f"{log_evidence([-2.0, 2.0]):.2f}" == "-4.79"
+    assert "is -4.79" in readme
+    # No bound exceeds what it bounds, but for the noise of its estimate.
+    optima = [-best.fun, -best.fun, log_evidence([-2.0, 2.0])]
+    elbos = [float(x) for b in readme_blocks() for x in re.findall(r"ELBO (-\S+)", b)]
+    assert len(elbos) == len(optima)
+    for elbo, optimum in zip(elbos, optima, strict=True):
+        assert optimum - 0.5 < elbo < optimum + TOLERANCE
 
 
 def committed(name):

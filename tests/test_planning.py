@@ -1,7 +1,6 @@
 """plan_sites: what enumeration would cost, and what is relaxed for it to fit."""
 
 import math
-import time
 import tracemalloc
 
 import numpy as np
@@ -19,6 +18,7 @@ from planned import (
     mixture,
     near,
     plan,
+    plan_and_count,
     row,
     second_order,
 )
@@ -100,22 +100,34 @@ def test_plates_are_summed_inside(backend):
     assert math.isfinite(loss_of(backend, planned, model, nesting=1))
 
 
-def test_an_impossible_enumeration_is_planned_at_no_cost(backend):
+def crowd(backend, sites):
+    """Many classes of four that explain one number together."""
+
     def model():
-        zs = [classes(backend, f"z_{i}", 4) for i in range(40)]
+        zs = [classes(backend, f"z_{i}", 4) for i in range(sites)]
         near(backend, "x", sum(1.0 * z for z in zs))
 
-    start = time.monotonic()
+    return model
+
+
+def test_an_impossible_enumeration_is_planned_without_its_cost(backend):
+    model = crowd(backend, 40)
     tracemalloc.start()
     planned = plan(backend, model)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.monotonic() - start < 15
     assert peak < 2**26
     assert planned.cost_before == 4**40
     assert planned.cost_after == 4**12 == 2**24
     assert planned.enumerated == tuple(f"z_{i}" for i in range(12))
     assert "10^24.1" in str(planned)
+
+
+def test_planning_is_no_more_work_than_the_square_of_the_sites(backend):
+    # Enumeration of twenty sites more is 4^20 times the work.
+    _, few = plan_and_count(backend, crowd(backend, 20), budget=4**5)
+    _, many = plan_and_count(backend, crowd(backend, 40), budget=4**10)
+    assert 0 < many <= 2**2 * few
 
 
 # --- what is relaxed
@@ -130,15 +142,15 @@ def test_a_factorial_chain_is_split_by_chains(backend):
     assert math.isfinite(loss_of(backend, planned, model))
 
 
-def test_a_large_factorial_chain_is_planned_quickly(backend):
-    start = time.monotonic()
+def test_a_large_factorial_chain_is_planned_by_chains(backend):
     model = factorial(backend, 12, 4, 20)
-    planned = plan(backend, model, budget=4**9, max_dims=240)
-    assert time.monotonic() - start < 30
+    planned, calls = plan_and_count(backend, model, budget=4**9, max_dims=240)
     assert planned.cost_before == 4**12
     assert planned.cost_after == 4**9
     expected = {f"z{c}_{t}" for c in (9, 10, 11) for t in range(20)}
     assert set(planned.relaxed) == expected
+    # Some passes over the 260 sites; one for each set of sites would be 2^240.
+    assert calls < 10**6
 
 
 def test_sites_without_a_dim_are_relaxed(backend):

@@ -84,6 +84,7 @@ OPERATIONS = {
     "clip": lambda h, z, u: 1.0 * h.jnp.clip(z, 0, 1),
     "bits": lambda h, z, u: 1.0 * (z ^ u),
     "logarithm": lambda h, z, u: h.jnp.log(z),
+    "binary logarithm": lambda h, z, u: h.jnp.log2(z + 1),
     "special function": lambda h, z, u: h.jax.scipy.special.gammaln(z + 1),
     "activation": lambda h, z, u: h.jax.nn.softplus(z * h.x),
     "division": lambda h, z, u: z / 2,
@@ -105,6 +106,12 @@ OPERATIONS = {
     "checkpoint": lambda h, z, u: h.jax.checkpoint(lambda z: h.t[z] * z[0])(z),
     "sort of one draw": lambda h, z, u: h.t[
         h.jnp.sort(h.jnp.stack([1 + z // 2, z]), 0)
+    ],
+    "sort of one draw, joined": lambda h, z, u: h.t[
+        h.jnp.sort(h.jnp.concatenate([(1 + z // 2)[None], z[None]]), 0)
+    ],
+    "largest of one draw, joined": lambda h, z, u: h.t[
+        h.jnp.concatenate([(2 - z)[:, None], z[:, None]], -1).argmax(-1)
     ],
     "scan with a soft carry": (
         lambda h, z, u: h.jax.lax.scan(lambda c, a: ((c + a) % 3, h.t[c]), 0, z)[1]

@@ -44,10 +44,10 @@ ELEMENTWISE = """
     abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
     clamp clz copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1
     floor ge gt igamma igammac imag integer_pow is_finite le le_to lgamma log log1p
-    logistic lt lt_to max min mul ne neg nextafter not optimization_barrier or
-    polygamma population_count pow real reduce_precision regularized_incomplete_beta
-    rem round rsqrt shift_left shift_right_arithmetic shift_right_logical sign sin sinh
-    sqrt square sub tan tanh xor zeta
+    log2 logistic lt lt_to max min mul mulhi ne neg nextafter not one_minus_square
+    optimization_barrier or polygamma population_count pow real reduce_precision
+    regularized_incomplete_beta rem round rsqrt shift_left shift_right_arithmetic
+    shift_right_logical sign sin sinh sqrt square sub tan tanh xor zeta
 """
 SHAPES = "reshape squeeze expand_dims transpose rev slice split unstack"
 JOINS = "concatenate stack pad dynamic_update_slice tile"
@@ -234,6 +234,8 @@ def _join(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     last = len(typed(arrays[0]).shape) - 1
     if primitive.name == "concatenate" and axis == last and not _inexact(arrays[0]):
         return Pieces(tuple(arrays), last)
+    if primitive.name == "concatenate" and _are_rows(arrays, axis):
+        return _beside(arrays, axis)
     if primitive.name == "stack":
         return _stacked(function, arrays, params["axis"])
     return _moved_together(function, arrays)
@@ -244,12 +246,27 @@ def _stacked(function: Callable, arrays: Sequence[Any], axis: int) -> Any:
     shape = typed(arrays[0]).shape
     if _inexact(arrays[0]) or not _one_draw(arrays, shape):
         return _moved_together(function, arrays)
-    rank = len(shape) + 1
-    axis = axis % rank
-    rows = [_slot(x, axis) for x in arrays]
+    axis = axis % (len(shape) + 1)
+    return _beside([_slot(x, axis) for x in arrays], axis)
+
+
+def _are_rows(arrays: Sequence[Any], axis: int) -> bool:
+    """Whether arrays that are joined are functions of one draw, as where JAX stacks.
+
+    JAX 0.10.0 stacks arrays by joining them, each with an axis of size one.
+    """
+    shape = typed(arrays[0]).shape
+    if _inexact(arrays[0]) or any(typed(x).shape[axis] != 1 for x in arrays):
+        return False
+    return _one_draw(arrays, shape)
+
+
+def _beside(rows: Sequence[Any], axis: int) -> Any:
+    """Join functions of one draw along an axis on which each of them has size one."""
+    shape = typed(rows[0]).shape
     which = np.arange(len(rows), dtype=np.int32)
-    which = which.reshape([-1 if a == axis else 1 for a in range(rank)])
-    full = (*shape[:axis], len(rows), *shape[axis:])
+    which = which.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    full = (*shape[:axis], len(rows), *shape[axis + 1 :])
     table, joint = enumerate_operands(lax.select_n, [which, *rows], full)
     return finish(table, joint, full)
 
@@ -279,6 +296,8 @@ def _slot(x: Any, axis: int) -> Any:
 
 def joined(pieces: Pieces) -> Any:
     """Return joined arrays as one value."""
+    if _are_rows(pieces.parts, pieces.axis):
+        return _beside(pieces.parts, pieces.axis)
 
     def function(*x: Table) -> Any:
         return lax.concatenate(x, pieces.axis)

@@ -17,6 +17,8 @@ class NumPyroBackend:
         import numpyro
 
         jax.config.update("jax_enable_x64", True)
+        # Validation is on by default only since NumPyro 0.22.
+        numpyro.enable_validation()
         import numpyro_concrete
         from numpyro_concrete import distributions, ops, relaxation, soft_index
 
