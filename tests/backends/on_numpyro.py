@@ -451,6 +451,11 @@ class NumPyroBackend:
         elbo = self.numpyro.infer.RenyiELBO(0, num_particles=particles)
         return -float(elbo.loss(self.jax.random.key(seed), {}, model, guide, *args))
 
+    def renyi_loss_and_grads(self, model, guide, *, params, particles):
+        """The backend's own multi-sample loss, of the draws that IWAE has."""
+        elbo = self.numpyro.infer.RenyiELBO(0, num_particles=particles)
+        return self.evaluated(elbo, model, guide)(params)
+
     def evaluated(self, elbo, model, guide, *args):
         """An objective's loss and gradients by name, as a function of parameters."""
 

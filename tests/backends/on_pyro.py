@@ -472,6 +472,21 @@ class PyroBackend:
         elbo = self.pyro.infer.RenyiELBO(0, num_particles=particles, **settings)
         return -elbo.loss(model, guide, *args)
 
+    def renyi_loss_and_grads(self, model, guide, *, params, particles):
+        """The backend's own multi-sample loss, of the draws that IWAE has."""
+
+        def after_a_draw(*args):
+            if not drawn:
+                drawn.append(
+                    self.torch.randint(2**62, ())
+                )  # IWAE has a seed for plates
+            return guide(*args)
+
+        drawn = []
+        settings = {"vectorize_particles": True, "max_plate_nesting": 1}
+        elbo = self.pyro.infer.RenyiELBO(0, num_particles=particles, **settings)
+        return self.evaluated(elbo, model, after_a_draw)(params)
+
     def evaluated(self, elbo, model, guide, *args):
         """An objective's loss and gradients by name, as a function of parameters."""
 
