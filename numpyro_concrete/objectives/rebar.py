@@ -172,7 +172,7 @@ class REBAR(AbstractUnbiased):
         for name in passes.drawn:
             own = [params.get(name + end) for end in _SETTINGS]
             settings[name] = self._start(name) if None in own else own
-        soft = passes.relaxed(lambda name: settings[name][0])
+        soft = passes.relaxed({name: x[0] for name, x in settings.items()})
         for name, drawn in passes.drawn.items():
             cost = lax.stop_gradient(passes.costs.of(drawn.frames))
             share, baseline = map(jnp.asarray, settings[name][1:])

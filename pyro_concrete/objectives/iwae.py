@@ -20,7 +20,7 @@ from pyro.distributions.torch_distribution import (
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import torch_backward
 from pyro.poutine import Trace
-from pyro.util import set_rng_state, warn_if_nan
+from pyro.util import get_rng_state, set_rng_state, warn_if_nan
 from torch import Tensor
 from torch.distributions import Independent
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
