@@ -189,16 +189,17 @@ class Particles:
         """Whether programs in a plate of particles give the weights of single runs."""
         try:
             traces = self.run(size)
-            together, _ = self.weights(*traces)
+            together = self.weights(*traces)
             for particle in (0, size - 1):
                 values = _values_of(traces[1], particle, -self.nesting - 1)
                 guide = self._traced(_Known(values)(self.guide))
                 model = self._traced(_Known(values)(self.model))
-                alone, _ = self.weights(*_with_log_probs(model, guide))
-                tolerance = torch.finfo(alone.dtype).eps ** 0.5
-                limit = tolerance * alone.abs().max().clamp_min(1)
-                if (together[particle] - alone).abs().max() > limit:
-                    return False
+                alone = self.weights(*_with_log_probs(model, guide))
+                for many, one in zip(together, alone, strict=True):
+                    # What no draw has an influence on has no dim of the particles.
+                    same = many[particle] if many.ndim > one.ndim else many
+                    if not _agree(same, one):
+                        return False
         except Exception:
             return False  # with one particle they run
         return True
@@ -327,6 +328,13 @@ def _values_of(guide_trace: Trace, particle: int, dim: int) -> dict[str, Tensor]
         name: value.select(dim - nodes[name]["fn"].event_dim, particle)
         for name, value in _latent(_scored(guide_trace)).items()
     }
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    """Whether two log-weights are equal but for rounding."""
+    tolerance = torch.finfo(other.dtype).eps ** 0.5
+    limit = tolerance * other.abs().max().clamp_min(1)
+    return one.shape == other.shape and bool((one - other).abs().max() <= limit)
 
 
 def _scored(found: Trace) -> Sites:

@@ -445,17 +445,18 @@ def test_a_baseline_of_another_shape_is_refused(backend):
 
 @pytest.mark.slow
 def test_training_comes_close_to_the_best_guide(backend):
-    model, _ = bit(backend, 3, data=0.5)
+    rows = 20
+    model, _ = bit(backend, rows, data=0.5)
 
     def guide():
-        a = backend.param("a", backend.array(np.full(3, 2.0)))
-        with backend.plate("data", 3):
+        a = backend.param("a", backend.array(np.full(rows, 2.0)))
+        with backend.plate("data", rows):
             backend.site("z", backend.dist.Bernoulli(logits=a))
 
-    loss = backend.package.IWAE(5, plate="data")
+    loss = backend.package.IWAE(2, plate="data")
     _, params = backend.train(loss, model, guide, steps=300, lr=0.05)
     best = np.diff(bit_log_weights(np.array(0.0), 0.5))[0]
-    assert np.abs(expit(backend.numpy(params["a"])) - expit(best)).max() < 0.1
+    assert abs(expit(backend.numpy(params["a"])).mean() - expit(best)) < 0.1
 
 
 def test_derivatives_of_the_bound_agree_with_the_loss_of_chunks(backend):

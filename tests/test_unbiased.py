@@ -230,7 +230,8 @@ def test_tuning_follows_the_squares_and_changes_no_other_gradient(backend, name)
     at, two = (0.7, 0.6, 0.3), {"num_particles": 2}
     rebar = backend.package.REBAR(**two)
     tuned = backend.evaluated(rebar, programs[0], rebar.tuned(programs[1]))
-    fixed = backend.evaluated(backend.package.REBAR(*at, **two), *programs)
+    settings = dict(zip(("temperature", "scale", "baseline"), at, strict=True))
+    fixed = backend.evaluated(backend.package.REBAR(**settings, **two), *programs)
     _, expected = fixed({"a": a})
     _, found = tuned({"a": a, **settings_of(*at)})
     assert_exact(found["a"], expected["a"])
@@ -344,6 +345,11 @@ def test_sites_of_one_program_alone_are_named(backend, objective):
         warnings.simplefilter("ignore")  # the host has one, too
         with pytest.raises(ValueError, match="'class' of the model is latent"):
             backend.evaluated(elbo, *programs)({})
+
+
+@pytest.mark.parametrize("name", ["REBAR", "RLOO", "DisARM", "IWAE"])
+def test_the_number_of_particles_comes_first(backend, name):
+    assert getattr(backend.package, name)(8).num_particles == 8
 
 
 def test_settings_are_checked(backend):

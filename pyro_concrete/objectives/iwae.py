@@ -351,6 +351,9 @@ def iwae_bound(
     all data at once, and the bound is loose unless they are few. If the plate takes a
     subsample, one is drawn for all particles, and the sum is scaled to the whole plate.
 
+    It has no gradient, as only its value is kept. `IWAE` is the bound to train by: the
+    gradient of its loss has no bias, at discrete sites either.
+
     Shapes:
         result: a number, or with `per_element` (size of the plate or its subsample,).
 
