@@ -28,6 +28,9 @@ from pyro_concrete.relaxation.site import SUFFIX, leaf_of
 
 Sites = dict[str, dict[str, Any]]
 
+# As Pyro's own ELBOs name it.
+_PARTICLES = "num_particles_vectorized"
+
 
 class Summary(NamedTuple):
     """What is kept of all particles, in nats.
@@ -127,6 +130,8 @@ class Particles:
         self.plate, self.vectorize = plate, vectorize
         self.subsamples: dict[str, Tensor] = {} if like is None else like.subsamples
         self.scale = 1.0
+        # Number of dims that plates take; a plate of particles goes to their left.
+        self.nesting = 0
         self._known: Messenger = _Known(self.subsamples)
         if validate:
             self._look()
@@ -153,6 +158,9 @@ class Particles:
         frames = {f.name: f for site in sites for f in site["cond_indep_stack"]}
         check_match(model, guide)
         check_plates(self.plate, {name: _ratio(f) for name, f in frames.items()})
+        dims = [-frame.dim for frame in frames.values() if frame.dim is not None]
+        if _PARTICLES not in frames:
+            self.nesting = max(dims, default=0)
         if self.plate is not None:
             check_inside(self.plate, model, guide)
             _check_vectorized(frames[self.plate])
@@ -161,14 +169,40 @@ class Particles:
     def _traced(self, fn: Callable) -> Trace:
         return trace(self._known(fn)).get_trace(*self.args, **self.kwargs)
 
-    def run(self) -> tuple[Trace, Trace]:
-        """Run the guide, and the model on its draws, for one particle."""
-        guide_trace = self._traced(self.guide)
-        model_trace = self._traced(replay(self.model, trace=guide_trace))
-        traces = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
-        for found in traces:
-            found.compute_log_prob()
-        return traces
+    def run(self, size: int | None = None) -> tuple[Trace, Trace]:
+        """Run the guide, and the model on its draws.
+
+        Args:
+            size: Number of particles that run at once in a plate around the programs,
+                which have to broadcast over them; by default one, without the plate.
+        """
+        model, guide = self.model, self.guide
+        if size is not None:
+            settings: Any = {"size": size, "dim": -self.nesting - 1}
+            model = pyro.plate(_PARTICLES, **settings)(model)
+            guide = pyro.plate(_PARTICLES, **settings)(guide)
+        guide_trace = self._traced(guide)
+        model_trace = self._traced(replay(model, trace=guide_trace))
+        return _with_log_probs(model_trace, guide_trace)
+
+    def broadcasts(self, size: int) -> bool:
+        """Whether programs in a plate of particles give the weights of single runs."""
+        try:
+            traces = self.run(size)
+            together = self.weights(*traces)
+            for particle in (0, size - 1):
+                values = _values_of(traces[1], particle, -self.nesting - 1)
+                guide = self._traced(_Known(values)(self.guide))
+                model = self._traced(_Known(values)(self.model))
+                alone = self.weights(*_with_log_probs(model, guide))
+                for many, one in zip(together, alone, strict=True):
+                    # What no draw has an influence on has no dim of the particles.
+                    same = many[particle] if many.ndim > one.ndim else many
+                    if not _agree(same, one):
+                        return False
+        except Exception:
+            return False  # with one particle they run
+        return True
 
     def map(self, fn: Callable, size: int) -> tuple[Tensor, ...]:
         """Call a function that gives tensors of one particle, for those of a chunk."""
@@ -197,23 +231,29 @@ class Particles:
 
     def weights(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
         """Return the log-weights of a particle that was run, as `weigh` does."""
-        inside, outside = torch.zeros(()), torch.zeros(())
+        inside, outside = torch.zeros(1), torch.zeros(())
         for sign, found in ((1, model_trace), (-1, guide_trace)):
             for site in _scored(found).values():
-                term = site["log_prob"]
+                term = self.by_element(site["log_prob"], site)
                 if self.plate is None or _frame(site, self.plate) is not None:
-                    inside = inside + sign * self.by_element(term, site) / self.scale
+                    inside = inside + sign * term / self.scale
                 else:
-                    outside = outside + sign * term.sum()
-        return inside.reshape(-1), outside.to(inside)
+                    outside = outside + sign * term.sum(-1)
+        return inside, outside.to(inside)
 
     def by_element(self, term: Tensor, site: dict[str, Any]) -> Tensor:
-        """Sum a term of a site over all dims but that of the plate: (elements,)."""
-        frame = _frame(site, self.plate)
-        if frame is None:
-            return term.sum().reshape(1)
-        term = term.movedim(frame.dim, -1)
-        return term.reshape(-1, term.shape[-1]).sum(0)
+        """Sum a term of a site over all dims but those of the particles and the plate.
+
+        Shapes:
+            result: (elements,), or of a plate of particles (particles, elements). A
+                site outside of the plate has one element.
+        """
+        element, particle = _frame(site, self.plate), _frame(site, _PARTICLES)
+        term = term[..., None] if element is None else term.movedim(element.dim, -1)
+        if particle is None:
+            return term.reshape(-1, term.shape[-1]).sum(0)
+        # The plate of particles is the outermost.
+        return term.reshape(term.shape[0], -1, term.shape[-1]).sum(1)
 
 
 def summary(
@@ -271,6 +311,30 @@ def depends(plate: str | None) -> str:
         "elements has a weight of its own. Pass plate=None for the bound of the whole "
         "program"
     )
+
+
+def _with_log_probs(*traces: Trace) -> tuple[Trace, ...]:
+    """The traces without subsamples of plates, with log-probabilities."""
+    pruned = tuple(prune_subsample_sites(found) for found in traces)
+    for found in pruned:
+        found.compute_log_prob()
+    return pruned
+
+
+def _values_of(guide_trace: Trace, particle: int, dim: int) -> dict[str, Tensor]:
+    """The values that a guide drew for one of a plate of particles."""
+    nodes: Any = guide_trace.nodes
+    return {
+        name: value.select(dim - nodes[name]["fn"].event_dim, particle)
+        for name, value in _latent(_scored(guide_trace)).items()
+    }
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    """Whether two log-weights are equal but for rounding."""
+    tolerance = torch.finfo(other.dtype).eps ** 0.5
+    limit = tolerance * other.abs().max().clamp_min(1)
+    return one.shape == other.shape and bool((one - other).abs().max() <= limit)
 
 
 def _scored(found: Trace) -> Sites:

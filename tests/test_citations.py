@@ -59,6 +59,7 @@ DOCUMENTED = [
     "RLOO",
     "DisARM",
     "REBAR",
+    "IWAE",
     "iwae_bound",
     "plan_sites",
     "Concrete",

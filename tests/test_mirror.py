@@ -57,6 +57,7 @@ MODULES = [
     ".objectives",
     ".objectives.costs",
     ".objectives.gradients",
+    ".objectives.vimco",
     ".objectives.passes",
     ".diagnostics",
     ".citations",
@@ -142,6 +143,7 @@ HOST_SIGNATURES = {
     "REBAR",
     "RLOO",
     "DisARM",
+    "IWAE",
     "Passes",
 }
 

@@ -297,30 +297,40 @@ def tied(backend):
     return tied_model, guide
 
 
-@pytest.mark.parametrize(
+REFUSED = [
+    (relaxed_guide, None, "'z_relaxed' of the guide is relaxed.*harden"),
+    (relaxed_model, None, "'z_relaxed' of the model is relaxed.*before relax"),
+    (no_guide, None, "'z' of the model is latent, but not in the guide"),
+    (other_guide, None, "'other' of the guide is not in the model"),
+    (enumerated, None, "'e'.*not in the guide.*enumeration.*Sample it there"),
+    (lambda b: mixture(b, LOGITS), "dota", "no site is in a plate 'dota'.*'data'"),
+    (subsampled, None, "plate 'data' takes a subsample.*plate='data'"),
+    (lambda b: with_shift(b, LOGITS), "data", "'shift' is latent.*plate=None.*Delta"),
+    (tied, "data", "outside of plate 'data' depend on draws.*plate=None"),
+]
+refused = pytest.mark.parametrize(
     ("programs", "plate", "words"),
-    [
-        (relaxed_guide, None, "'z_relaxed' of the guide is relaxed.*harden"),
-        (relaxed_model, None, "'z_relaxed' of the model is relaxed.*before relax"),
-        (no_guide, None, "'z' of the model is latent, but not in the guide"),
-        (other_guide, None, "'other' of the guide is not in the model"),
-        (enumerated, None, "'e'.*not in the guide.*enumeration.*Sample it there"),
-        (lambda b: mixture(b, LOGITS), "dota", "no site is in a plate 'dota'.*'data'"),
-        (subsampled, None, "plate 'data' takes a subsample.*plate='data'"),
-        (
-            lambda b: with_shift(b, LOGITS),
-            "data",
-            "'shift' is latent.*plate=None.*Delta",
-        ),
-        (tied, "data", "outside of plate 'data' depend on draws.*plate=None"),
-    ],
+    REFUSED,
     ids=lambda x: getattr(x, "__name__", "") if callable(x) else "",
 )
+
+
+@refused
 def test_what_would_be_another_number_is_refused(backend, programs, plate, words):
     # On one site a host's plate of one element may be enough; here one by one.
     settings = {"plate": plate, "vectorize_particles": False, "num_particles": 20}
     with pytest.raises(ValueError, match=words):
         bound(backend, *programs(backend), **settings)
+
+
+@refused
+def test_what_would_be_another_number_is_not_trained(backend, programs, plate, words):
+    loss = backend.package.IWAE(20, plate=plate)
+    if programs is relaxed_model:
+        # The relaxed model runs on the trace of the guide, and refuses it itself.
+        words = "'z' is relaxed in the model|" + words
+    with pytest.raises(ValueError, match=words):
+        backend.loss(loss, *programs(backend), backend.array(X))
 
 
 @pytest.mark.parametrize(

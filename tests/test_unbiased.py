@@ -22,6 +22,7 @@ OBJECTIVES = {
     "RLOO of three particles": ("RLOO", {"num_particles": 3}),
     "DisARM": ("DisARM", {}),
 }
+ROUTES = ("arguments", "closure", "module")
 FAST = {
     ("REBAR", "dependent"),
     ("REBAR", "data"),
@@ -73,6 +74,67 @@ def test_the_mean_gradient_is_exact_to_one_per_cent(backend, objective, case):
         error = samples.std(0) / len(samples) ** 0.5
         # A bias of one hundredth of the gradient would be seen.
         assert (5 * error < 0.01 * size).all(), (error, size)
+
+
+# Parameters that reach the programs in other ways than by `param`.
+
+
+def by_route(backend, copies):
+    """From what reads the values: a model and its guide, one of three for each copy."""
+
+    def programs(values_of):
+        def model(*args):
+            t = values_of(*args)["t"]
+            with backend.plate("copies", copies):
+                z = backend.site("z", backend.dist.Categorical(backend.array(SHARES)))
+                fn = backend.dist.Normal(backend.array(LOCS)[z] * t, backend.array(0.8))
+                backend.site("x", fn, obs=backend.array(X))
+
+        def guide(*args):
+            logits = values_of(*args)["a"]
+            with backend.plate("copies", copies):
+                backend.site("z", backend.dist.Categorical(logits=logits))
+
+        return model, guide
+
+    return programs
+
+
+def by_route_elbo(params):
+    log_p = np.log(SHARES) + norm.logpdf(X, LOCS * params["t"], 0.8)
+    log_q = log_softmax(params["a"])
+    return float(np.exp(log_q) @ (log_p - log_q))
+
+
+SHARES = np.array([0.2, 0.3, 0.5])
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    "route",
+    ["arguments", *(pytest.param(x, marks=pytest.mark.slow) for x in ROUTES[1:])],
+)
+@pytest.mark.parametrize(
+    ("objective", "is_tuned"), [("REBAR", True), ("REBAR", False), ("RLOO", False)]
+)
+def test_gradients_are_right_however_parameters_reach_the_programs(
+    backend, objective, route, is_tuned
+):
+    copies, params = 20_000, {"a": np.array([0.4, -0.3, 0.1]), "t": np.array(1.1)}
+    elbo = getattr(backend.package, objective)(num_particles=2)
+    programs = by_route(backend, copies)
+
+    def tuned(values_of):
+        model, guide = programs(values_of)
+        return model, elbo.tuned(guide) if is_tuned else guide
+
+    values = {
+        name: np.broadcast_to(x, (copies, *x.shape)).copy()
+        for name, x in params.items()
+    }
+    found = backend.gradient_by_route(route, elbo, tuned, values)
+    for name, expected in gradient(by_route_elbo, params).items():
+        assert_mean(found[name], -expected)
 
 
 # Their parts.
@@ -168,7 +230,8 @@ def test_tuning_follows_the_squares_and_changes_no_other_gradient(backend, name)
     at, two = (0.7, 0.6, 0.3), {"num_particles": 2}
     rebar = backend.package.REBAR(**two)
     tuned = backend.evaluated(rebar, programs[0], rebar.tuned(programs[1]))
-    fixed = backend.evaluated(backend.package.REBAR(*at, **two), *programs)
+    settings = dict(zip(("temperature", "scale", "baseline"), at, strict=True))
+    fixed = backend.evaluated(backend.package.REBAR(**settings, **two), *programs)
     _, expected = fixed({"a": a})
     _, found = tuned({"a": a, **settings_of(*at)})
     assert_exact(found["a"], expected["a"])
@@ -282,6 +345,11 @@ def test_sites_of_one_program_alone_are_named(backend, objective):
         warnings.simplefilter("ignore")  # the host has one, too
         with pytest.raises(ValueError, match="'class' of the model is latent"):
             backend.evaluated(elbo, *programs)({})
+
+
+@pytest.mark.parametrize("name", ["REBAR", "RLOO", "DisARM", "IWAE"])
+def test_the_number_of_particles_comes_first(backend, name):
+    assert getattr(backend.package, name)(8).num_particles == 8
 
 
 def test_settings_are_checked(backend):

@@ -63,8 +63,8 @@ class DisARM(AbstractUnbiased):
 
     def __init__(
         self,
-        *,
         num_particles: int = 1,
+        *,
         vectorize_particles: bool | Callable = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles)

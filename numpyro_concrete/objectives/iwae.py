@@ -278,6 +278,9 @@ def iwae_bound(
     all data at once, and the bound is loose unless they are few. If the plate takes a
     subsample, one is drawn for all particles, and the sum is scaled to the whole plate.
 
+    It has no gradient, and to ask for one is an error. `IWAE` is the bound to train by:
+    ``jax.grad`` of its ``loss`` has no bias, at discrete sites either.
+
     Shapes:
         result: (), or with `per_element` (size of the plate or its subsample,).
 
@@ -308,8 +311,9 @@ def iwae_bound(
     Raises:
         ValueError: If the guide is relaxed and the model is not, or the other way
             round; if a latent site of one is not in the other, as enumerated ones; if a
-            latent site is outside of `plate`; if another plate takes a subsample. By
-            the site or plate, with the way out.
+            latent site is outside of `plate`; if another plate takes a subsample; if
+            the parameters lack mutable state. By the site or plate, with the way out.
+        TypeError: If it is differentiated.
 
     Under jit, sites outside of the plate that depend on draws make the bound NaN. To
     evaluate it often, jit a function of the key and the parameters.
@@ -340,4 +344,18 @@ def iwae_bound(
     settings: Any = {"plate": plate, "vectorize": vectorize_particles}
     particles = Particles(rng_key, params, model, guide, args, kwargs, **settings)
     found = summary(particles, num_particles, chunk_size, progress_bar)
-    return found.bounds if per_element else found.bound
+    return _without_gradient(found.bounds if per_element else found.bound)
+
+
+@jax.custom_jvp
+def _without_gradient(bound: Array) -> Array:
+    """Return the bound; its paths alone would be a wrong gradient at discrete sites."""
+    return bound
+
+
+@_without_gradient.defjvp
+def _refuse_gradient(_primals: tuple, _tangents: tuple) -> tuple:
+    raise TypeError(
+        "iwae_bound has no gradient: it is the bound to evaluate by. Differentiate the "
+        "loss of IWAE(num_particles, plate=..., chunk_size=...) instead"
+    )

@@ -281,30 +281,41 @@ class Passes:
         traces = self._traces(messenger, self.programs, self.params)
         return costs_of(*traces), messenger.drawn
 
-    def relaxed(self, temperature: Callable) -> Soft:
+    def relaxed(self, temperatures: Mapping[str, Any]) -> Soft:
         """Run the program with all sites relaxed.
 
-        The parameters are constants here: what has a gradient are the temperatures.
+        What has a gradient are the temperatures alone. All else is a constant here,
+        however the programs got it: as parameters, as arguments or from a closure.
 
         Args:
-            temperature: Temperature of a site by its name.
+            temperatures: Temperatures by site.
         """
         _check_marks(*self.traces, self.drawn)
         still = {n: jnp.zeros_like(drawn.scores) for n, drawn in self.drawn.items()}
         options: Any = {"sites": lambda msg: msg["name"] in still, "temperature": 1.0}
         programs = [relax(fn, scoring="discrete", **options) for fn in self.programs]
-        params = lax.stop_gradient(dict(self.params))
 
-        def cost(moves: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        def cost(
+            moves: dict[str, Array], temperatures: dict[str, Array]
+        ) -> tuple[Array, dict[str, Array]]:
             messenger = _DrawMessenger(
-                self.noise, self.plates, relaxed=moves, temperature=temperature
+                self.noise,
+                self.plates,
+                relaxed=moves,
+                temperature=temperatures.__getitem__,
             )
-            costs = costs_of(*self._traces(messenger, programs, params))
-            found = {n: costs.of(drawn.frames) for n, drawn in self.drawn.items()}
-            return costs.total(), found
+            costs = costs_of(*self._traces(messenger, programs, self.params))
+            signals = {n: costs.of(drawn.frames) for n, drawn in self.drawn.items()}
+            return costs.total(), signals
 
-        slopes, signals = jax.grad(cost, has_aux=True)(still)
-        return Soft(signals, slopes)
+        def soft(temperatures: dict[str, Array]) -> Soft:
+            slopes, signals = jax.grad(cost, has_aux=True)(still, temperatures)
+            return Soft(signals, slopes)
+
+        arrays = jax.tree.map(jnp.asarray, dict(temperatures))
+        # All that the run takes from outside becomes an argument, without a gradient.
+        converted, constants = jax.closure_convert(soft, arrays)
+        return converted(arrays, *lax.stop_gradient(constants))
 
     def _before(self, layer: int) -> dict[str, Array]:
         earlier = (name for names in self.layers[:layer] for name in names)

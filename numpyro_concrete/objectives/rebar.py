@@ -59,12 +59,12 @@ class REBAR(AbstractUnbiased):
     where a site has few values, enumeration has no variance at all.
 
     Args:
+        num_particles: Number of particles whose gradients are averaged.
         temperature: Temperature of the control variate, > 0; a number, or a mapping by
             site. Where the guide is `tuned`, what it starts from.
         scale: Scale of the control variate, likewise.
         baseline: How much of the others' mean of f - c is taken off, likewise; zero
             where their noise is larger than their mean.
-        num_particles: Number of particles whose gradients are averaged.
         vectorize_particles: As in NumPyro's ELBOs.
 
     Raises:
@@ -97,11 +97,11 @@ class REBAR(AbstractUnbiased):
 
     def __init__(
         self,
+        num_particles: int = 1,
+        *,
         temperature: float | Mapping[str, float] = 0.5,
         scale: float | Mapping[str, float] = 1.0,
         baseline: float | Mapping[str, float] = 1.0,
-        *,
-        num_particles: int = 1,
         vectorize_particles: bool | Callable = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles)
@@ -172,7 +172,7 @@ class REBAR(AbstractUnbiased):
         for name in passes.drawn:
             own = [params.get(name + end) for end in _SETTINGS]
             settings[name] = self._start(name) if None in own else own
-        soft = passes.relaxed(lambda name: settings[name][0])
+        soft = passes.relaxed({name: x[0] for name, x in settings.items()})
         for name, drawn in passes.drawn.items():
             cost = lax.stop_gradient(passes.costs.of(drawn.frames))
             share, baseline = map(jnp.asarray, settings[name][1:])

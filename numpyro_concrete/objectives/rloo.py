@@ -73,8 +73,8 @@ class RLOO(AbstractUnbiased):
 
     def __init__(
         self,
-        *,
         num_particles: int = 2,
+        *,
         vectorize_particles: bool | Callable = True,
     ) -> None:
         if num_particles < 2:

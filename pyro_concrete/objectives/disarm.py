@@ -62,8 +62,8 @@ class DisARM(AbstractUnbiased):
 
     def __init__(
         self,
-        *,
         num_particles: int = 1,
+        *,
         max_plate_nesting: int | float = float("inf"),
         vectorize_particles: bool = False,
         retain_graph: bool | None = None,

@@ -8,21 +8,53 @@ Twin: ``numpyro_concrete.objectives.iwae``.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyro
 import torch
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+)
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import torch_backward
 from pyro.poutine import Trace
-from pyro.util import warn_if_nan
+from pyro.util import get_rng_state, set_rng_state, warn_if_nan
 from torch import Tensor
+from torch.distributions import Independent
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from pyro_concrete.objectives.gradients import compared
 from pyro_concrete.objectives.passes import score_of
 from pyro_concrete.objectives.vimco import vimco_signals
 from pyro_concrete.particles import Particles, chunks, common_value, summary
+
+
+@dataclass(frozen=True)
+class _Validated:
+    """What was run and validated, and how its particles run.
+
+    Attributes:
+        model: The model.
+        guide: Its guide.
+        shapes: Shapes of the tensors among the arguments.
+        param_names: Names of the parameters in Pyro's store after the run.
+        nesting: Number of dims that plates take.
+        broadcasts: Whether the programs broadcast over a plate of particles.
+    """
+
+    model: Callable
+    guide: Callable
+    shapes: tuple[torch.Size, ...]
+    param_names: frozenset[str]
+    nesting: int
+    broadcasts: bool
+
+    def covers(self, model: Callable, guide: Callable, shapes: tuple) -> bool:
+        """Whether it is about these programs, and parameters that are still there."""
+        is_same = (self.model, self.guide, self.shapes) == (model, guide, shapes)
+        return is_same and self.param_names <= pyro.get_param_store().keys()
 
 
 class _Particle(NamedTuple):
@@ -139,8 +171,7 @@ class IWAE(ELBO):
         self.plate = plate
         self.chunk_size = chunk_size
         self.baseline = baseline
-        self._validated: tuple[Callable, Callable] | None = None
-        self._param_names: frozenset[str] = frozenset()
+        self._validated: _Validated | None = None
 
     def loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
@@ -154,11 +185,12 @@ class IWAE(ELBO):
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return the loss with a graph whose gradient is the estimate."""
-        self._validate(model, guide, args, kwargs)
+        validated = self._validate(model, guide, args, kwargs)
         # Each particle is validated for its structure, and runs no further time for it.
         options: Any = {"plate": self.plate, "vectorize": self.vectorize_particles}
         particles = Particles(model, guide, args, kwargs, validate=False, **options)
-        drawn = self._map(particles)
+        particles.nesting = validated.nesting
+        drawn = self._map(particles, validated.broadcasts)
         outside = common_value(drawn.outside, self.plate)
         bounds = drawn.log_weights.logsumexp(0) - math.log(self.num_particles)
         bound = particles.scale * bounds.sum() + outside
@@ -187,23 +219,32 @@ class IWAE(ELBO):
 
     def _validate(
         self, model: Callable, guide: Callable, args: Any, kwargs: Any
-    ) -> None:
-        """Run one particle at the first step, and whenever parameters are new.
+    ) -> _Validated:
+        """Run one particle at the first step, and for new shapes and parameters.
 
-        Under `torch.vmap` values cannot be validated, nor parameters initialized.
+        Particles at once can neither validate values nor initialize parameters.
         """
-        store = pyro.get_param_store()
-        is_known = self._validated == (model, guide)
-        if is_known and self._param_names <= store.keys():
-            return
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        shapes = tuple(x.shape for x in tensors)
+        validated = self._validated
+        if validated is not None and validated.covers(model, guide, shapes):
+            return validated
+        size, broadcasts = self._chunk_size(), False
+        state = get_rng_state()
         with torch.no_grad():
-            options: Any = {"plate": self.plate, "vectorize": False}
-            Particles(model, guide, args, kwargs, **options).weigh()
-        self._validated = (model, guide)
-        self._param_names = frozenset(store.keys())
+            particles = Particles(model, guide, args, kwargs, plate=self.plate)
+            particles.weigh()
+            names = frozenset(pyro.get_param_store().keys())
+            if self.vectorize_particles and size > 1:
+                broadcasts = particles.broadcasts(size)
+        set_rng_state(state)  # to validate changes no draw
+        nesting = particles.nesting
+        self._validated = _Validated(model, guide, shapes, names, nesting, broadcasts)
+        return self._validated
 
-    def _particle(self, particles: Particles) -> _Particle:
-        model_trace, guide_trace = particles.run()
+    def _particle(self, particles: Particles, size: int | None = None) -> _Particle:
+        """Run one particle, or a plate of them."""
+        model_trace, guide_trace = particles.run(size)
         particles.learn(model_trace, guide_trace)
         log_weights, outside = particles.weights(model_trace, guide_trace)
         scores = torch.zeros_like(log_weights)
@@ -211,8 +252,7 @@ class IWAE(ELBO):
         for site in nodes.values():
             is_latent = site["type"] == "sample" and not site["is_observed"]
             if is_latent and not site["fn"].has_rsample:
-                score = score_of(site["fn"], site["value"])
-                scores = scores + particles.by_element(score, site)
+                scores = scores + particles.by_element(_score(site), site)
         predictions = torch.zeros_like(log_weights)
         if self.baseline is not None:
             predictions = self._predictions(guide_trace, log_weights.shape)
@@ -234,25 +274,32 @@ class IWAE(ELBO):
             )
         return site["value"].expand(shape)
 
-    def _map(self, particles: Particles) -> _Particle:
+    def _chunk_size(self) -> int:
+        """Number of particles that run at a time."""
+        if self.chunk_size is None:
+            return self.num_particles
+        return chunks(self.num_particles, self.chunk_size)[1]
+
+    def _map(self, particles: Particles, broadcasts: bool) -> _Particle:
         """Run all particles, in chunks that are rematerialized in the backward pass."""
 
-        def particle() -> _Particle:
-            return self._particle(particles)
+        def chunk(size: int) -> tuple[Tensor, ...]:
+            if size == 1:
+                return tuple(x[None] for x in self._particle(particles))
+            if broadcasts:
+                drawn = self._particle(particles, size)
+                return drawn._replace(outside=drawn.outside.expand(size))
+            return particles.map(lambda: self._particle(particles), size)
 
-        if self.num_particles == 1:
-            return _Particle(*(x[None] for x in particle()))
-        if self.chunk_size is None or self.chunk_size >= self.num_particles:
-            return _Particle(*particles.map(particle, self.num_particles))
-        _, size = chunks(self.num_particles, self.chunk_size)
+        size = self._chunk_size()
+        if size == self.num_particles:
+            return _Particle(*chunk(size))
         drawn = []
         # To stop early is an exception from inside of `torch.vmap`.
         with set_checkpoint_early_stop(False):
             for start in range(0, self.num_particles, size):
                 length = min(size, self.num_particles - start)
-                drawn.append(
-                    checkpoint(particles.map, particle, length, use_reentrant=False)
-                )
+                drawn.append(checkpoint(chunk, length, use_reentrant=False))
         return _Particle(*(torch.cat(x) for x in zip(*drawn, strict=True)))
 
     def _signals(self, drawn: _Particle) -> Tensor:
@@ -266,6 +313,16 @@ class IWAE(ELBO):
         # One more: it takes away the gradient of - log q in the log-weight, whose mean
         # is zero if its weight in the bound is always one.
         return signals[None] + 1
+
+
+def _score(site: dict[str, Any]) -> Tensor:
+    """The log-probability that a value was drawn with, whatever its mask and scale."""
+    fn = site["fn"]
+    while isinstance(fn, Independent | ExpandedDistribution):
+        fn = fn.base_dist
+    if isinstance(fn, MaskedDistribution):
+        return score_of(site["fn"], site["value"])
+    return site["unscaled_log_prob"]
 
 
 def iwae_bound(
@@ -293,6 +350,9 @@ def iwae_bound(
     summed, which is what papers report. With ``plate=None`` a particle is a draw for
     all data at once, and the bound is loose unless they are few. If the plate takes a
     subsample, one is drawn for all particles, and the sum is scaled to the whole plate.
+
+    It has no gradient, as only its value is kept. `IWAE` is the bound to train by: the
+    gradient of its loss has no bias, at discrete sites either.
 
     Shapes:
         result: a number, or with `per_element` (size of the plate or its subsample,).

@@ -54,12 +54,12 @@ class REBAR(AbstractUnbiased):
     where a site has few values, enumeration has no variance at all.
 
     Args:
+        num_particles: Number of particles whose gradients are averaged.
         temperature: Temperature of the control variate, > 0; a number, or a mapping by
             site. Where the guide is `tuned`, what it starts from.
         scale: Scale of the control variate, likewise.
         baseline: How much of the others' mean of f - c is taken off, likewise; zero
             where their noise is larger than their mean.
-        num_particles: Number of particles whose gradients are averaged.
         max_plate_nesting: As in Pyro's ELBOs.
         vectorize_particles: As in Pyro's ELBOs.
         retain_graph: As in Pyro's ELBOs.
@@ -93,11 +93,11 @@ class REBAR(AbstractUnbiased):
 
     def __init__(
         self,
+        num_particles: int = 1,
+        *,
         temperature: float | Mapping[str, float] = 0.5,
         scale: float | Mapping[str, float] = 1.0,
         baseline: float | Mapping[str, float] = 1.0,
-        *,
-        num_particles: int = 1,
         max_plate_nesting: int | float = float("inf"),
         vectorize_particles: bool = False,
         retain_graph: bool | None = None,

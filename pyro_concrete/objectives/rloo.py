@@ -78,8 +78,8 @@ class RLOO(AbstractUnbiased):
 
     def __init__(
         self,
-        *,
         num_particles: int = 2,
+        *,
         max_plate_nesting: int | float = float("inf"),
         vectorize_particles: bool = False,
         retain_graph: bool | None = None,

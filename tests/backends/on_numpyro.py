@@ -453,6 +453,45 @@ class NumPyroBackend:
         elbo = self.numpyro.infer.RenyiELBO(0, num_particles=particles)
         return -float(elbo.loss(self.jax.random.key(seed), {}, model, guide, *args))
 
+    def gradient_by_route(self, route, elbo, programs, values, seed=0):
+        """Gradients in values that reach the programs as arguments or by a closure.
+
+        Args:
+            route: "arguments", "closure", or "module" for a pytree of a class.
+            elbo: The objective.
+            programs: From a function of the arguments to the values by name, the model
+                and the guide.
+            values: Arrays by name.
+            seed: Seed of the draws.
+        """
+        key = self.jax.random.key(seed)
+
+        def by_arguments(values):
+            return elbo.loss(key, {}, *programs(lambda values: values), values)
+
+        def by_closure(values):
+            return elbo.loss(key, {}, *programs(lambda: values))
+
+        values = {k: self.jnp.asarray(v) for k, v in values.items()}
+        if route == "module":
+            import equinox
+
+            class Module(equinox.Module):
+                values: dict
+
+            module = Module(values)
+            loss = lambda module: by_closure(module.values)  # noqa: E731
+            grads = self.jitted(self.jax.grad(loss))(module).values
+        else:
+            loss = {"arguments": by_arguments, "closure": by_closure}[route]
+            grads = self.jitted(self.jax.grad(loss))(values)
+        return {k: np.asarray(v) for k, v in grads.items()}
+
+    def renyi_loss_and_grads(self, model, guide, *, params, particles):
+        """The backend's own multi-sample loss, of the draws that IWAE has."""
+        elbo = self.numpyro.infer.RenyiELBO(0, num_particles=particles)
+        return self.evaluated(elbo, model, guide)(params)
+
     def evaluated(self, elbo, model, guide, *args):
         """An objective's loss and gradients by name, as a function of parameters."""
 

@@ -477,6 +477,51 @@ class PyroBackend:
         elbo = self.pyro.infer.RenyiELBO(0, num_particles=particles, **settings)
         return -elbo.loss(model, guide, *args)
 
+    def gradient_by_route(self, route, elbo, programs, values, seed=0):
+        """Gradients in values that reach the programs as arguments or by a closure.
+
+        Args:
+            route: "arguments", "closure", or "module" for a `torch.nn.Module`.
+            elbo: The objective.
+            programs: From a function of the arguments to the values by name, the model
+                and the guide.
+            values: Arrays by name.
+            seed: Seed of the draws.
+        """
+        self.pyro.clear_param_store()
+        self.torch.manual_seed(seed)
+        values = {k: self.torch.tensor(v).requires_grad_() for k, v in values.items()}
+        if route == "arguments":
+            elbo.loss_and_grads(*programs(lambda values: values), values)
+        elif route == "closure":
+            elbo.loss_and_grads(*programs(lambda: values))
+        else:
+            parameters = {k: self.torch.nn.Parameter(v) for k, v in values.items()}
+            module = self.torch.nn.ParameterDict(parameters)
+
+            def registered():
+                self.pyro.module("net", module)
+                return module
+
+            elbo.loss_and_grads(*programs(registered))
+            values = parameters
+        return {k: v.grad.numpy() for k, v in values.items()}
+
+    def renyi_loss_and_grads(self, model, guide, *, params, particles):
+        """The backend's own multi-sample loss, of the draws that IWAE has."""
+
+        def after_a_draw(*args):
+            if not drawn:
+                drawn.append(
+                    self.torch.randint(2**62, ())
+                )  # IWAE has a seed for plates
+            return guide(*args)
+
+        drawn = []
+        settings = {"vectorize_particles": True, "max_plate_nesting": 1}
+        elbo = self.pyro.infer.RenyiELBO(0, num_particles=particles, **settings)
+        return self.evaluated(elbo, model, after_a_draw)(params)
+
     def evaluated(self, elbo, model, guide, *args):
         """An objective's loss and gradients by name, as a function of parameters."""
 
