@@ -111,7 +111,7 @@ class RelaxMessenger(Messenger):
         point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
         check_point(name, point.shape, site.relaxed.shape(), _is_enumerated(self))
         if site.left_out is not None:
-            fn = Deterministic(site.left_out, 0)
+            fn = Deterministic(site.left_out, msg["fn"].event_dim)
             _send(self, msg, name + LEFT_OUT, fn, _AUXILIARY, site.left_out)
         self._show(msg, *site.value(point))
         msg["infer"]["_relaxed"] = True
