@@ -10,6 +10,7 @@ Twin: ``pyro_concrete.factors``.
 """
 
 import copy
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class FactorMessenger(Messenger):
         factors: For each latent site by name, what gives its factor for the leaf of the
             model's distribution and for the mask of its elements.
         constants: Names of the latent sites with one value, which are left as they are.
-        rows: Indices of each plate that the guide has subsampled, by name.
+        plates: The plates of the guide by name, whose subsamples the model takes.
         steps: Names of the factors that have one for each step of a scan.
 
     Twin: :class:`pyro_concrete.factors.FactorMessenger`.
@@ -57,13 +58,13 @@ class FactorMessenger(Messenger):
         self,
         factors: Mapping[str, "ConcreteFactor | NormalFactor"],
         constants: Collection[str],
-        rows: Mapping[str, Array],
+        plates: Mapping[str, Any],
         steps: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.factors = factors
         self.exposed = {*factors, *constants}
-        self.rows = rows
+        self.plates = plates
         self.steps = steps
         self.values: dict[str, Array] = {}
 
@@ -78,11 +79,20 @@ class FactorMessenger(Messenger):
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "plate":
-            msg["value"] = self.rows.get(msg["name"], msg["value"])
+            msg["value"] = self._rows(msg["name"], msg["value"])
         elif msg["type"] == "control_flow":
             self._enter(msg)
         elif msg["type"] == "sample" and msg["value"] is None:
             self._replace(msg)
+
+    def _rows(self, name: str, rows: Array | None) -> Array | None:
+        """The rows of the guide's own plate of this name, if it has one."""
+        return self.plates[name]._indices if name in self.plates else rows
+
+    def _scale(self, frames: Any) -> float:
+        """The scale by subsamples alone: others of a model are not of its guide."""
+        plates = [self.plates[f.name] for f in frames if f.name in self.plates]
+        return math.prod((x.size / x.subsample_size for x in plates), start=1.0)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and msg["name"] in self.exposed:
@@ -95,6 +105,7 @@ class FactorMessenger(Messenger):
         # What `harden` has to know, and not of the model's site.
         infer = msg["infer"]
         msg["infer"] = {k: v for k, v in infer.items() if k != "_relaxed_from"}
+        msg["scale"] = self._scale(msg["cond_indep_stack"])
         mask = mask_of(msg["fn"])
         if is_flat(msg["fn"], mask):
             msg["fn"] = rebuilt(without_masks(msg["fn"]), lambda x, _: factor(x, True))
@@ -122,7 +133,7 @@ class FactorMessenger(Messenger):
     def _around(self, body: Callable, factors: Any = None) -> Callable:
         def sampled(*args: Any) -> Any:
             now = self.factors if factors is None else factors
-            with FactorMessenger(now, (), self.rows):
+            with FactorMessenger(now, (), self.plates):
                 return body(*args)
 
         return sampled
@@ -174,9 +185,10 @@ class PartlyPrior(Distribution):
 @promote_batch_shape.register
 def _promote_partly_prior(d: PartlyPrior) -> PartlyPrior:
     new: Any = copy.copy(d)
-    new.factor = promote_batch_shape(d.factor)
     new.prior = promote_batch_shape(d.prior)
-    new._batch_shape = new.factor.batch_shape
+    # NumPyro does not know that of transformed distributions.
+    new.factor = copy.copy(d.factor)
+    new._batch_shape = new.factor._batch_shape = new.prior.batch_shape
     return new
 
 
@@ -238,9 +250,9 @@ class NormalFactor:
         """Return it for the leaf of the model's site and the mask of its elements."""
         transform = biject_to(prior.support)
         own = Normal(self.loc, self.scale).to_event(transform.domain.event_dim)
-        if prior.support is not constraints.real:
-            own = TransformedDistribution(own, transform)
-        return own if mask is True else PartlyPrior(own, prior, mask)
+        if prior.support is constraints.real and mask is True:
+            return own
+        return PartlyPrior(TransformedDistribution(own, transform), prior, mask)
 
     @property
     def parameters(self) -> tuple[Array, ...]:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -16,7 +17,7 @@ from jax import Array, random
 from jax.nn import log_softmax, one_hot, sigmoid, softmax
 from numpyro.distributions import Delta
 from numpyro.distributions.util import periodic_repeat
-from numpyro.handlers import block, seed
+from numpyro.handlers import block, seed, substitute
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.primitives import _PYRO_STACK, Messenger
@@ -30,6 +31,7 @@ from numpyro_concrete.factors import (
 )
 from numpyro_concrete.relaxation.handlers import HardenMessenger
 from numpyro_concrete.relaxation.site import (
+    LEFT_OUT,
     SUFFIX,
     Temperature,
     checked,
@@ -37,6 +39,7 @@ from numpyro_concrete.relaxation.site import (
     is_discrete,
     leaf_of,
     of_site,
+    point_of,
 )
 from numpyro_concrete.schedules import at_this_step
 from numpyro_concrete.supports import only_value
@@ -145,7 +148,9 @@ class AutoConcrete(AutoNormal):
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         trace: Any = self.prototype_trace
-        self._prototype_call = args, kwargs
+        leaves = jax.tree.leaves((args, kwargs))
+        if not any(isinstance(x, jax.core.Tracer) for x in leaves):
+            self._prototype_call = args, kwargs
         self._seen_calls.add(_kind_of_call(args, kwargs))
         self._is_masked = any(_is_latent(s) and is_masked(s) for s in trace.values())
         self._constants = self.model.constants
@@ -238,9 +243,8 @@ class AutoConcrete(AutoNormal):
                     factors[name] = self._factor(name, self._logits(name))
                 else:
                     factors[name] = NormalFactor(*self._loc_and_scale(name))
-        rows = {name: plate._indices for name, plate in plates.items()}
         steps = [n for n, s in self._sites.items() if _STEP in s["infer"]]
-        messenger = FactorMessenger(factors, self._constants, rows, steps)
+        messenger = FactorMessenger(factors, self._constants, plates, steps)
         model = seed(self._program, numpyro.prng_key())
         with block(hide_fn=messenger.hides), messenger:
             model(*args, **kwargs)
@@ -329,12 +333,15 @@ class AutoConcrete(AutoNormal):
         sample_shape: tuple[int, ...] = (),
         **kwargs: Any,
     ) -> dict[str, Array]:
-        """Sample the latent sites of the discrete model, of the full size of plates.
+        """Sample the sites of the discrete model, of the full size of plates.
+
+        Deterministic sites are among them unless a plate is subsampled.
 
         Args:
             rng_key: Random key.
             params: Parameters, as from `SVI.get_params`.
-            args: Arguments of the model.
+            args: Arguments of the model; those of the guide's first call if there are
+                none.
             sample_shape: Shape of the draws.
             kwargs: Keyword arguments of the model.
         """
@@ -343,13 +350,68 @@ class AutoConcrete(AutoNormal):
         if self._init_locs:
             settings = {"sample_shape": sample_shape, **kwargs}
             result |= super().sample_posterior(key, params, *args, **settings)
+        known = dict(result)
         for name, key in zip(self._relaxed, keys, strict=True):
             site = self._relaxed[name]
             factor = self._factor(name, jnp.asarray(params[self._param_name(name)]))
             fn = factor(leaf_of(site["fn"]), True).to_event(_inner(site))
-            hard = hard_of(fn, self._relaxed[name]["infer"] | {"_relaxed_from": None})
-            result[name.removesuffix(SUFFIX)] = hard.sample(key, sample_shape)
+            hard = hard_of(fn, site["infer"] | {"_relaxed_from": None})
+            value = hard.sample(key, sample_shape)
+            result[name.removesuffix(SUFFIX)] = value
+            known[name] = point_of(leaf_of(fn), value, site["infer"].get("_values"))
+        for name, constant in self._constants.items():
+            shape = self._full_shape(constant)
+            result[name] = jnp.broadcast_to(constant.value, (*sample_shape, *shape))
+        if not self._is_subsampled:
+            call = (args, kwargs) if args or kwargs else self._prototype_call
+            result |= self._deterministic(known, params, sample_shape, *call)
         return result
+
+    @property
+    def _is_subsampled(self) -> bool:
+        sizes = self._prototype_frame_full_sizes
+        return any(f.size != sizes[f.name] for f in self._prototype_frames.values())
+
+    def _full_shape(self, constant: "Constant") -> tuple[int, ...]:
+        """The shape of a constant site in plates of their full size."""
+        shape = list(constant.value.shape)
+        for frame in constant.plates:
+            size = self._prototype_frame_full_sizes[frame.name]
+            shape[frame.dim - constant.event_dim] = size
+        return tuple(shape)
+
+    def _deterministic(
+        self,
+        known: dict[str, Array],
+        params: dict[str, Any],
+        sample_shape: tuple[int, ...],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> dict[str, Array]:
+        """The deterministic sites of the discrete model, at draws of its latent sites.
+
+        At the point of a discrete value the relaxed model has the discrete one's.
+        """
+        names = [name.removesuffix(SUFFIX) for name in self._relaxed]
+        own = {*names, *(name + LEFT_OUT for name in names)}
+
+        def of_draw(draw: dict[str, Array]) -> dict[str, Array]:
+            model = substitute(seed(self._program, 0), data={**params, **draw})
+            with block():
+                sites = numpyro.handlers.trace(model).get_trace(*args, **kwargs)
+            kind = "deterministic"
+            return {
+                name: jnp.asarray(site["value"])
+                for name, site in sites.items()
+                if site["type"] == kind and name not in own
+            }
+
+        rank = len(sample_shape)
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[rank:]), known)
+        if not sample_shape or not known:
+            return of_draw(known)
+        found = jax.lax.map(of_draw, flat)
+        return jax.tree.map(lambda x: x.reshape(*sample_shape, *x.shape[1:]), found)
 
     def median(self, params: dict[str, Any]) -> dict[str, Array]:
         """Return the posterior median of each latent site of the discrete model.

@@ -9,6 +9,7 @@ were not there.
 Twin: ``numpyro_concrete.factors``.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class FactorMessenger(Messenger):
         factors: For each latent site by name, what gives its factor for the leaf of the
             model's distribution and for the mask of its elements.
         constants: Names of the latent sites with one value, which are left as they are.
-        rows: Indices of each plate that the guide has subsampled, by name.
+        plates: The plates of the guide by name, whose subsamples the model takes.
 
     Twin: :class:`numpyro_concrete.factors.FactorMessenger`.
     """
@@ -48,12 +49,12 @@ class FactorMessenger(Messenger):
         self,
         factors: Mapping[str, "ConcreteFactor | NormalFactor"],
         constants: Collection[str],
-        rows: Mapping[str, Tensor],
+        plates: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.factors = factors
         self.exposed = {*factors, *constants}
-        self.rows = rows
+        self.plates = plates
         self.values: dict[str, Tensor] = {}
 
     def hides(self, msg: dict[str, Any]) -> bool:
@@ -67,12 +68,13 @@ class FactorMessenger(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
         if site_is_subsample(msg):
-            msg["value"] = self.rows.get(name, msg["value"])
+            msg["value"] = self._rows(name, msg["value"])
             return
         if msg["is_observed"] or msg["value"] is not None or name not in self.factors:
             return
         # What `harden` has to know, and not of the model's site.
         msg["infer"].pop("_relaxed_from", None)
+        msg["scale"] = self._scale(msg["cond_indep_stack"])
         mask = mask_of(msg["fn"], msg["mask"])
         factor = self.factors[name]
         if is_flat(msg["fn"], mask):
@@ -80,6 +82,15 @@ class FactorMessenger(Messenger):
             msg["mask"] = None
         else:
             msg["fn"] = rebuilt(msg["fn"], lambda leaf, _: factor(leaf, mask))
+
+    def _rows(self, name: str, rows: Tensor | None) -> Tensor | None:
+        """The rows of the guide's own plate of this name, if it has one."""
+        return self.plates[name]._indices if name in self.plates else rows
+
+    def _scale(self, frames: Any) -> float:
+        """The scale by subsamples alone: others of a model are not of its guide."""
+        plates = [self.plates[f.name] for f in frames if f.name in self.plates]
+        return math.prod((x.size / x.subsample_size for x in plates), start=1.0)
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.exposed:

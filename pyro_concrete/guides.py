@@ -257,8 +257,7 @@ class AutoConcrete(AutoNormal):
         for name, site in self._sites.items():
             with self._plates_of(site):
                 factors[name] = self._factor(name)
-        rows = {name: plate._indices for name, plate in plates.items()}
-        messenger = FactorMessenger(factors, self._constants, rows)
+        messenger = FactorMessenger(factors, self._constants, plates)
         with poutine.block(hide_fn=messenger.hides), messenger:
             self._program[0](*args, **kwargs)
         return messenger.values

@@ -1,14 +1,13 @@
 """Masks of latent sites: AutoConcrete's factors are masked as the model's sites are.
 
-Where a guide is the exact posterior, the log-weight of each draw is the log evidence, so
-that bounds are compared with it to rounding.
+Where a guide is the exact posterior, the log-weight of each draw is the log evidence,
+so that bounds are compared with it to rounding.
 """
 
 import itertools
 
 import numpy as np
 import pytest
-from asserts import assert_exact
 from scipy import special, stats
 
 T = 0.5
@@ -28,10 +27,9 @@ def by_handler(backend, mask, data):
 
 def by_nested_handlers(backend, mask, data):
     first = backend.array([True, True, False, True], "bool")
-    with backend.plate("rows", 4), backend.mask(first):
-        with backend.mask(mask):
-            z = backend.site("z", backend.dist.Bernoulli(logits=backend.array(PRIOR)))
-            backend.site("y", backend.dist.Normal(1.0 * z, 1.0), obs=data)
+    with backend.plate("rows", 4), backend.mask(first), backend.mask(mask):
+        z = backend.site("z", backend.dist.Bernoulli(logits=backend.array(PRIOR)))
+        backend.site("y", backend.dist.Normal(1.0 * z, 1.0), obs=data)
 
 
 def by_distribution(backend, mask, data):
@@ -45,7 +43,9 @@ def by_event(backend, mask, data):
     prior = backend.array(np.full(4, PRIOR))
     fn = backend.dist.Bernoulli(logits=prior).mask(mask).to_event(1)
     z = backend.site("z", fn)
-    backend.site("y", backend.dist.Normal(1.0 * z, 1.0).mask(mask).to_event(1), obs=data)
+    backend.site(
+        "y", backend.dist.Normal(1.0 * z, 1.0).mask(mask).to_event(1), obs=data
+    )
 
 
 def by_obs_mask(backend, mask, data):

@@ -34,7 +34,8 @@ from pyro_concrete.supports import FiniteSupport, support_of
 SUFFIX = "_relaxed"
 LEFT_OUT = "_left_out"
 Sites = Collection[str] | Callable[[dict[str, Any]], bool]
-Temperature = Tensor | float | Callable | Mapping[str, Tensor | float | Callable]
+_OneTemperature = Tensor | np.ndarray | np.generic | float | Callable
+Temperature = _OneTemperature | Mapping[str, _OneTemperature]
 Truncate = int | float | Mapping[str, int | float]
 
 
