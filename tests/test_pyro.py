@@ -12,6 +12,7 @@ from asserts import assert_exact, assert_finite
 from backends import get_backend, ignoring_jit_warnings
 from cases import all_cases
 from programs import DATA, two_layers
+from scipy import stats
 
 
 @pytest.fixture
@@ -366,3 +367,24 @@ def test_a_masked_guide_is_pickled_without_its_model(backend):
     guide(mask)
     with pytest.raises(RuntimeError, match="pickled without its model"):
         pickle.loads(pickle.dumps(guide))(mask)
+
+
+def test_a_mixture_of_counts_has_the_values_of_the_largest(backend):
+    from pyro_concrete.supports import support_of
+
+    torch, dist = backend.torch, backend.dist
+    shares = torch.tensor([[0.4, 0.6], [0.5, 0.5]], requires_grad=True)
+    counts = torch.tensor([[1.0, 2.0], [1.0, 1.0]])
+    probs = torch.tensor([[0.3, 0.5], [0.2, 0.9]], requires_grad=True)
+    parts = dist.Binomial(counts, probs)
+    fn = dist.MixtureSameFamily(dist.Categorical(shares), parts)
+    support = support_of("z", fn)
+    assert support.values.tolist() == [0.0, 1.0, 2.0]
+    one = 0.4 * stats.binom.pmf(np.arange(3), 1, 0.3)
+    one = one + 0.6 * stats.binom.pmf(np.arange(3), 2, 0.5)
+    other = 0.5 * stats.binom.pmf(np.arange(3), 1, 0.2)
+    other = other + 0.5 * stats.binom.pmf(np.arange(3), 1, 0.9)
+    found = support.logits.exp()
+    assert_exact(found.detach(), [one, other], "float32")
+    for grad in torch.autograd.grad(found[:, 1].sum(), [shares, probs]):
+        assert grad.isfinite().all()
