@@ -39,7 +39,6 @@ from numpyro_concrete.relaxation.site import (
     is_discrete,
     leaf_of,
     of_site,
-    point_of,
 )
 from numpyro_concrete.schedules import at_this_step
 from numpyro_concrete.supports import only_value
@@ -358,7 +357,7 @@ class AutoConcrete(AutoNormal):
             hard = hard_of(fn, site["infer"] | {"_relaxed_from": None})
             value = hard.sample(key, sample_shape)
             result[name.removesuffix(SUFFIX)] = value
-            known[name] = point_of(leaf_of(fn), value, site["infer"].get("_values"))
+            known[name] = _point(site, value)
         for name, constant in self._constants.items():
             shape = self._full_shape(constant)
             result[name] = jnp.broadcast_to(constant.value, (*sample_shape, *shape))
@@ -574,6 +573,14 @@ def _kind_of(x: Any) -> Hashable:
     if x is None or isinstance(x, bool | int | str):
         return x
     return type(x)
+
+
+def _point(site: dict[str, Any], value: Array) -> Array:
+    """The point of a relaxed site that stands for a discrete value."""
+    leaf, values = leaf_of(site["fn"]), site["infer"].get("_values")
+    if leaf._class_dims and values is not None:
+        value = value[..., None] == np.array(values)
+    return leaf.vertex(value)
 
 
 def _check_names(names: list[str], init_logits: Any) -> None:

@@ -124,8 +124,6 @@ def only_value(fn: Any) -> np.ndarray | None:
 
     Twin: :func:`pyro_concrete.supports.only_value`.
     """
-    if isinstance(fn, OneHotCategorical):
-        return np.ones(1) if fn.event_shape == (1,) else None
     values = None if fn.event_dim else _enumerated("", fn)
     return np.asarray(values[0]) if values is not None and len(values) == 1 else None
 

@@ -180,7 +180,7 @@ class AutoConcrete(AutoNormal):
         self._relaxed = {k: s for k, s in latent.items() if _is_relaxed(s)}
         self._constants = {k: s for k, s in latent.items() if _is_constant(s)}
         _check(latent, self.init_logits)
-        self._is_masked = any(is_masked(site) for site in latent.values())
+        self._is_masked = any(is_masked(latent[name]) for name in self._sites)
         self._seen_calls.add(_kind_of_call(args, kwargs))
         self.logits = PyroModule()
         for name, site in self._relaxed.items():

@@ -164,11 +164,13 @@ def constants(backend):
         one = backend.site("one", dist.Categorical(backend.array([1.0])))
         both = dist.Categorical(backend.array(np.ones((2, 1)))).to_event(1)
         backend.site("both", both)
-        hot = backend.site("hot", backend.one_hot(backend.array([0.0])))
+        # NumPyro's own one-hot vectors are of two classes or more.
+        if backend.name == "pyro":
+            one = one * backend.site("hot", backend.one_hot(backend.array([0.0]))).sum()
         with backend.plate("rows", 3, subsample_size=2) as rows:
             backend.site("none", dist.Binomial(0, backend.array(0.4)))
             z = backend.site("z", dist.Bernoulli(backend.array(0.3)))
-            loc = 1.0 * z + one + hot.sum(-1)
+            loc = 1.0 * z + one
             backend.site("x", dist.Normal(loc, 1.0), obs=data[rows])
 
     return model
@@ -184,10 +186,12 @@ def test_sites_with_one_value_are_in_the_guide_once(backend):
         sites = backend.trace(backend.with_params(program, params), data)
         latent = {k: s for k, s in sites.items() if backend.is_latent(s)}
         z = "z_relaxed" if program is guide else "z"
-        assert sorted(latent) == ["both", "hot", "none", "one", z]
+        hot = ["hot"] if backend.name == "pyro" else []
+        assert sorted(latent) == sorted(["both", "none", "one", z, *hot])
         assert backend.numpy(latent["both"]["value"]).shape == (2,)
         assert backend.numpy(latent["none"]["value"]).shape == (2,)
-        np.testing.assert_array_equal(backend.numpy(latent["hot"]["value"]), [1.0])
+        for name in hot:
+            np.testing.assert_array_equal(backend.numpy(latent[name]["value"]), [1.0])
     losses, _ = backend.train("Trace", relaxed, guide, data, steps=2)
     assert np.isfinite(losses).all()
     hard = backend.package.harden(guide)

@@ -127,6 +127,27 @@ def test_gradients_reach_the_elements_that_the_mask_of_the_call_keeps(backend):
         np.testing.assert_array_equal(grad != 0, mask)
 
 
+def test_a_hand_written_guide_takes_masks_of_its_own(backend):
+    def model(mask, data):
+        by_handler(backend, mask, data)
+
+    def guide(mask, data):
+        with backend.plate("rows", 4), backend.mask(mask):
+            logits = backend.array(POSTERIOR)
+            backend.site("z", backend.dist.Bernoulli(logits=logits))
+
+    data = backend.array(DATA)
+    hard = backend.package.harden(backend.package.relax(guide, 2 / 3))
+    for kept in MASKS[:2]:
+        mask, expected = backend.array(kept, "bool"), OF_EACH[kept].sum()
+        loss = backend.loss("Trace", model, hard, mask, data, params={})
+        np.testing.assert_allclose(-loss, expected, rtol=1e-6)
+        bound = backend.package.iwae_bound
+        settings = {"params": {}, "num_particles": 3}
+        found = backend.evaluate(bound, model, hard, mask, data, **settings)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @pytest.mark.statistical
 def test_what_is_masked_has_the_values_of_the_model(backend):
     """A masked bit that still has an effect is drawn from the prior, not the guide."""

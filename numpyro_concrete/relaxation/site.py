@@ -231,19 +231,6 @@ def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
     return rebuilt(fn, discrete)
 
 
-def point_of(leaf: Any, hard: Any, values: Sequence | None) -> Array:
-    """Return the point of a relaxed site that stands for a discrete value.
-
-    Args:
-        leaf: Distribution of the relaxed site, without wrappers.
-        hard: Discrete value.
-        values: Values of the site in the order of its classes; None for one-hot ones.
-    """
-    if leaf._class_dims and values is not None:
-        hard = hard[..., None] == np.array(values)
-    return leaf.vertex(hard)
-
-
 def leaf_of(fn: Any) -> Any:
     """Return the distribution inside of to_event, expand and mask."""
     while is_wrapper(fn):
