@@ -4,22 +4,34 @@ Twin: ``pyro_concrete.guides``.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax import Array, random
 from jax.nn import log_softmax, one_hot, sigmoid, softmax
+from numpyro.distributions import Delta
 from numpyro.distributions.util import periodic_repeat
+from numpyro.handlers import block, seed, substitute
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.primitives import Messenger
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 from numpyro_concrete.distributions import AbstractConcrete, AbstractHard
+from numpyro_concrete.factors import (
+    ConcreteFactor,
+    FactorMessenger,
+    NormalFactor,
+    is_masked,
+)
+from numpyro_concrete.relaxation.handlers import HardenMessenger
 from numpyro_concrete.relaxation.site import (
+    LEFT_OUT,
     SUFFIX,
     Temperature,
     checked,
@@ -29,9 +41,12 @@ from numpyro_concrete.relaxation.site import (
     of_site,
 )
 from numpyro_concrete.schedules import at_this_step
+from numpyro_concrete.supports import only_value
 
 # A mark of relaxed sites that the search for a start does not move.
 _HELD = "_held"
+# NumPyro's mark of sites that a scan has stacked.
+_STEP = "_scan_current_index"
 
 
 class AutoConcrete(AutoNormal):
@@ -42,6 +57,11 @@ class AutoConcrete(AutoNormal):
     are normal in unconstrained space, as in `AutoNormal`. Sites that the model marks
     for enumeration are left to `TraceEnum_ELBO`. `harden` makes it the discrete guide
     that it stands for.
+
+    Masks of the model apply to the factors as well, at every call: what is masked is
+    sampled from the model, as from its prior, and not scored. Under masks the guide
+    therefore runs the model once at each call. It looks for masks at its first call,
+    at calls with arguments of other types or shapes, and whenever it is hardened.
 
     .. math:: q(z_1, \dots, z_m) = \prod_i \mathrm{Concrete}(z_i; a_i, t_i)
 
@@ -109,6 +129,7 @@ class AutoConcrete(AutoNormal):
         self.temperature = None if temperature is None else checked(temperature)
         self.init_logits = init_logits
         own = init_logits == "init_loc_fn"
+        self._program = model
         super().__init__(
             ContinuousMessenger(model),
             prefix=prefix,
@@ -118,10 +139,23 @@ class AutoConcrete(AutoNormal):
         )
         self._relaxed: dict[str, dict[str, Any]] = {}
         self._starts: dict[str, Array] = {}
+        self._constants: dict[str, Constant] = {}
+        self._is_masked = False
+        self._seen_calls: set[Hashable] = set()
+        self._prototype_call: tuple[Any, Any] = ((), {})
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         trace: Any = self.prototype_trace
+        leaves = jax.tree.leaves((args, kwargs))
+        if not any(isinstance(x, jax.core.Tracer) for x in leaves):
+            self._prototype_call = args, kwargs
+        self._seen_calls.add(_kind_of_call(args, kwargs))
+        self._is_masked = any(_is_latent(s) and is_masked(s) for s in trace.values())
+        self._constants = self.model.constants
+        for constant in self._constants.values():
+            for frame in constant.plates:
+                self._prototype_frames[frame.name] = frame
         self._relaxed = {name: s for name, s in trace.items() if _is_relaxed(s)}
         names = [name.removesuffix(SUFFIX) for name in self._relaxed]
         _check_names(names, self.init_logits)
@@ -162,35 +196,107 @@ class AutoConcrete(AutoNormal):
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
         """Sample every latent site of the relaxed model, by name."""
+        if self.prototype_trace is None:
+            self._setup_prototype(*args, **kwargs)
+        if self._has_masks(args, kwargs):
+            return self._sample_in_model(args, kwargs)
         result = super().__call__(*args, **kwargs)
         for name, site in self._relaxed.items():
-            with ExitStack() as stack:
-                for frame in site["cond_indep_stack"]:
-                    stack.enter_context(self.plates[frame.name])
-                event_dim = site["fn"].event_dim
-                logits = numpyro.param(
-                    self._param_name(name), self._starts[name], event_dim=event_dim
-                )
+            with self._plates_of(site["cond_indep_stack"]):
+                factor = self._factor(name, self._logits(name))
+                fn = factor(leaf_of(site["fn"]), True).to_event(_inner(site))
                 # What `harden` has to know.
                 infer = {"_values": site["infer"].get("_values")}
-                fn = self._factor(name, jnp.asarray(logits))
                 result[name] = numpyro.sample(name, fn, infer=infer)
+        for name, constant in self._constants.items():
+            with self._plates_of(constant.plates):
+                fn = Delta(jnp.asarray(constant.value), event_dim=constant.event_dim)
+                result[name] = numpyro.sample(name, fn)
         return result
+
+    def _has_masks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the model may mask latent sites at this call, or did at another."""
+        kind = _kind_of_call(args, kwargs)
+        # The discrete ELBO is to be exact, and is not what a training loop computes.
+        hardened = any(isinstance(x, HardenMessenger) for x in _PYRO_STACK)
+        if not self._is_masked and (hardened or kind not in self._seen_calls):
+            self._is_masked = self._look_for_masks(args, kwargs)
+            self._seen_calls.add(kind)
+        return self._is_masked
+
+    def _look_for_masks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Run the model for the masks of its latent sites."""
+        # With a key of its own: to look changes no draw.
+        with block():
+            model = seed(ContinuousMessenger(self._program), 0)
+            sites = numpyro.handlers.trace(model).get_trace(*args, **kwargs)
+        return any(_is_latent(site) and is_masked(site) for site in sites.values())
+
+    def _sample_in_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Sample the factors where the model has their sites, under its masks."""
+        plates = self._create_plates(*args, **kwargs)
+        factors: dict[str, ConcreteFactor | NormalFactor] = {}
+        for name, site in self._sites.items():
+            with self._plates_of(site["cond_indep_stack"]):
+                if name in self._relaxed:
+                    factors[name] = self._factor(name, self._logits(name))
+                else:
+                    factors[name] = NormalFactor(*self._loc_and_scale(name))
+        steps = [n for n, s in self._sites.items() if _STEP in s["infer"]]
+        messenger = FactorMessenger(factors, self._constants, plates, steps)
+        model = seed(self._program, numpyro.prng_key())
+        with block(hide_fn=messenger.hides), messenger:
+            model(*args, **kwargs)
+        return messenger.values
+
+    @property
+    def _sites(self) -> dict[str, dict[str, Any]]:
+        """The sites that have factors, by name."""
+        trace: Any = self.prototype_trace
+        return {k: s for k, s in trace.items() if _is_latent(s)} | self._relaxed
+
+    def _plates_of(self, frames: Any) -> ExitStack:
+        stack = ExitStack()
+        for frame in frames:
+            stack.enter_context(self.plates[frame.name])
+        return stack
+
+    def _logits(self, name: str) -> Array:
+        """The parameter of a relaxed site."""
+        event_dim = self._relaxed[name]["fn"].event_dim
+        start = self._starts[name]
+        return jnp.asarray(
+            numpyro.param(self._param_name(name), start, event_dim=event_dim)
+        )
+
+    def _loc_and_scale(self, name: str) -> tuple[Array, Array]:
+        """The parameters of a continuous site, as in `AutoNormal`."""
+        loc, event_dim = self._init_locs[name], self._event_dims[name]
+        return (
+            numpyro.param(f"{name}_{self.prefix}_loc", loc, event_dim=event_dim),
+            numpyro.param(
+                f"{name}_{self.prefix}_scale",
+                jnp.full(jnp.shape(loc), self._init_scale),
+                constraint=self.scale_constraint,
+                event_dim=event_dim,
+            ),
+        )
 
     def _param_name(self, name: str) -> str:
         return f"{name.removesuffix(SUFFIX)}_{self.prefix}_logits"
 
-    def _factor(self, name: str, logits: Array) -> Any:
+    def _factor(self, name: str, logits: Array) -> ConcreteFactor:
+        """The factor of a relaxed site."""
         site = self._relaxed[name]
         leaf: Any = leaf_of(site["fn"])
-        inner = site["fn"].event_dim - type(leaf)._class_dims
         given = of_site(self.temperature, name.removesuffix(SUFFIX))
         if given is None:
             given = site["infer"].get("_temperature")
         temperature = leaf.temperature if given is None else at_this_step(given)
         if given is not None and jnp.ndim(temperature):
-            temperature = jnp.expand_dims(temperature, tuple(range(-inner, 0)))
-        return leaf.like(temperature, logits).to_event(inner)
+            inner = range(-_inner(site), 0)
+            temperature = jnp.expand_dims(temperature, tuple(inner))
+        return ConcreteFactor(leaf, temperature, logits)
 
     def probabilities(self, params: dict[str, Any]) -> dict[str, Array]:
         """Return the probability of each value of each relaxed site, by name.
@@ -226,12 +332,15 @@ class AutoConcrete(AutoNormal):
         sample_shape: tuple[int, ...] = (),
         **kwargs: Any,
     ) -> dict[str, Array]:
-        """Sample the latent sites of the discrete model, of the full size of plates.
+        """Sample the sites of the discrete model, of the full size of plates.
+
+        Deterministic sites are among them unless a plate is subsampled.
 
         Args:
             rng_key: Random key.
             params: Parameters, as from `SVI.get_params`.
-            args: Arguments of the model.
+            args: Arguments of the model; those of the guide's first call if there are
+                none.
             sample_shape: Shape of the draws.
             kwargs: Keyword arguments of the model.
         """
@@ -240,11 +349,68 @@ class AutoConcrete(AutoNormal):
         if self._init_locs:
             settings = {"sample_shape": sample_shape, **kwargs}
             result |= super().sample_posterior(key, params, *args, **settings)
+        known = dict(result)
         for name, key in zip(self._relaxed, keys, strict=True):
-            fn = self._factor(name, jnp.asarray(params[self._param_name(name)]))
-            hard = hard_of(fn, self._relaxed[name]["infer"] | {"_relaxed_from": None})
-            result[name.removesuffix(SUFFIX)] = hard.sample(key, sample_shape)
+            site = self._relaxed[name]
+            factor = self._factor(name, jnp.asarray(params[self._param_name(name)]))
+            fn = factor(leaf_of(site["fn"]), True).to_event(_inner(site))
+            hard = hard_of(fn, site["infer"] | {"_relaxed_from": None})
+            value = hard.sample(key, sample_shape)
+            result[name.removesuffix(SUFFIX)] = value
+            known[name] = _point(site, value)
+        for name, constant in self._constants.items():
+            shape = self._full_shape(constant)
+            result[name] = jnp.broadcast_to(constant.value, (*sample_shape, *shape))
+        if not self._is_subsampled:
+            call = (args, kwargs) if args or kwargs else self._prototype_call
+            result |= self._deterministic(known, params, sample_shape, *call)
         return result
+
+    @property
+    def _is_subsampled(self) -> bool:
+        sizes = self._prototype_frame_full_sizes
+        return any(f.size != sizes[f.name] for f in self._prototype_frames.values())
+
+    def _full_shape(self, constant: "Constant") -> tuple[int, ...]:
+        """The shape of a constant site in plates of their full size."""
+        shape = list(constant.value.shape)
+        for frame in constant.plates:
+            size = self._prototype_frame_full_sizes[frame.name]
+            shape[frame.dim - constant.event_dim] = size
+        return tuple(shape)
+
+    def _deterministic(
+        self,
+        known: dict[str, Array],
+        params: dict[str, Any],
+        sample_shape: tuple[int, ...],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> dict[str, Array]:
+        """The deterministic sites of the discrete model, at draws of its latent sites.
+
+        At the point of a discrete value the relaxed model has the discrete one's.
+        """
+        names = [name.removesuffix(SUFFIX) for name in self._relaxed]
+        own = {*names, *(name + LEFT_OUT for name in names)}
+
+        def of_draw(draw: dict[str, Array]) -> dict[str, Array]:
+            model = substitute(seed(self._program, 0), data={**params, **draw})
+            with block():
+                sites = numpyro.handlers.trace(model).get_trace(*args, **kwargs)
+            kind = "deterministic"
+            return {
+                name: jnp.asarray(site["value"])
+                for name, site in sites.items()
+                if site["type"] == kind and name not in own
+            }
+
+        rank = len(sample_shape)
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[rank:]), known)
+        if not sample_shape or not known:
+            return of_draw(known)
+        found = jax.lax.map(of_draw, flat)
+        return jax.tree.map(lambda x: x.reshape(*sample_shape, *x.shape[1:]), found)
 
     def median(self, params: dict[str, Any]) -> dict[str, Array]:
         """Return the posterior median of each latent site of the discrete model.
@@ -284,6 +450,21 @@ class AutoConcrete(AutoNormal):
         return found
 
 
+@dataclass(frozen=True)
+class Constant:
+    """A latent discrete site with one value, which has nothing to relax.
+
+    Attributes:
+        value: The value, with axes of size one for the plates.
+        event_dim: Number of its axes that belong to one event.
+        plates: Frames of the plates that the site is in.
+    """
+
+    value: np.ndarray
+    event_dim: int
+    plates: tuple[Any, ...]
+
+
 class ContinuousMessenger(Messenger):
     """Show the continuous sites of a model to NumPyro's guides, and no others.
 
@@ -294,6 +475,8 @@ class ContinuousMessenger(Messenger):
     def __init__(self, fn: Callable) -> None:
         super().__init__(fn)
         self._plates: set[str] = set()
+        # The latent sites that have one value, by name.
+        self.constants: dict[str, Constant] = {}
 
     def __enter__(self) -> Any:
         self._plates = set()
@@ -327,15 +510,29 @@ class ContinuousMessenger(Messenger):
         msg["cond_indep_stack"] = seen
 
     def _hide(self, msg: dict[str, Any]) -> None:
-        if not msg["infer"].get("enumerate"):
+        enumerated = msg["infer"].get("enumerate")
+        value = None if enumerated else only_value(leaf_of(msg["fn"]))
+        if not enumerated and value is None:
             raise ValueError(
                 f"site {msg['name']!r} is discrete, and neither relaxed nor "
                 "enumerated. Relax it, AutoConcrete(relax(model, temperature)), or "
                 "mark it with infer={'enumerate': 'parallel'}"
             )
-        if msg["value"] is None:
+        if value is not None:
+            self.constants[msg["name"]] = _constant(msg, value)
+            msg["value"] = jnp.broadcast_to(value, msg["fn"].shape())
+        elif msg["value"] is None:
             msg["value"] = msg["fn"].enumerate_support(expand=True)[0]
         msg["stop"] = True
+
+
+def _constant(msg: dict[str, Any], value: np.ndarray) -> Constant:
+    fn = msg["fn"]
+    shape = list(fn.batch_shape)
+    for frame in msg["cond_indep_stack"]:
+        shape[frame.dim] = 1
+    value = np.broadcast_to(value, (*shape, *fn.event_shape))
+    return Constant(value, fn.event_dim, tuple(msg["cond_indep_stack"]))
 
 
 def _init_loc(site: dict[str, Any] | None = None, *, given: Callable, own: bool) -> Any:
@@ -350,6 +547,40 @@ def _is_relaxed(msg: dict[str, Any]) -> bool:
     if msg["type"] != "sample" or (msg["is_observed"] and _HELD not in msg["infer"]):
         return False
     return isinstance(leaf_of(msg["fn"]), AbstractConcrete)
+
+
+def _is_latent(msg: dict[str, Any]) -> bool:
+    return _is_relaxed(msg) or (msg["type"] == "sample" and not msg["is_observed"])
+
+
+def _inner(site: dict[str, Any]) -> int:
+    """Number of batch axes of a relaxed site's leaf that belong to its event."""
+    return site["fn"].event_dim - type(leaf_of(site["fn"]))._class_dims
+
+
+def _kind_of_call(*arguments: Any) -> Hashable:
+    """What Python code can tell of arguments before it reads the values of arrays."""
+    return tuple(_kind_of(x) for x in arguments)
+
+
+def _kind_of(x: Any) -> Hashable:
+    if isinstance(x, Array | np.ndarray):
+        return x.shape, x.dtype
+    if isinstance(x, Mapping):
+        return type(x), tuple((str(key), _kind_of(value)) for key, value in x.items())
+    if isinstance(x, tuple | list):
+        return type(x), _kind_of_call(*x)
+    if x is None or isinstance(x, bool | int | str):
+        return x
+    return type(x)
+
+
+def _point(site: dict[str, Any], value: Array) -> Array:
+    """The point of a relaxed site that stands for a discrete value."""
+    leaf, values = leaf_of(site["fn"]), site["infer"].get("_values")
+    if leaf._class_dims and values is not None:
+        value = value[..., None] == np.array(values)
+    return leaf.vertex(value)
 
 
 def _check_names(names: list[str], init_logits: Any) -> None:

@@ -19,6 +19,7 @@ from jax.scipy.special import logsumexp
 from numpyro.distributions import (
     BetaBinomial,
     Distribution,
+    MixtureSameFamily,
     constraints,
 )
 from numpyro.distributions.batch_util import promote_batch_shape
@@ -78,10 +79,8 @@ def support_of(
 
     Twin: :func:`pyro_concrete.supports.support_of`.
     """
-    if isinstance(fn, CategoricalProbs):
-        return _classes(ops.categorical_logits(jnp.asarray(fn.probs)))
-    if isinstance(fn, CategoricalLogits | OneHotCategorical):
-        return _classes(jnp.asarray(fn.logits))
+    if isinstance(fn, CategoricalProbs | CategoricalLogits | OneHotCategorical):
+        return _classes_of(fn)
     if fn.event_dim:
         raise NotImplementedError(
             f"site {name!r} ~ {_name(fn)}: relax takes scalar and one-hot "
@@ -91,7 +90,7 @@ def support_of(
     values = _enumerated(name, fn)
     if values is not None:
         return Support(values, _logits(fn, values))
-    first = getattr(fn.support, "lower_bound", None)
+    first = getattr(_base(fn).support, "lower_bound", None)
     if first is None or truncate is None:
         raise ValueError(
             f"site {name!r} ~ {_name(fn)}: its support is not finite. Truncate "
@@ -101,7 +100,11 @@ def support_of(
     return _truncated(name, fn, int(first), truncate)
 
 
-def _classes(logits: Array) -> Support:
+def _classes_of(fn: Any) -> Support:
+    if isinstance(fn, CategoricalProbs):
+        logits = ops.categorical_logits(jnp.asarray(fn.probs))
+    else:
+        logits = jnp.asarray(fn.logits)
     return Support(np.arange(logits.shape[-1]), logits)
 
 
@@ -109,11 +112,33 @@ def _name(fn: Any) -> str:
     return _name(fn.base) if isinstance(fn, SoftParameters) else type(fn).__name__
 
 
+def only_value(fn: Any) -> np.ndarray | None:
+    """Return the value of a discrete distribution that has one, or None.
+
+    Args:
+        fn: Distribution without wrappers (`to_event`, `expand`, `mask`).
+
+    Example:
+        >>> only_value(CategoricalLogits(jnp.zeros((4, 1)))).item()
+        0
+
+    Twin: :func:`pyro_concrete.supports.only_value`.
+    """
+    values = None if fn.event_dim else _enumerated("", fn)
+    return np.asarray(values[0]) if values is not None and len(values) == 1 else None
+
+
 def _base(fn: Any) -> Any:
     """The distribution of the values, with the largest of its soft parameters."""
-    while isinstance(fn, SoftParameters | ZeroInflatedProbs):
-        fn = fn.base if isinstance(fn, SoftParameters) else fn.base_dist
-    return fn
+    while True:
+        if isinstance(fn, SoftParameters):
+            fn = fn.base
+        elif isinstance(fn, ZeroInflatedProbs):
+            fn = fn.base_dist
+        elif isinstance(fn, MixtureSameFamily):
+            fn = fn.component_distribution
+        else:
+            return fn
 
 
 def _enumerated(name: str, fn: Any) -> np.ndarray | None:
@@ -147,11 +172,22 @@ def _bound(name: str, bound: Any, extreme: Any, empty: int) -> int:
 
 
 def _logits(fn: Any, values: np.ndarray) -> Array:
+    if isinstance(fn, MixtureSameFamily):
+        return _mixture_logits(fn, values)
     terms = values.reshape((-1,) + (1,) * len(fn.batch_shape))
     scores = _unchecked(fn).log_prob(jnp.asarray(terms))
     shape = (len(values), *fn.batch_shape)
     scores = jnp.broadcast_to(_possible(fn, terms, scores), shape)
     return jnp.moveaxis(scores, 0, -1)
+
+
+def _mixture_logits(fn: MixtureSameFamily, values: np.ndarray) -> Array:
+    shares = log_softmax(_classes_of(fn.mixing_distribution).logits)[..., None]
+    terms = _logits(fn.component_distribution, values)
+    # A value that no component has would have a gradient of NaN.
+    possible = (terms > -jnp.inf).any(-2, keepdims=True)
+    logits = logsumexp(shares + jnp.where(possible, terms, 0.0), -2)
+    return jnp.where(possible.squeeze(-2), logits, -jnp.inf)
 
 
 def _possible(fn: Any, terms: np.ndarray, scores: Array) -> Array:

@@ -4,7 +4,7 @@ Twin: ``numpyro_concrete.guides``.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,20 +17,34 @@ from pyro.infer.autoguide.utils import deep_setattr
 from pyro.nn import PyroModule, PyroParam
 from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
+from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
+from torch.distributions import biject_to
+from torch.nn import Parameter
 from torch.nn.functional import one_hot
 
 from pyro_concrete.distributions import AbstractConcrete, AbstractHard
+from pyro_concrete.factors import (
+    ConcreteFactor,
+    FactorMessenger,
+    NormalFactor,
+    is_masked,
+)
+from pyro_concrete.relaxation.handlers import HardenMessenger
 from pyro_concrete.relaxation.site import (
     SUFFIX,
+    Deterministic,
     Temperature,
+    as_temperature,
     checked,
     is_discrete,
     leaf_of,
     of_site,
 )
 from pyro_concrete.schedules import at_this_step
+from pyro_concrete.supports import only_value
 
 
 class AutoConcrete(AutoNormal):
@@ -41,6 +55,11 @@ class AutoConcrete(AutoNormal):
     are normal in unconstrained space, as in `AutoNormal`. Sites that the model marks
     for enumeration are left to `TraceEnum_ELBO`. `harden` makes it the discrete guide
     that it stands for.
+
+    Masks of the model apply to the factors as well, at every call: what is masked is
+    sampled from the model, as from its prior, and not scored. Under masks the guide
+    therefore runs the model once at each call. It looks for masks at its first call,
+    at calls with arguments of other types or shapes, and whenever it is hardened.
 
     .. math:: q(z_1, \dots, z_m) = \prod_i \mathrm{Concrete}(z_i; a_i, t_i)
 
@@ -103,16 +122,40 @@ class AutoConcrete(AutoNormal):
                 'init_logits is "prior", "init_loc_fn" or a mapping by site, not '
                 f"{init_logits!r}"
             )
-        self.temperature = None if temperature is None else checked(temperature)
         self.init_logits = init_logits
         self._given_init_loc_fn = init_loc_fn
+        program = WithoutSteps()(model)
         super().__init__(
-            WithoutSteps()(model),
+            program,
             init_loc_fn=self._init_loc,
             init_scale=init_scale,
             create_plates=create_plates,
         )
+        # In a tuple, as Pyro keeps its own: a module would be registered as a part.
+        self._program: tuple[Callable] | None = (program,)
+        self.temperature = self._registered(temperature)
         self._relaxed: dict[str, dict[str, Any]] = {}
+        self._constants: dict[str, dict[str, Any]] = {}
+        self._is_masked = False
+        self._seen_calls: set[Hashable] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the model behind, as Pyro's guides do."""
+        state = super().__getstate__()
+        return {**state, "_program": None}
+
+    def _registered(self, temperature: Temperature | None) -> Any:
+        """A temperature whose parameters are parameters of the guide."""
+        if temperature is None:
+            return None
+        temperature = checked(temperature)
+        if not isinstance(temperature, Mapping):
+            return temperature
+        self.temperatures = PyroModule()
+        for name, value in temperature.items():
+            if isinstance(value, Parameter):
+                deep_setattr(self.temperatures, name, value)
+        return temperature
 
     @staticmethod
     def _prototype_hide_fn(msg: dict[str, Any]) -> bool:
@@ -125,6 +168,7 @@ class AutoConcrete(AutoNormal):
             if self.init_logits != "init_loc_fn":
                 return _centre(site["fn"])
             _check_soft(site)
+        _check_bijection(site)
         return self._given_init_loc_fn(site)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
@@ -134,7 +178,10 @@ class AutoConcrete(AutoNormal):
             trace = poutine.trace(shown).get_trace(*args, **kwargs)
         latent = {k: s for k, s in trace.nodes.items() if _is_latent(s)}
         self._relaxed = {k: s for k, s in latent.items() if _is_relaxed(s)}
+        self._constants = {k: s for k, s in latent.items() if _is_constant(s)}
         _check(latent, self.init_logits)
+        self._is_masked = any(is_masked(latent[name]) for name in self._sites)
+        self._seen_calls.add(_kind_of_call(args, kwargs))
         self.logits = PyroModule()
         for name, site in self._relaxed.items():
             for frame in site["cond_indep_stack"]:
@@ -160,31 +207,97 @@ class AutoConcrete(AutoNormal):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every latent site of the relaxed model, by name."""
+        if self.prototype_trace is None:
+            self._setup_prototype(*args, **kwargs)
+        if self._has_masks(args, kwargs):
+            return self._sample_in_model(args, kwargs)
         result = super().forward(*args, **kwargs)
         for name, site in self._relaxed.items():
-            with ExitStack() as stack:
-                for frame in site["cond_indep_stack"]:
-                    stack.enter_context(self.plates[frame.name])
-                fn = self._factor(name, self._logits(name))
+            with self._plates_of(site):
+                fn = self._factor(name)(leaf_of(site["fn"]), True)
+                fn = fn.to_event(_inner(site))
                 # What `harden` has to know.
                 infer: Any = {"_values": site["infer"].get("_values")}
                 result[name] = pyro.sample(name, fn, infer=infer)
+        for name, site in self._constants.items():
+            with self._plates_of(site):
+                result[name] = pyro.sample(name, _constant(site))
         return result
+
+    def _has_masks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the model may mask latent sites at this call, or did at another."""
+        kind = _kind_of_call(args, kwargs)
+        # The discrete ELBO is to be exact, and is not what a training loop computes.
+        hardened = any(isinstance(x, HardenMessenger) for x in _PYRO_STACK)
+        if not self._is_masked and (hardened or kind not in self._seen_calls):
+            self._is_masked = self._look_for_masks(args, kwargs)
+            self._seen_calls.add(kind)
+        return self._is_masked
+
+    def _look_for_masks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Run the model for the masks of its latent sites."""
+        if self._program is None:
+            return False
+        state = get_rng_state()
+        with poutine.block(), torch.no_grad():
+            trace = poutine.trace(self._program[0]).get_trace(*args, **kwargs)
+        set_rng_state(state)  # to look changes no draw
+        sites = (trace.nodes[name] for name in self._sites if name in trace.nodes)
+        return any(is_masked(site) for site in sites)
+
+    def _sample_in_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Sample the factors where the model has their sites, under its masks."""
+        if self._program is None:
+            raise RuntimeError(
+                "the model of this AutoConcrete masks latent sites, and a guide is "
+                "pickled without its model. Make it anew, and load its parameters"
+            )
+        plates = self._create_plates(*args, **kwargs)
+        factors = {}
+        for name, site in self._sites.items():
+            with self._plates_of(site):
+                factors[name] = self._factor(name)
+        messenger = FactorMessenger(factors, self._constants, plates)
+        with poutine.block(hide_fn=messenger.hides), messenger:
+            self._program[0](*args, **kwargs)
+        return messenger.values
+
+    @property
+    def _sites(self) -> dict[str, dict[str, Any]]:
+        """The sites that have factors, by name."""
+        trace: Any = self.prototype_trace
+        return dict(trace.iter_stochastic_nodes()) | self._relaxed
+
+    def _plates_of(self, site: dict[str, Any]) -> ExitStack:
+        stack = ExitStack()
+        for frame in site["cond_indep_stack"]:
+            stack.enter_context(self.plates[frame.name])
+        return stack
 
     def _logits(self, name: str) -> Tensor:
         return operator.attrgetter(name.removesuffix(SUFFIX))(self.logits)
 
-    def _factor(self, name: str, logits: Tensor) -> Any:
+    def _factor(self, name: str) -> ConcreteFactor | NormalFactor:
+        """The factor of a site, at the parameters as they are."""
+        if name not in self._relaxed:
+            return NormalFactor(*self._get_loc_and_scale(name))
         site = self._relaxed[name]
-        leaf: Any = leaf_of(site["fn"])
-        inner = site["fn"].event_dim - type(leaf)._class_dims
-        given = of_site(self.temperature, name.removesuffix(SUFFIX))
+        temperature = self._temperature_of(name.removesuffix(SUFFIX), site)
+        return ConcreteFactor(leaf_of(site["fn"]), temperature, self._logits(name))
+
+    def _temperature_of(self, name: str, site: dict[str, Any]) -> Any:
+        """The temperature of a site's factor, which broadcasts with its logits."""
+        given = of_site(self.temperature, name)
+        if isinstance(self.temperature, Mapping) and isinstance(given, Parameter):
+            given = operator.attrgetter(name)(self.temperatures)
         if given is None:
             given = site["infer"].get("_temperature")
-        temperature = leaf._root if given is None else at_this_step(given)
-        if given is not None and isinstance(temperature, Tensor) and temperature.dim():
-            temperature = temperature.reshape(temperature.shape + (1,) * inner)
-        return leaf.like(temperature, logits).to_event(inner)
+        if given is None:
+            return leaf_of(site["fn"])._root
+        temperature = as_temperature(at_this_step(given))
+        if isinstance(temperature, Tensor) and temperature.dim():
+            return temperature.reshape(temperature.shape + (1,) * _inner(site))
+        return temperature
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return the probability of each value of each relaxed site, by name.
@@ -270,6 +383,45 @@ def _is_relaxed(msg: dict[str, Any]) -> bool:
     return isinstance(leaf_of(msg["fn"]), AbstractConcrete)
 
 
+def _is_constant(msg: dict[str, Any]) -> bool:
+    """Whether a discrete site has one value, so that there is nothing to relax."""
+    if not is_discrete(msg["fn"]) or msg["infer"].get("enumerate"):
+        return False
+    return only_value(leaf_of(msg["fn"])) is not None
+
+
+def _inner(site: dict[str, Any]) -> int:
+    """Number of batch axes of a relaxed site's leaf that belong to its event."""
+    return site["fn"].event_dim - type(leaf_of(site["fn"]))._class_dims
+
+
+def _constant(site: dict[str, Any]) -> Deterministic:
+    """The factor of a site with one value, which plates expand."""
+    fn = site["fn"]
+    shape = list(fn.batch_shape)
+    for frame in site["cond_indep_stack"]:
+        shape[frame.dim] = 1
+    value = only_value(leaf_of(fn))
+    return Deterministic(value.expand((*shape, *fn.event_shape)), fn.event_dim)
+
+
+def _kind_of_call(*arguments: Any) -> Hashable:
+    """What Python code can tell of arguments before it reads the values of tensors."""
+    return tuple(_kind_of(x) for x in arguments)
+
+
+def _kind_of(x: Any) -> Hashable:
+    if isinstance(x, Tensor):
+        return x.shape, x.dtype
+    if isinstance(x, Mapping):
+        return type(x), tuple((str(key), _kind_of(value)) for key, value in x.items())
+    if isinstance(x, tuple | list):
+        return type(x), _kind_of_call(*x)
+    if x is None or isinstance(x, bool | int | str):
+        return x
+    return type(x)
+
+
 def _is_subsampled(frame: Any) -> bool:
     return frame.full_size is not None and frame.full_size != frame.size
 
@@ -277,7 +429,9 @@ def _is_subsampled(frame: Any) -> bool:
 def _check(latent: dict[str, dict[str, Any]], init_logits: Any) -> None:
     """Raise an error at a site that the guide cannot deal with."""
     for name, site in latent.items():
-        if is_discrete(site["fn"]) and not site["infer"].get("enumerate"):
+        if is_discrete(site["fn"]) and not (
+            site["infer"].get("enumerate") or _is_constant(site)
+        ):
             raise ValueError(
                 f"site {name!r} is discrete, and neither relaxed nor enumerated. "
                 "Relax it, AutoConcrete(relax(model, temperature)), or mark it with "
@@ -290,6 +444,19 @@ def _check(latent: dict[str, dict[str, Any]], init_logits: Any) -> None:
             f"init_logits names no relaxed site: {sorted(unknown)}; the model has "
             f"{sorted(names)}"
         )
+
+
+def _check_bijection(site: dict[str, Any]) -> None:
+    """Raise an error at a site that no normal factor fits, such as a matching."""
+    try:
+        biject_to(site["fn"].support)
+    except NotImplementedError:
+        name, family = site["name"], type(leaf_of(site["fn"])).__name__
+        raise NotImplementedError(
+            f"site {name!r} ~ {family}: AutoConcrete has no factor for it, since it is "
+            "neither relaxed nor continuous. Hide it, AutoConcrete(block(model, "
+            f"hide=[{name!r}])), and add a guide for it in an AutoGuideList"
+        ) from None
 
 
 def _check_soft(site: dict[str, Any]) -> None:

@@ -19,7 +19,13 @@ from pyro.distributions.torch_distribution import (
     TorchDistributionMixin,
 )
 from torch import Tensor
-from torch.distributions import Binomial, Categorical, OneHotCategorical, constraints
+from torch.distributions import (
+    Binomial,
+    Categorical,
+    MixtureSameFamily,
+    OneHotCategorical,
+    constraints,
+)
 
 # Mass left out by a truncation from which on a warning says so.
 _NOTABLE = 0.01
@@ -73,11 +79,11 @@ def support_of(
             "sites. Write it as several such sites, or leave it as it is with "
             "infer={'relax': False}"
         )
-    base = fn.base_dist if isinstance(fn, ZeroInflatedDistribution) else fn
+    base = _base(fn)
     values = _enumerated(base)
     if values is not None:
         return Support(values, _logits(fn, values))
-    first = getattr(fn.support, "lower_bound", None)
+    first = getattr(base.support, "lower_bound", None)
     if first is None or truncate is None:
         raise ValueError(
             f"site {name!r} ~ {type(fn).__name__}: its support is not finite. Truncate "
@@ -85,6 +91,35 @@ def support_of(
             "it as it is with infer={'relax': False}"
         )
     return _truncated(name, fn, int(first), truncate)
+
+
+def only_value(fn: TorchDistributionMixin) -> Tensor | None:
+    """Return the value of a discrete distribution that has one, or None.
+
+    Args:
+        fn: Distribution without wrappers (`to_event`, `expand`, `mask`).
+
+    Example:
+        >>> only_value(Categorical(torch.ones(4, 1)))
+        tensor(0)
+
+    Twin: :func:`numpyro_concrete.supports.only_value`.
+    """
+    if isinstance(fn, Categorical | OneHotCategorical):
+        if fn.logits.shape[-1] > 1:
+            return None
+        one_hot = isinstance(fn, OneHotCategorical)
+        return fn.logits.new_ones(1) if one_hot else fn.logits.new_zeros(()).long()
+    values = None if fn.event_dim else _enumerated(_base(fn))
+    return values[0] if values is not None and len(values) == 1 else None
+
+
+def _base(fn: Any) -> Any:
+    """The distribution that has the values, inside of mixtures."""
+    while isinstance(fn, ZeroInflatedDistribution | MixtureSameFamily):
+        zeros = isinstance(fn, ZeroInflatedDistribution)
+        fn = fn.base_dist if zeros else fn.component_distribution
+    return fn
 
 
 def _enumerated(fn: Any) -> Tensor | None:
@@ -99,6 +134,8 @@ def _enumerated(fn: Any) -> Tensor | None:
 
 
 def _logits(fn: Any, values: Tensor) -> Tensor:
+    if isinstance(fn, MixtureSameFamily):
+        return _mixture_logits(fn, values)
     unchecked = copy.copy(fn)
     unchecked._validate_args = False
     terms = values.reshape(-1, *(1,) * len(fn.batch_shape))
@@ -109,6 +146,15 @@ def _logits(fn: Any, values: Tensor) -> Tensor:
     possible = terms <= count
     scores = unchecked.log_prob(torch.minimum(terms, count))
     return scores.masked_fill(~possible, -torch.inf).movedim(0, -1)
+
+
+def _mixture_logits(fn: MixtureSameFamily, values: Tensor) -> Tensor:
+    shares = fn.mixture_distribution.logits.unsqueeze(-1)
+    terms = _logits(fn.component_distribution, values)
+    # A value that no component has would have a gradient of NaN.
+    possible = (terms > -torch.inf).any(-2, keepdim=True)
+    logits = (shares + terms.where(possible, 0.0)).logsumexp(-2)
+    return logits.masked_fill(~possible.squeeze(-2), -torch.inf)
 
 
 def _truncated(name: str, fn: Any, first: int, truncate: int | float) -> Support:

@@ -28,10 +28,12 @@ ONLY_NUMPYRO = {
     "Resolved": "torch has no loops of its own, where a count cannot be read",
     "resolved": "torch has no loops of its own, where a count cannot be read",
     "traces_of": "Pyro draws subsamples by a handler, NumPyro by keys",
+    "Constant": "Pyro keeps the site itself, whose shapes are known",
     "ContinuousMessenger": "Pyro's guides can be told what to hide",
 }
 ONLY_PYRO = {
     "Deterministic": "NumPyro has messages of this type",
+    "as_temperature": "JAX takes arrays of NumPy as they are",
     "known": "in NumPyro soft_parameters goes through the wrappers",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
     "SubsampleMessenger": "NumPyro draws subsamples by keys",

@@ -9,6 +9,7 @@ from asserts import assert_exact, assert_finite
 from backends import get_backend
 from cases import all_cases
 from programs import DATA, two_layers
+from scipy import special, stats
 
 T = 0.5
 
@@ -352,3 +353,102 @@ def test_curvature_of_a_logit_density_at_zero(backend):
     # Of s - 2 log(1 + exp s): -2 sigmoid(s) sigmoid(-s)
     expected = -2 / (1 + np.exp(-at)) / (1 + np.exp(at))
     assert_exact(backend.numpy(curvature(backend.array(at))), expected)
+
+
+# --- AutoConcrete ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_sample_posterior_has_the_deterministic_sites(backend):
+    numpyro, dist = backend.numpyro, backend.dist
+
+    def model(data):
+        m = numpyro.sample("m", dist.LogNormal(0.0, backend.array(1.0)))
+        n = numpyro.sample("n", dist.Binomial(2, backend.array(0.3)))
+        numpyro.sample("one", dist.Categorical(backend.array([1.0])))
+        table = numpyro.param("table", backend.array([0.0, 3.0, 7.0]))
+        with numpyro.plate("rows", 4):
+            probs = backend.array([0.2, 0.3, 0.5])
+            z = numpyro.sample("z", dist.Categorical(probs))
+            numpyro.deterministic("d", m * table[z] + n)
+            numpyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=data)
+
+    guide = backend.package.AutoConcrete(backend.package.relax(model, T))
+    data = backend.array(np.zeros(4))
+    params = backend.initial_params(guide, data)
+    params["table"] = table = backend.array([1.0, -2.0, 5.0])
+    key = backend.jax.random.key(0)
+    for shape in ((), (5,), (2, 3)):
+        draws = guide.sample_posterior(key, params, sample_shape=shape)
+        assert sorted(draws) == ["d", "m", "n", "one", "z"]
+        assert draws["one"].shape == shape
+        assert draws["d"].shape == (*shape, 4)
+        m, n = draws["m"][..., None], draws["n"][..., None]
+        assert_exact(draws["d"], m * table[draws["z"]] + n)
+
+
+def pickled_program():
+    """A relaxed model that is found by its name, as pickles need it."""
+    backend = get_backend("numpyro")
+
+    def model():
+        mask = backend.array([True, False], "bool")
+        backend.site("m", backend.dist.Normal(backend.array(0.0), 1.0))
+        with backend.plate("rows", 2), backend.mask(mask):
+            probs = backend.array([0.2, 0.3, 0.5])
+            backend.site("z", backend.dist.Categorical(probs))
+
+    return backend.package.relax(model, T)()
+
+
+def test_a_guide_that_has_run_is_pickled(backend):
+    guide = backend.package.AutoConcrete(pickled_program)
+    params = backend.initial_params(guide)
+    again = pickle.loads(pickle.dumps(guide))
+    first, second = (
+        backend.trace(backend.with_params(g, params)) for g in (guide, again)
+    )
+    assert list(first) == list(second)
+    assert_exact(first["z_relaxed"]["value"], second["z_relaxed"]["value"])
+
+
+@pytest.mark.slow
+def test_masks_inside_of_a_scan_are_those_of_the_factors(backend):
+    """The exact posterior of each step's bit and of each step's normal variable."""
+    from numpyro.contrib.control_flow import scan
+
+    numpyro, dist, array = backend.numpyro, backend.dist, backend.array
+    data = np.array([0.4, -0.2, 1.1, 0.3])
+
+    def model(lengths):
+        def step(t, x):
+            with numpyro.plate("rows", 2), backend.mask(t < lengths):
+                z = numpyro.sample("z", dist.Bernoulli(array(0.3)))
+                numpyro.sample("y", dist.Normal(1.0 * z, 1.0), obs=x)
+                s = numpyro.sample("s", dist.LogNormal(array(0.0), 1.0))
+                numpyro.sample("w", dist.LogNormal(backend.xp.log(s), 1.0), obs=x**2)
+            return t + 1, None
+
+        scan(step, 0, array(data))
+
+    each = np.log(0.7 * stats.norm.pdf(data) + 0.3 * stats.norm.pdf(data - 1))
+    each = each + stats.lognorm.logpdf(data**2, np.sqrt(2.0))
+    lengths = array([4, 1], "int64")
+    posterior = special.logit(0.3) + data - 0.5
+    logits = {"z": array(np.tile(posterior[:, None], (1, 2)))}
+    relaxed = backend.package.relax(model, T)
+    guide = backend.package.AutoConcrete(relaxed, init_logits=logits)
+    params = backend.initial_params(guide, lengths)
+    loc = np.tile(np.log(data**2)[:, None] / 2, (1, 2))
+    params["s_auto_loc"] = array(loc)
+    params["s_auto_scale"] = array(np.full((4, 2), np.sqrt(0.5)))
+    hard = backend.package.harden(guide)
+    for kept in ((4, 1), (2, 3), (0, 0)):
+        given = array(kept, "int64")
+        loss = backend.loss("Trace", model, hard, given, params=params)
+        expected = sum(each[:n].sum() for n in kept)
+        np.testing.assert_allclose(-loss, expected, rtol=1e-6, atol=1e-9)
+    grads = backend.loss_grad("Trace", relaxed, guide, lengths, params=params)
+    expected = np.arange(4)[:, None] < np.array([4, 1])
+    np.testing.assert_array_equal(grads["z_auto_logits"] != 0, expected)
+    np.testing.assert_array_equal(grads["s_auto_scale"] != 0, expected)

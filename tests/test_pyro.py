@@ -12,6 +12,7 @@ from asserts import assert_exact, assert_finite
 from backends import get_backend, ignoring_jit_warnings
 from cases import all_cases
 from programs import DATA, two_layers
+from scipy import stats
 
 
 @pytest.fixture
@@ -288,3 +289,102 @@ def test_a_soft_size_of_a_plate_is_refused_by_name(backend):
 
     with pytest.raises(TypeError, match="'z' is relaxed"):
         backend.package.relax(program, 0.5)()
+
+
+def test_a_vectorized_chain_is_refused_by_its_site(backend):
+    from pyro.contrib.funsor.handlers import vectorized_markov
+
+    def model():
+        step, prev = backend.array(np.full((3, 3), 1 / 3)), 0
+        for i in vectorized_markov(name="time", size=4, dim=-1):
+            prev = backend.site(f"x_{i}", backend.dist.Categorical(step[prev]))
+
+    with pytest.raises(NotImplementedError, match=r"site 'x_slice.*pyro.markov"):
+        backend.package.relax(model, 0.5)()
+
+
+@pytest.mark.parametrize("by_site", [False, True])
+def test_a_parameter_as_temperature_is_one_of_the_guide(backend, by_site):
+    torch, pyro = backend.torch, backend.pyro
+
+    def model():
+        fn = backend.dist.Bernoulli(torch.tensor([0.3, 0.6])).to_event(1)
+        z = backend.site("z", fn)
+        backend.site("x", backend.dist.Normal(z.sum(), 1.0), obs=torch.tensor(1.0))
+
+    pyro.clear_param_store()
+    start = torch.nn.Parameter(torch.tensor(0.6))
+    relaxed = backend.package.relax(model, 0.5)
+    given = {"z": start} if by_site else start
+    guide = backend.package.AutoConcrete(relaxed, given)
+    adam = pyro.optim.Adam({"lr": 0.1})
+    svi = pyro.infer.SVI(relaxed, guide, adam, pyro.infer.Trace_ELBO())
+    svi.step()
+    assert any("temperature" in name for name in pyro.get_param_store())
+    assert start.item() != pytest.approx(0.6)
+
+
+def test_a_parameter_of_the_model_as_temperature_has_a_gradient_in_the_guide(backend):
+    torch, pyro = backend.torch, backend.pyro
+
+    def model():
+        fn = backend.dist.Bernoulli(torch.tensor([0.3, 0.6])).to_event(1)
+        backend.site("z", fn)
+
+    pyro.clear_param_store()
+    t = torch.nn.Parameter(torch.tensor([0.6]))
+    relaxed = backend.package.relax(model, t)
+    guide = backend.package.AutoConcrete(relaxed)
+    guide()
+    site = pyro.poutine.trace(guide).get_trace().nodes["z_relaxed"]
+    (grad,) = torch.autograd.grad(site["value"].sum(), [t])
+    assert grad != 0
+
+
+def test_a_matching_is_refused_by_its_site(backend):
+    torch, pyro = backend.torch, backend.pyro
+
+    def model():
+        backend.site("m", backend.dist.OneOneMatching(torch.zeros(3, 3)))
+        backend.site("z", backend.dist.Bernoulli(torch.tensor(0.3)))
+
+    pyro.clear_param_store()
+    guide = backend.package.AutoConcrete(backend.package.relax(model, 0.5))
+    with pytest.raises(NotImplementedError, match=r"'m' ~ OneOneMatching.*hide=\['m'"):
+        guide()
+
+
+def test_a_masked_guide_is_pickled_without_its_model(backend):
+    torch, pyro = backend.torch, backend.pyro
+
+    def model(mask):
+        with pyro.plate("rows", 2), pyro.poutine.mask(mask=mask):
+            backend.site("z", backend.dist.Bernoulli(torch.tensor(0.3)))
+
+    pyro.clear_param_store()
+    mask = torch.tensor([True, False])
+    guide = backend.package.AutoConcrete(backend.package.relax(model, 0.5))
+    guide(mask)
+    with pytest.raises(RuntimeError, match="pickled without its model"):
+        pickle.loads(pickle.dumps(guide))(mask)
+
+
+def test_a_mixture_of_counts_has_the_values_of_the_largest(backend):
+    from pyro_concrete.supports import support_of
+
+    torch, dist = backend.torch, backend.dist
+    shares = torch.tensor([[0.4, 0.6], [0.5, 0.5]], requires_grad=True)
+    counts = torch.tensor([[1.0, 2.0], [1.0, 1.0]])
+    probs = torch.tensor([[0.3, 0.5], [0.2, 0.9]], requires_grad=True)
+    parts = dist.Binomial(counts, probs)
+    fn = dist.MixtureSameFamily(dist.Categorical(shares), parts)
+    support = support_of("z", fn)
+    assert support.values.tolist() == [0.0, 1.0, 2.0]
+    one = 0.4 * stats.binom.pmf(np.arange(3), 1, 0.3)
+    one = one + 0.6 * stats.binom.pmf(np.arange(3), 2, 0.5)
+    other = 0.5 * stats.binom.pmf(np.arange(3), 1, 0.2)
+    other = other + 0.5 * stats.binom.pmf(np.arange(3), 1, 0.9)
+    found = support.logits.exp()
+    assert_exact(found.detach(), [one, other], "float32")
+    for grad in torch.autograd.grad(found[:, 1].sum(), [shares, probs]):
+        assert grad.isfinite().all()

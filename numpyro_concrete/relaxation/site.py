@@ -233,10 +233,15 @@ def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
 
 def leaf_of(fn: Any) -> Any:
     """Return the distribution inside of to_event, expand and mask."""
-    wrappers = Independent | MaskedDistribution | ExpandedDistribution | SoftlyMasked
-    while isinstance(fn, wrappers):
+    while is_wrapper(fn):
         fn = fn.base_dist
     return fn
+
+
+def is_wrapper(fn: Any) -> bool:
+    """Tell whether a distribution is another one in to_event, expand or mask."""
+    wrappers = Independent | MaskedDistribution | ExpandedDistribution | SoftlyMasked
+    return isinstance(fn, wrappers)
 
 
 def rebuilt(fn: Any, rebuild: Callable, temperature: ArrayLike | None = None) -> Any:

@@ -104,6 +104,7 @@ class RelaxMessenger(Messenger):
         if not selected(msg, self.sites):
             return
         name = msg["name"]
+        _refuse_vectorized_chain(name)
         site = self._site(msg)
         if len(site.values) < 2:
             return  # a constant
@@ -111,7 +112,7 @@ class RelaxMessenger(Messenger):
         point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
         check_point(name, point.shape, site.relaxed.shape(), _is_enumerated(self))
         if site.left_out is not None:
-            fn = Deterministic(site.left_out, 0)
+            fn = Deterministic(site.left_out, msg["fn"].event_dim)
             _send(self, msg, name + LEFT_OUT, fn, _AUXILIARY, site.left_out)
         self._show(msg, *site.value(point))
         msg["infer"]["_relaxed"] = True
@@ -238,6 +239,20 @@ def _is_enumerated(messenger: Messenger) -> bool:
     """Whether sites of the program are enumerated in parallel."""
     around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
     return any(isinstance(x, EnumMessenger) for x in around)
+
+
+def _refuse_vectorized_chain(name: str) -> None:
+    """Raise an error at a site of a chain whose steps only enumeration ties together.
+
+    Pyro samples each inner step of such a chain twice, as the parent and as the child.
+    """
+    # By its name, for its module needs funsor.
+    if any(type(x).__name__ == "VectorizedMarkovMessenger" for x in _PYRO_STACK):
+        raise NotImplementedError(
+            f"site {name!r} is in a vectorized_markov, whose sites can be enumerated "
+            "and not relaxed. Loop over pyro.markov(range(size)), or mark the site "
+            "with infer={'enumerate': 'parallel'}"
+        )
 
 
 def _goes_by_name(handler: Messenger) -> bool:

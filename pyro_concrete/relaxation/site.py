@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.distributions import Categorical, Delta, constraints
 from pyro.distributions.score_parts import ScoreParts
@@ -19,6 +20,7 @@ from pyro.distributions.torch_distribution import (
 )
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, OneHotCategorical
+from torch.nn import Parameter
 
 from pyro_concrete import ops
 from pyro_concrete.distributions import AbstractConcrete, check_temperature
@@ -32,7 +34,8 @@ from pyro_concrete.supports import FiniteSupport, support_of
 SUFFIX = "_relaxed"
 LEFT_OUT = "_left_out"
 Sites = Collection[str] | Callable[[dict[str, Any]], bool]
-Temperature = Tensor | float | Callable | Mapping[str, Tensor | float | Callable]
+_OneTemperature = Tensor | np.ndarray | np.generic | float | Callable
+Temperature = _OneTemperature | Mapping[str, _OneTemperature]
 Truncate = int | float | Mapping[str, int | float]
 
 
@@ -96,7 +99,7 @@ class Site:
         estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
-        now = at_this_step(temperature)
+        now = as_temperature(at_this_step(temperature))
         check_temperature(known_number(now), name)
         self.estimator = estimator or Relaxed()
         self.families = families(self.estimator, scoring)
@@ -113,7 +116,7 @@ class Site:
             self.values, self.logits, self.left_out = support_of(name, leaf, truncate)
         self.relaxed: Any = None
         self.infer: Any = {}
-        if not isinstance(temperature, Tensor):
+        if not isinstance(temperature, Tensor) or isinstance(temperature, Parameter):
             self.infer["_temperature"] = temperature
         if len(self.values) > 1:
             self._relax(fn, now)
@@ -215,13 +218,19 @@ def check_guide(name: str, own: Any, guide: Any) -> None:
 def checked(temperature: Temperature | None) -> Temperature:
     """Return a temperature, or a mapping of them, that is positive as far as known."""
     if isinstance(temperature, Mapping):
-        for value in temperature.values():
-            checked(value)
-        return temperature
+        return {name: checked(value) for name, value in temperature.items()}
     if temperature is None:
         raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
+    temperature = as_temperature(temperature)
     if isinstance(temperature, Tensor) or not callable(temperature):
         check_temperature(temperature)
+    return temperature
+
+
+def as_temperature(temperature: Any) -> Any:
+    """Return a temperature with an array of NumPy as a tensor of the default dtype."""
+    if isinstance(temperature, np.ndarray | np.generic):
+        return torch.as_tensor(temperature, dtype=torch.get_default_dtype())
     return temperature
 
 
@@ -285,6 +294,11 @@ def leaf_of(fn: Any) -> Any:
     while _is_wrapper(type(fn)):
         fn = fn.base_dist
     return fn
+
+
+def is_wrapper(fn: Any) -> bool:
+    """Tell whether a distribution is another one in to_event, expand or mask."""
+    return _is_wrapper(type(fn))
 
 
 @functools.cache
