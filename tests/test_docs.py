@@ -89,8 +89,9 @@ def test_the_readme_has_an_example_for_each_host():
     assert any("import numpyro\n" in b for b in blocks)
 
 
-# Between what a seed printed where the README was written, and what it prints here.
-TOLERANCE = 0.1
+# Between what a seed printed where the README was written, and what it prints here: one
+# point in the wrong class, of five points in a hundred particles, costs a quarter.
+TOLERANCE = 0.3
 
 
 def stated(block):
@@ -155,7 +156,7 @@ def test_the_readme_states_the_best_discrete_elbo():
     elbos = [float(x) for b in readme_blocks() for x in re.findall(r"ELBO (-\S+)", b)]
     assert len(elbos) == len(optima)
     for elbo, optimum in zip(elbos, optima, strict=True):
-        assert optimum - 0.5 < elbo < optimum + TOLERANCE
+        assert optimum - 0.5 < elbo < optimum + 0.01
 
 
 def committed(name):
