@@ -128,7 +128,7 @@ class Particles:
 
     def learn(self, model_trace: Sites, guide_trace: Sites) -> None:
         """Refuse what has no such weights, and note the scale of the plate."""
-        check_state(self.params, model_trace, guide_trace)
+        _check_state(self.params, model_trace, guide_trace)
         model, guide = _scored(model_trace), _scored(guide_trace)
         check_match(model, guide)
         sites = [*model.values(), *guide.values()]
@@ -288,7 +288,7 @@ def _ratio(frame: Any, plate: dict[str, Any] | None) -> float:
     return 1.0 if plate is None else plate["args"][0] / frame.size
 
 
-def check_state(params: Mapping[str, Any], *traces: Sites) -> None:
+def _check_state(params: Mapping[str, Any], *traces: Sites) -> None:
     """Refuse mutable state that is not among the parameters.
 
     Args:

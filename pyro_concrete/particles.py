@@ -231,7 +231,7 @@ class Particles:
 
     def weights(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
         """Return the log-weights of a particle that was run, as `weigh` does."""
-        inside, outside = torch.zeros(1), torch.zeros(())
+        inside, outside = torch.zeros(()), torch.zeros(())  # on any device
         for sign, found in ((1, model_trace), (-1, guide_trace)):
             for site in _scored(found).values():
                 term = self.by_element(site["log_prob"], site)
@@ -239,7 +239,7 @@ class Particles:
                     inside = inside + sign * term / self.scale
                 else:
                     outside = outside + sign * term.sum(-1)
-        return inside, outside.to(inside)
+        return torch.atleast_1d(inside), outside.to(inside)
 
     def by_element(self, term: Tensor, site: dict[str, Any]) -> Tensor:
         """Sum a term of a site over all dims but those of the particles and the plate.

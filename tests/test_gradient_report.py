@@ -136,6 +136,34 @@ def test_a_pair_of_temperatures_is_that_of_model_and_guide(backend):
     assert found.is_seen[0, -1]
 
 
+def steep(backend, offset):
+    """A class whose second value has probability one or, but for an offset, zero."""
+
+    def guide():
+        logits = backend.param("a", backend.array([0.3, -0.4]))
+        return backend.site("z", backend.one_hot(logits))
+
+    def model():
+        z = backend.site("z", backend.one_hot(backend.array([0.0, 0.0])))
+        backend.factor("gain", backend.xp.log(z[..., 1] + offset))
+
+    return model, guide
+
+
+def test_it_warns_of_functions_that_are_steep_at_one_hot_samples(backend):
+    package = backend.package
+    settings = {"estimators": [package.ReinMax(), package.Relaxed()]}
+    settings |= {"temperatures": [1.0], "num_samples": 20}
+    run = lambda offset: backend.evaluate(  # noqa: E731
+        package.gradient_report, *steep(backend, offset), **settings
+    )
+    with pytest.warns(UserWarning, match=r"Draws of ReinMax\(\) at 1 are .* log\(z"):
+        found = run(1e-6)
+    assert sum("Draws of ReinMax() at 1" in note for note in found.notes) == 1
+    assert not any("Relaxed() at" in note for note in found.notes)
+    assert not run(0.5).notes  # warnings are errors
+
+
 @pytest.mark.statistical
 def test_it_tells_a_bias_from_noise(backend):
     found = of_a_bit(backend.name)

@@ -8,6 +8,7 @@ Twin: ``pyro_concrete.objectives.iwae``.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -148,14 +149,14 @@ class IWAE(ELBO):
         """Return the loss, and the mutable state after the run."""
         programs = param_map, model, guide, args, kwargs
         # Each particle is validated as it is traced, and runs no further time for it.
-        options: Any = {"plate": self.plate, "validate": False}
-        particles = Particles(rng_key, *programs, **options)
-
-        def particle(key: Array) -> _Particle:
-            return self._particle(particles, key)
-
+        particles = Particles(rng_key, *programs, plate=self.plate, validate=False)
         keys = random.split(particles.key, self.num_particles)
-        drawn = self._map(particle, keys)
+        try:
+            drawn = self._map(partial(self._particle, particles), keys)
+        except Exception:
+            # To look at the structure alone may tell better what is wrong.
+            Particles(rng_key, *programs, plate=self.plate)
+            raise
         outside = common_value(drawn.outside, self.plate)
         bounds = logsumexp(drawn.log_weights, 0) - math.log(self.num_particles)
         bound = particles.scale * bounds.sum() + outside

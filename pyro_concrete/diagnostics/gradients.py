@@ -3,6 +3,7 @@
 Twin: ``numpyro_concrete.diagnostics.gradients``.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from pyro_concrete.diagnostics.report import (
     Reference,
     Row,
     report_of,
+    steepness_notes,
 )
 from pyro_concrete.estimators import (
     Estimator,
@@ -68,7 +70,11 @@ def gradient_report(
 
     Look at the bias and the variance together: one draw has a mean squared error of
     squared bias plus variance, and only the second falls with more draws. They belong
-    to the parameters of now. Measure at the start of training and near its end.
+    to the current parameters. Measure at the start of training and near its end.
+
+    It warns of hard estimators whose draws are 100 times as long as others. Their
+    slopes are those at one-hot samples, where a function such as ``log(z + 1e-6)`` is
+    steep.
 
     Args:
         model: Discrete model, as it was before `relax`.
@@ -143,7 +149,10 @@ def gradient_report(
         _check_any(candidates)
         truth = reference_of(gradients, reference, num_reference, budget, progress_bar)
         rows = _measured(gradients, candidates, truth, num_samples, progress_bar)
-    return report_of(rows, truth, tuple(notes))
+    steep = steepness_notes(rows, truth)
+    for note in steep:
+        warnings.warn(note, stacklevel=2)
+    return report_of(rows, truth, (*notes, *steep))
 
 
 class _Candidate(NamedTuple):
@@ -153,6 +162,7 @@ class _Candidate(NamedTuple):
     temperature: str
     elbo: Any
     programs: tuple[Callable, Callable]
+    is_hard: bool = False
 
 
 def _relaxed(
@@ -175,7 +185,8 @@ def _relaxed(
             pair = gradients.look(model, guide)
             notes |= dict.fromkeys(_notes(pair, gradients.pair))
             labels = _label(estimator), _temperature_label(t)
-            yield _Candidate(*labels, elbo or pair.elbo(), (model, guide))
+            is_hard = _is_hard(estimator)
+            yield _Candidate(*labels, elbo or pair.elbo(), (model, guide), is_hard)
 
 
 def _discrete(
@@ -203,7 +214,8 @@ def _measured(
             seconds = gradients.take(
                 each.elbo, each.programs, num_samples, moments, bar
             )
-            rows.append(Row(each.estimator, each.temperature, moments, seconds))
+            labels = each.estimator, each.temperature
+            rows.append(Row(*labels, moments, seconds, each.is_hard))
     return rows
 
 
@@ -232,6 +244,12 @@ def _is_chosen(infer: Mapping[str, Any]) -> bool:
     """Whether relax takes a discrete site, by its marks."""
     mark = infer.get("relax")
     return mark is not False and (mark is not None or not infer.get("enumerate"))
+
+
+def _is_hard(estimator: Estimator) -> bool:
+    """Whether the programs see one-hot samples at some site."""
+    each = estimator.values() if isinstance(estimator, Mapping) else [estimator]
+    return not all(isinstance(x, Relaxed) for x in each)
 
 
 def _scoring(estimator: Any, scoring: str | None) -> str | None:

@@ -24,6 +24,7 @@ of the mean gradient to the reference, and of one draw (cos 1) on average. ms: t
 one draw; cost: over that of the cheapest."""
 _NOISE = 5  # standard errors below which a bias is not told from noise
 _SHOWN = 6  # parameters named in the table
+_STEEP = 100  # times the length of other draws that a hard draw has at steep functions
 
 
 class Reference(NamedTuple):
@@ -35,12 +36,13 @@ class Reference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What was measured of an estimator."""
+    """What was measured of an estimator, and whether its draws are one-hot."""
 
     estimator: str
     temperature: str
     moments: Moments
     seconds: float
+    is_hard: bool = False
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,41 @@ def report_of(
         num_samples=rows[0].moments.count,
         notes=notes,
     )
+
+
+def steepness_notes(rows: Sequence[Row], reference: Reference) -> tuple[str, ...]:
+    """Return a note on each hard estimator whose draws are far longer than others.
+
+    Its gradient is made of slopes at one-hot values, where a function may be as steep
+    as 1e6 and yet change little from one value to another.
+
+    Args:
+        rows: What was measured of each estimator.
+        reference: What they are compared with.
+    """
+    names = tuple(reference.mean)
+    length = math.sqrt(sums(_squared(reference.mean), names)[-1])
+    others = [_draw_length(row, names) for row in rows if not row.is_hard]
+    # At an optimum the reference is short, and no draw is.
+    scale = max(length, min(others, default=0.0))
+    notes = []
+    for row in rows:
+        ratio = _draw_length(row, names) / scale if scale else 0.0
+        if row.is_hard and ratio > _STEEP:
+            notes.append(
+                f"Draws of {row.estimator} at {row.temperature} are {ratio:.1g} times "
+                "as long as others. A hard estimator takes the slopes of model and "
+                "guide at one-hot samples, and a function that is steep there "
+                "dominates them, such as log(z + 1e-6). Use Relaxed(), or an unbiased "
+                "objective."
+            )
+    return tuple(notes)
+
+
+def _draw_length(row: Row, names: Sequence[str]) -> float:
+    """The root of the mean squared length of a draw."""
+    squares = sums(_squared(row.moments.mean), names)[-1]
+    return math.sqrt(squares + sums(row.moments.variance, names)[-1])
 
 
 def _by_row(fn: Any, rows: Sequence[Row]) -> np.ndarray:

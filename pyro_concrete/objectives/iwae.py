@@ -41,6 +41,7 @@ class _Validated:
         shapes: Shapes of the tensors among the arguments.
         param_names: Names of the parameters in Pyro's store after the run.
         nesting: Number of dims that plates take.
+        device: Where the log-weights are.
         broadcasts: Whether the programs broadcast over a plate of particles.
     """
 
@@ -49,6 +50,7 @@ class _Validated:
     shapes: tuple[torch.Size, ...]
     param_names: frozenset[str]
     nesting: int
+    device: torch.device
     broadcasts: bool
 
     def covers(self, model: Callable, guide: Callable, shapes: tuple) -> bool:
@@ -190,7 +192,7 @@ class IWAE(ELBO):
         options: Any = {"plate": self.plate, "vectorize": self.vectorize_particles}
         particles = Particles(model, guide, args, kwargs, validate=False, **options)
         particles.nesting = validated.nesting
-        drawn = self._map(particles, validated.broadcasts)
+        drawn = self._map(particles, validated)
         outside = common_value(drawn.outside, self.plate)
         bounds = drawn.log_weights.logsumexp(0) - math.log(self.num_particles)
         bound = particles.scale * bounds.sum() + outside
@@ -233,13 +235,20 @@ class IWAE(ELBO):
         state = get_rng_state()
         with torch.no_grad():
             particles = Particles(model, guide, args, kwargs, plate=self.plate)
-            particles.weigh()
+            device = particles.weigh()[0].device
             names = frozenset(pyro.get_param_store().keys())
             if self.vectorize_particles and size > 1:
                 broadcasts = particles.broadcasts(size)
         set_rng_state(state)  # to validate changes no draw
-        nesting = particles.nesting
-        self._validated = _Validated(model, guide, shapes, names, nesting, broadcasts)
+        self._validated = _Validated(
+            model=model,
+            guide=guide,
+            shapes=shapes,
+            param_names=names,
+            nesting=particles.nesting,
+            device=device,
+            broadcasts=broadcasts,
+        )
         return self._validated
 
     def _particle(self, particles: Particles, size: int | None = None) -> _Particle:
@@ -280,13 +289,13 @@ class IWAE(ELBO):
             return self.num_particles
         return chunks(self.num_particles, self.chunk_size)[1]
 
-    def _map(self, particles: Particles, broadcasts: bool) -> _Particle:
+    def _map(self, particles: Particles, validated: _Validated) -> _Particle:
         """Run all particles, in chunks that are rematerialized in the backward pass."""
 
-        def chunk(size: int) -> tuple[Tensor, ...]:
+        def chunk(size: int, _: Tensor | None = None) -> tuple[Tensor, ...]:
             if size == 1:
                 return tuple(x[None] for x in self._particle(particles))
-            if broadcasts:
+            if validated.broadcasts:
                 drawn = self._particle(particles, size)
                 return drawn._replace(outside=drawn.outside.expand(size))
             return particles.map(lambda: self._particle(particles), size)
@@ -294,12 +303,14 @@ class IWAE(ELBO):
         size = self._chunk_size()
         if size == self.num_particles:
             return _Particle(*chunk(size))
+        # From a tensor among the arguments it knows whose random state to restore.
+        here = torch.empty(0, device=validated.device)
         drawn = []
         # To stop early is an exception from inside of `torch.vmap`.
         with set_checkpoint_early_stop(False):
             for start in range(0, self.num_particles, size):
                 length = min(size, self.num_particles - start)
-                drawn.append(checkpoint(chunk, length, use_reentrant=False))
+                drawn.append(checkpoint(chunk, length, here, use_reentrant=False))
         return _Particle(*(torch.cat(x) for x in zip(*drawn, strict=True)))
 
     def _signals(self, drawn: _Particle) -> Tensor:
