@@ -87,7 +87,11 @@ class FactorMessenger(Messenger):
 
     def _rows(self, name: str, rows: Array | None) -> Array | None:
         """The rows of the guide's own plate of this name, if it has one."""
-        return self.plates[name]._indices if name in self.plates else rows
+        if name not in self.plates:
+            return rows
+        indices = self.plates[name]._indices
+        # Under enumeration they are in a tensor of funsor.
+        return indices if isinstance(indices, Array) else indices.data
 
     def _scale(self, frames: Any) -> float:
         """The scale by subsamples alone: others of a model are not of its guide."""
