@@ -22,6 +22,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyro_concrete.distributions import AbstractConcrete, AbstractHard
+from pyro_concrete.relaxation.handlers import (
+    hardened_in_prediction,
+    relaxed_in_prediction,
+)
 from pyro_concrete.relaxation.site import (
     SUFFIX,
     Temperature,
@@ -127,6 +131,7 @@ class AutoConcrete(AutoNormal):
             _check_soft(site)
         return self._given_init_loc_fn(site)
 
+    @relaxed_in_prediction
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         shown = poutine.block(self.model, lambda msg: not _is_latent(msg))
@@ -161,8 +166,10 @@ class AutoConcrete(AutoNormal):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every latent site of the relaxed model, by name."""
         result = super().forward(*args, **kwargs)
+        hardened = hardened_in_prediction()
         for name, site in self._relaxed.items():
             with ExitStack() as stack:
+                stack.enter_context(hardened)
                 for frame in site["cond_indep_stack"]:
                     stack.enter_context(self.plates[frame.name])
                 fn = self._factor(name, self._logits(name))
