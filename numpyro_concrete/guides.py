@@ -19,6 +19,10 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.primitives import Messenger
 
 from numpyro_concrete.distributions import AbstractConcrete, AbstractHard
+from numpyro_concrete.relaxation.handlers import (
+    hardened_in_prediction,
+    relaxed_in_prediction,
+)
 from numpyro_concrete.relaxation.site import (
     SUFFIX,
     Temperature,
@@ -119,6 +123,7 @@ class AutoConcrete(AutoNormal):
         self._relaxed: dict[str, dict[str, Any]] = {}
         self._starts: dict[str, Array] = {}
 
+    @relaxed_in_prediction
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         trace: Any = self.prototype_trace
@@ -163,8 +168,10 @@ class AutoConcrete(AutoNormal):
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
         """Sample every latent site of the relaxed model, by name."""
         result = super().__call__(*args, **kwargs)
+        hardened = hardened_in_prediction()
         for name, site in self._relaxed.items():
             with ExitStack() as stack:
+                stack.enter_context(hardened)
                 for frame in site["cond_indep_stack"]:
                     stack.enter_context(self.plates[frame.name])
                 event_dim = site["fn"].event_dim

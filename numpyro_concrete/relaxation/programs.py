@@ -23,9 +23,11 @@ from numpyro_concrete.estimators import (
 )
 from numpyro_concrete.relaxation.handlers import (
     ConfigMessenger,
+    DiscreteMessenger,
     HardenMessenger,
     RelaxMessenger,
     Settings,
+    surroundings,
 )
 from numpyro_concrete.relaxation.site import (
     SUFFIX,
@@ -128,17 +130,39 @@ def relax(
         options |= {"estimator": estimator, "scoring": scoring}
         return functools.partial(relax, temperature=temperature, **options)
 
-    @functools.wraps(fn)
-    def relaxed(*args: Any, **kwargs: Any) -> Any:
-        now = settings.now()
-        with Interpreter() as interpreter:
-            with RelaxMessenger(interpreter, now):
-                result = fn(*args, **kwargs)
-            check_names(now.sites, now.seen)
-            return interpreter.lower(result)
+    return RelaxedProgram(fn, settings)
 
-    vars(relaxed)["settings"] = settings  # for `cite`
-    return relaxed
+
+class RelaxedProgram:
+    """A program whose sites are relaxed: what `relax` returns.
+
+    Args:
+        fn: Model or guide.
+        settings: Settings of `relax`.
+    """
+
+    def __init__(self, fn: Callable, settings: Settings) -> None:
+        functools.update_wrapper(self, fn, updated=())
+        self.fn = fn
+        self.settings = settings
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program, relaxed unless it is hardened or predicts."""
+        if surroundings().runs_discrete:
+            settings = self.settings.of_run()
+            with DiscreteMessenger(None, settings):
+                result = self.fn(*args, **kwargs)
+            check_names(settings.by_name(), settings.seen)
+            return result
+        settings = self.settings.now()
+        with Interpreter() as interpreter:
+            with RelaxMessenger(interpreter, settings):
+                result = self.fn(*args, **kwargs)
+            check_names(settings.by_name(), settings.seen)
+            return interpreter.lower(result)
 
 
 def config_relax(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_concrete.distributions.parameters import (
     as_logits,
+    as_temperature,
     batch_shape_with,
     check_temperature,
 )
@@ -51,6 +52,7 @@ class AbstractConcrete(TorchDistribution):
         logits: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
+        temperature = as_temperature(temperature)
         check_temperature(temperature)
         validate = self._validate_args if validate_args is None else validate_args
         logits = as_logits(

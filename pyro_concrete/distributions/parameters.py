@@ -4,12 +4,29 @@ Twin: ``numpyro_concrete.distributions.parameters``.
 """
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_concrete import ops
 from pyro_concrete.distributions.support import Size
+
+
+def as_temperature(temperature: Any) -> Any:
+    """Return a temperature with NumPy's arrays and scalars as torch has them.
+
+    Args:
+        temperature: Temperature as it was given.
+
+    Example:
+        >>> as_temperature(np.array([0.5, 1.0]))
+        tensor([0.5000, 1.0000])
+    """
+    if isinstance(temperature, np.ndarray | np.generic):
+        return torch.as_tensor(temperature, dtype=torch.get_default_dtype())
+    return temperature
 
 
 def check_temperature(temperature: Tensor | float, site: str = "") -> None:

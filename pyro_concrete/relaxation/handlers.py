@@ -287,7 +287,7 @@ def surroundings() -> Surroundings:
 
 
 def hardened_in_prediction() -> AbstractContextManager:
-    """Return `harden` where a prediction is run, and a context without effect elsewhere.
+    """Return `harden` in a prediction, and a context without effect elsewhere.
 
     A guide that samples relaxed sites itself enters it around them.
     """
@@ -322,7 +322,7 @@ def _send(
     rename or count sites: they have let the message pass already.
     """
     own = _PYRO_STACK.index(messenger)
-    inside = [x for x in _PYRO_STACK[own:] if not _goes_by_name(x)]
+    inside = [x for x in _PYRO_STACK[own + 1 :] if not _goes_by_name(x)]
     infer = {**_markov(msg), **infer}
     stack = _PYRO_STACK[:own] + inside
     fresh = {"cond_indep_stack": (), "scale": 1.0, "mask": None, "done": False}

@@ -36,7 +36,11 @@ from torch.distributions import (
 from torch.nn.functional import one_hot
 
 from pyro_concrete import ops
-from pyro_concrete.distributions import AbstractConcrete, check_temperature
+from pyro_concrete.distributions import (
+    AbstractConcrete,
+    as_temperature,
+    check_temperature,
+)
 from pyro_concrete.estimators import (
     AbstractEstimator,
     Relaxed,
@@ -120,14 +124,15 @@ class Native:
 
 
 def native_of(leaf: Any) -> Native | None:
-    """Return what a relaxed distribution of Pyro's own stands for, None for others."""
+    """Return what a relaxed distribution of Pyro's own stands for, or None."""
     if not is_native(type(leaf)):
         return None
     hard = RelaxedBernoulliStraightThrough | RelaxedOneHotCategoricalStraightThrough
-    binary = isinstance(leaf, RelaxedBernoulli)
-    discrete = pyro.distributions.Bernoulli if binary else pyro.distributions.OneHotCategorical
+    family = pyro.distributions.OneHotCategorical
+    if isinstance(leaf, RelaxedBernoulli):
+        family = pyro.distributions.Bernoulli
     return Native(
-        discrete=discrete(logits=leaf.logits, validate_args=False),
+        discrete=family(logits=leaf.logits, validate_args=False),
         temperature=leaf.temperature,
         estimator=StraightThrough() if isinstance(leaf, hard) else None,
     )
@@ -164,6 +169,7 @@ class Site:
         if native is not None:
             fn = rebuilt(fn, lambda *_: native.discrete)
         has_own = temperature is None and native is not None
+        temperature = as_temperature(temperature)
         now = native.temperature if has_own else at_this_step(temperature)
         check_temperature(known_number(now), name)
         self.estimator = estimator or Relaxed()
@@ -311,9 +317,8 @@ def check_hardened(name: str, guidance: Any) -> None:
 def checked(temperature: Temperature | None) -> Temperature:
     """Return a temperature, or a mapping of them, that is positive as far as known."""
     if isinstance(temperature, Mapping):
-        for value in temperature.values():
-            checked(value)
-        return temperature
+        return {name: checked(value) for name, value in temperature.items()}
+    temperature = as_temperature(temperature)
     if temperature is None:
         raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
     if isinstance(temperature, Tensor) or not callable(temperature):
