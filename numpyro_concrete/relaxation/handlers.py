@@ -394,10 +394,16 @@ def keep_discrete(
     return None if native is None else lambda value: jnp.asarray(value, dtype)
 
 
-def surroundings() -> Surroundings:
-    """Return the handlers around a program that starts to run."""
-    is_hardened = any(isinstance(x, HardenMessenger) for x in _PYRO_STACK)
-    return Surroundings(_PYRO_STACK, is_hardened)
+def surroundings(handler: type | None = None) -> Surroundings:
+    """Return the handlers around a program that starts to run.
+
+    Args:
+        handler: Class of a handler, the innermost of which stands for the program.
+    """
+    own = [i for i, x in enumerate(_PYRO_STACK) if handler and isinstance(x, handler)]
+    around = _PYRO_STACK[: own[-1]] if own else _PYRO_STACK
+    is_hardened = any(isinstance(x, HardenMessenger) for x in around)
+    return Surroundings(around, is_hardened)
 
 
 def hardened_in_prediction() -> contextlib.AbstractContextManager:

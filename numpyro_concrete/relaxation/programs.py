@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import (
     Distribution,
 )
+from numpyro.handlers import reparam
 from numpyro.infer.reparam import Reparam
 from numpyro.primitives import sample
 
@@ -35,12 +36,19 @@ from numpyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
+    check_guide,
+    check_hardened,
     check_names,
     checked,
 )
 from numpyro_concrete.soft_index import (
     Interpreter,
 )
+
+# What a message has beside that which a reparameterizer gets of it.
+_MESSAGE: dict[str, Any] = {"type": "sample", "infer": {}, "cond_indep_stack": []}
+_MESSAGE |= {"args": (), "kwargs": {"rng_key": None}, "scale": None}
+_MESSAGE |= {"value": None, "is_observed": False, "intermediates": []}
 
 
 def relax(
@@ -293,5 +301,13 @@ class ConcreteReparam(Reparam):
         site = Site(name, fn, *how)
         if len(site.values) < 2:
             return fn, obs  # a constant
+        around = surroundings(reparam)
+        guidance = around.guidance({**_MESSAGE, "name": name, "fn": fn})
+        if around.runs_discrete or guidance.leaves_discrete:
+            check_hardened(name, guidance)
+            if guidance.point is not None:
+                return site.discrete, site.discrete_value(guidance.point)
+            return site.discrete, obs
+        check_guide(name, site.relaxed, guidance)
         point = sample(name + SUFFIX, site.relaxed, infer=site.infer)
         return None, site.value(jnp.asarray(point))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyro
 from pyro.infer.reparam.reparam import Reparam
+from pyro.poutine.reparam_messenger import ReparamMessenger
 from torch import Tensor
 
 from pyro_concrete.estimators import (
@@ -20,6 +21,7 @@ from pyro_concrete.relaxation.handlers import (
     ConfigMessenger,
     HardenMessenger,
     RelaxMessenger,
+    surroundings,
 )
 from pyro_concrete.relaxation.site import (
     SUFFIX,
@@ -28,9 +30,15 @@ from pyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
+    check_guide,
+    check_hardened,
     checked,
     known,
 )
+
+# What a message has beside that which a reparameterizer gets of it.
+_MESSAGE: dict[str, Any] = {"type": "sample", "infer": {}, "cond_indep_stack": ()}
+_MESSAGE |= {"args": (), "kwargs": {}, "scale": 1.0, "mask": None}
 
 
 def relax(
@@ -239,6 +247,15 @@ class ConcreteReparam(Reparam):
         site = Site(msg["name"], fn, *how)
         if len(site.values) < 2:
             return msg  # a constant
+        around = surroundings(ReparamMessenger)
+        guidance = around.guidance({**_MESSAGE, **msg})
+        if around.runs_discrete or guidance.leaves_discrete:
+            check_hardened(site.name, guidance)
+            value = msg["value"]
+            if guidance.point is not None:
+                value = site.discrete_value(guidance.point)
+            return {**msg, "fn": site.discrete, "value": value}
+        check_guide(site.name, site.relaxed, guidance)
         point = pyro.sample(site.name + SUFFIX, site.relaxed, infer=site.infer)
         seen, value = site.value(point)
         fn = Deterministic(seen, fn.event_dim)
