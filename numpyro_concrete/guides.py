@@ -26,6 +26,7 @@ from numpyro_concrete.relaxation.handlers import (
 from numpyro_concrete.relaxation.site import (
     SUFFIX,
     Temperature,
+    check_relaxed_names,
     checked,
     hard_of,
     is_discrete,
@@ -130,6 +131,7 @@ class AutoConcrete(AutoNormal):
         self._relaxed = {name: s for name, s in trace.items() if _is_relaxed(s)}
         names = [name.removesuffix(SUFFIX) for name in self._relaxed]
         _check_names(names, self.init_logits)
+        check_relaxed_names("temperature", self.temperature, names)
         self._starts = {name: self._start(name) for name in self._relaxed}
         for name, site in self._relaxed.items():
             del trace[name]

@@ -29,6 +29,7 @@ from pyro_concrete.relaxation.handlers import (
 from pyro_concrete.relaxation.site import (
     SUFFIX,
     Temperature,
+    check_relaxed_names,
     checked,
     is_discrete,
     leaf_of,
@@ -124,7 +125,10 @@ class AutoConcrete(AutoNormal):
 
     def _init_loc(self, site: dict[str, Any]) -> Tensor:
         if is_discrete(site["fn"]):
-            return site["fn"].sample()
+            value = site["fn"].sample()
+            # Pyro's mark of values that nobody chose: ConcreteReparam may ignore it.
+            value._pyro_custom_init = False
+            return value
         if _is_relaxed(site):
             if self.init_logits != "init_loc_fn":
                 return _centre(site["fn"])
@@ -140,6 +144,8 @@ class AutoConcrete(AutoNormal):
         latent = {k: s for k, s in trace.nodes.items() if _is_latent(s)}
         self._relaxed = {k: s for k, s in latent.items() if _is_relaxed(s)}
         _check(latent, self.init_logits)
+        names = [name.removesuffix(SUFFIX) for name in self._relaxed]
+        check_relaxed_names("temperature", self.temperature, names)
         self.logits = PyroModule()
         for name, site in self._relaxed.items():
             for frame in site["cond_indep_stack"]:

@@ -143,6 +143,8 @@ HOST_SIGNATURES = {
     "ConfigMessenger",
     "RelaxMessenger",
     "HardenMessenger",
+    "SurroundedMessenger",
+    "TrainingMessenger",
     # Pyro runs a chunk at once, NumPyro maps over the keys of its particles.
     "Particles",
     "CountingOptim",

@@ -248,8 +248,14 @@ def test_a_new_guide_can_predict_at_once(backend):
 
 
 def test_reparameterized_sites_predict_discretely(backend):
+    def model(x=None, y=None):
+        dist, array = backend.dist, backend.array
+        z = backend.site("z", dist.Bernoulli(array(0.25)))
+        backend.site("x", dist.Normal(10.0 * z - 5.0, array(1.0)), obs=x)
+        backend.site("y", dist.Bernoulli(0.7 * z + 0.1), obs=y)
+
     config = {"z": backend.package.ConcreteReparam(T)}
-    model = backend.reparam(switch(backend), config)
+    model = backend.reparam(model, config)
     guide, params = auto_guide(backend, model)
     draws = backend.predictive(
         model,

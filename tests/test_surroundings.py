@@ -177,6 +177,22 @@ def test_unknown_names_are_refused_by_every_setting(backend, setting):
         backend.call(backend.package.harden(relaxed))
 
 
+def test_unknown_marks_are_refused(backend):
+    def model():
+        fn = backend.dist.Bernoulli(logits=backend.array(0.3))
+        backend.site("z", fn, infer={"relax": {"temprature": T}})
+
+    with pytest.raises(ValueError, match=r"'z' has infer=.*\['temprature'\]"):
+        backend.call(backend.package.relax(model, T))
+
+
+def test_unknown_names_are_refused_by_a_guide(backend):
+    relaxed = backend.package.relax(one_bit(backend, 0.0), T)
+    guide = backend.package.AutoConcrete(relaxed, {"z": T, "Z": T})
+    with pytest.raises(ValueError, match=r"temperature names no .*\['Z'\]"):
+        backend.initial_params(guide)
+
+
 def test_schedules_of_unknown_sites_are_refused(backend):
     schedule = backend.package.schedules.Constant(T)
     relaxed = backend.package.relax(one_bit(backend, 0.0), {"z": T, "Z": schedule})

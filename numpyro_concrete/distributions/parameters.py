@@ -16,9 +16,10 @@ from numpyro_concrete.distributions.support import Size
 
 
 def check_temperature(temperature: ArrayLike, site: str = "") -> None:
-    """Raise a ValueError if a temperature is not positive; traced arrays pass.
+    """Raise a ValueError if a temperature is known not to be positive.
 
-    What is known is checked under `jit` as well, and whatever `validate_args` says.
+    Traced arrays pass. What is known is checked under `jit` as well, and whatever
+    `validate_args` says.
 
     Args:
         temperature: The temperature to check.

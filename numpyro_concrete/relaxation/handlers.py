@@ -37,6 +37,7 @@ from numpyro_concrete.relaxation.site import (
     can_relax,
     check_guide,
     check_hardened,
+    check_marks,
     check_point,
     check_sites,
     discrete_value,
@@ -460,7 +461,10 @@ def _past(messenger: Messenger) -> Generator[None]:
 def _marks(msg: dict[str, Any]) -> dict[str, Any]:
     """The settings of a site by its own ``infer={"relax": ...}``."""
     marks = msg["infer"].get("relax")
-    return marks if isinstance(marks, dict) else {}
+    if not isinstance(marks, dict):
+        return {}
+    check_marks(msg["name"], marks)
+    return marks
 
 
 def _names(setting: Any, name: str) -> bool:

@@ -188,6 +188,32 @@ def check_names(settings: Mapping[str, Any], seen: Collection[str]) -> None:
             )
 
 
+def check_relaxed_names(setting: str, value: Any, relaxed: Collection[str]) -> None:
+    """Raise a ValueError if a guide's setting names a site that it does not relax.
+
+    Args:
+        setting: Name of the setting.
+        value: Its value; a mapping has names of sites.
+        relaxed: Names of the relaxed sites.
+    """
+    unknown = sorted(set(value) - set(relaxed)) if isinstance(value, Mapping) else []
+    if unknown:
+        raise ValueError(
+            f"{setting} names no relaxed site: {unknown}; the model has "
+            f"{sorted(relaxed)}"
+        )
+
+
+def check_marks(name: str, marks: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a site is marked with a setting that there is not."""
+    unknown = sorted(set(marks) - {"temperature", "truncate", "estimator"})
+    if unknown:
+        raise ValueError(
+            f"site {name!r} has infer={{'relax': ...}} with unknown {unknown}. Give "
+            "'temperature', 'truncate' or 'estimator'"
+        )
+
+
 def check_sites(sites: Any) -> None:
     """Raise a TypeError if `sites` are neither names nor a predicate."""
     if isinstance(sites, str):

@@ -6,6 +6,7 @@ Twin: ``numpyro_concrete.distributions.abstract``.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pyro.distributions import Bernoulli, OneHotCategorical, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -46,7 +47,7 @@ class AbstractConcrete(TorchDistribution):
 
     def __init__(
         self,
-        temperature: Tensor | float,
+        temperature: Tensor | float | np.ndarray,
         *,
         probs: Tensor | None = None,
         logits: Tensor | None = None,

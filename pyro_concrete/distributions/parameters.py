@@ -30,7 +30,9 @@ def as_temperature(temperature: Any) -> Any:
 
 
 def check_temperature(temperature: Tensor | float, site: str = "") -> None:
-    """Raise a ValueError if a Python number is no temperature; tensors pass.
+    """Raise a ValueError if a temperature is known not to be positive.
+
+    Tensors pass: their values are checked as `validate_args` says.
 
     Args:
         temperature: The temperature to check.

@@ -35,6 +35,7 @@ from pyro_concrete.relaxation.site import (
     can_relax,
     check_guide,
     check_hardened,
+    check_marks,
     check_names,
     check_point,
     check_sites,
@@ -352,7 +353,10 @@ def _send(
 def _marks(msg: dict[str, Any]) -> dict[str, Any]:
     """The settings of a site by its own ``infer={"relax": ...}``."""
     marks = msg["infer"].get("relax")
-    return marks if isinstance(marks, dict) else {}
+    if not isinstance(marks, dict):
+        return {}
+    check_marks(msg["name"], marks)
+    return marks
 
 
 def _names(setting: Any, name: str) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 import pyro
 from pyro.infer.reparam.reparam import Reparam
 from pyro.poutine.reparam_messenger import ReparamMessenger
-from torch import Tensor
 
 from pyro_concrete.estimators import (
     AbstractEstimator,
@@ -28,6 +27,7 @@ from pyro_concrete.relaxation.site import (
     Deterministic,
     Site,
     Sites,
+    SiteTemperature,
     Temperature,
     Truncate,
     check_guide,
@@ -128,7 +128,7 @@ def config_relax(
     fn: Callable | None = None,
     default: bool = True,
     *,
-    temperature: Tensor | float | Callable | None = None,
+    temperature: SiteTemperature | None = None,
     truncate: int | float | None = None,
     estimator: AbstractEstimator | None = None,
 ) -> Any:
@@ -227,7 +227,7 @@ class ConcreteReparam(Reparam):
 
     def __init__(
         self,
-        temperature: Tensor | float | Callable,
+        temperature: SiteTemperature,
         *,
         truncate: int | float | None = None,
         estimator: AbstractEstimator | None = None,

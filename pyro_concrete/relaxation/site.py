@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro.distributions import (
@@ -56,7 +57,8 @@ from pyro_concrete.supports import FiniteSupport, support_of
 SUFFIX = "_relaxed"
 LEFT_OUT = "_left_out"
 Sites = Collection[str] | Callable[[dict[str, Any]], bool]
-Temperature = Tensor | float | Callable | Mapping[str, Tensor | float | Callable]
+SiteTemperature = Tensor | float | np.ndarray | np.generic | Callable
+Temperature = SiteTemperature | Mapping[str, SiteTemperature]
 Truncate = int | float | Mapping[str, int | float]
 
 
@@ -252,6 +254,32 @@ def check_names(settings: Mapping[str, Any], seen: Collection[str]) -> None:
                 f"relax(..., {setting}=...) names {unknown}, and the program has no "
                 f"such sample site. Name sites of the program, {sorted(seen)}"
             )
+
+
+def check_relaxed_names(setting: str, value: Any, relaxed: Collection[str]) -> None:
+    """Raise a ValueError if a guide's setting names a site that it does not relax.
+
+    Args:
+        setting: Name of the setting.
+        value: Its value; a mapping has names of sites.
+        relaxed: Names of the relaxed sites.
+    """
+    unknown = sorted(set(value) - set(relaxed)) if isinstance(value, Mapping) else []
+    if unknown:
+        raise ValueError(
+            f"{setting} names no relaxed site: {unknown}; the model has "
+            f"{sorted(relaxed)}"
+        )
+
+
+def check_marks(name: str, marks: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a site is marked with a setting that there is not."""
+    unknown = sorted(set(marks) - {"temperature", "truncate", "estimator"})
+    if unknown:
+        raise ValueError(
+            f"site {name!r} has infer={{'relax': ...}} with unknown {unknown}. Give "
+            "'temperature', 'truncate' or 'estimator'"
+        )
 
 
 def check_sites(sites: Any) -> None:
