@@ -7,6 +7,9 @@ enumeration.
 import numpy as np
 import pytest
 from asserts import assert_mean
+from backends import get_backend
+from scipy import stats
+from scipy.special import expit
 
 T = 0.5
 LOGIT = np.log(9.0)
@@ -168,13 +171,15 @@ def test_posterior_samples_are_kept(backend, model, is_relaxed, parallel):
     points = np.array([0.1, -0.1, -20.0, 20.0, 1.0, 2.0])
     samples = {"z": z if backend.name == "pyro" else z.astype(int)}
     if is_relaxed:
-        samples = {"z_relaxed": points}
+        # As MCMC has them, with the mean of the relaxed site beside it.
+        samples = {"z_relaxed": points, "z": expit(points)}
     samples = {k: backend.array(v, str(v.dtype)) for k, v in samples.items()}
     sites = ["z", "x", "y"]
     draws = backend.predict(
         models(backend)[model], samples, parallel=parallel, return_sites=sites
     )
-    np.testing.assert_array_equal(backend.numpy(draws["z"]), z)
+    if not is_relaxed or backend.name == "numpyro":  # Pyro gives back what was given
+        np.testing.assert_array_equal(backend.numpy(draws["z"]), z)
     # Levels are ten standard deviations apart.
     np.testing.assert_array_equal(backend.numpy(draws["x"]) > 0, z == 1)
     assert set(np.unique(backend.numpy(draws["y"]))) <= {0, 1}
@@ -266,3 +271,35 @@ def test_reparameterized_sites_predict_discretely(backend):
         return_sites=["z", "x", "y"],
     )
     assert_predictions(backend, draws, MEANS)
+
+
+# --- what is no prediction, and Pyro's other predictive -----------------------------
+
+
+def test_a_masked_program_is_trained_relaxed():
+    """As one that pays nothing for its latent sites; NumPyro cannot tell it apart."""
+    backend = get_backend("pyro")
+    relaxed = backend.package.relax(switch(backend), T)
+    masked = backend.pyro.poutine.mask(relaxed, mask=False)
+    assert "z_relaxed" in backend.trace(masked)
+
+
+@pytest.mark.parametrize("guide", ["relaxed", "auto", "hardened auto"])
+def test_weighed_predictions_agree_with_enumeration(guide):
+    backend = get_backend("pyro")
+    programs, _ = guides(backend)
+    data = backend.array(0.3), backend.array(1.0)
+    family = backend.pyro.infer.WeighedPredictive
+    predictive = family(
+        switch(backend), guide=programs[guide], num_samples=2000, parallel=True
+    )
+    found = predictive(*data)
+    z = backend.numpy(found.samples["z"])
+    assert_mean(z, 0.9)
+    joint = [
+        np.log(p) + stats.norm.logpdf(0.3, level) + np.log(rate)
+        for p, level, rate in zip((0.75, 0.25), LEVELS, RATES, strict=True)
+    ]
+    expected = np.array(joint) - np.log([0.1, 0.9])
+    weights = backend.numpy(found.log_weights)
+    np.testing.assert_allclose(weights, expected[z.astype(int)], rtol=1e-6)

@@ -75,7 +75,9 @@ class AbstractConcrete(Distribution):
     def expand(self, batch_shape: Size) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""
         batch_shape = tuple(batch_shape)
-        if jnp.broadcast_shapes(self.batch_shape, batch_shape) != batch_shape:
+        sizes = zip(reversed(self.batch_shape), reversed(batch_shape), strict=False)
+        fits = all(own in (1, new) for own, new in sizes)
+        if not fits or len(batch_shape) < len(self.batch_shape):
             raise ValueError(
                 f"Cannot broadcast distribution of shape {self.batch_shape} to shape "
                 f"{batch_shape}"

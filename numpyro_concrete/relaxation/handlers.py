@@ -331,6 +331,8 @@ class DiscreteMessenger(SurroundedMessenger):
         if selected(msg, self.settings.sites):
             guidance = self.surroundings.guidance(msg)
             receive = keep_discrete(self.settings, msg, guidance)
+            if self.surroundings.is_predicted and guidance.point is not None:
+                receive = _set_discrete(msg, receive)
         self._pending.append(receive)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
@@ -393,6 +395,19 @@ def keep_discrete(
         msg["value"] = site.discrete_value(guidance.point)
     dtype = jnp.result_type(site.logits)
     return None if native is None else lambda value: jnp.asarray(value, dtype)
+
+
+def _set_discrete(msg: dict[str, Any], receive: Callable | None) -> Callable:
+    """Make a deterministic site of one whose relaxed site is given.
+
+    Samples of a relaxed model have its mean beside it, which is none of its values, and
+    which other handlers would set it to.
+    """
+    value = msg["value"] if receive is None else receive(msg["value"])
+    kept = {key: msg[key] for key in ("name", "cond_indep_stack")}
+    msg.clear()
+    msg.update(kept, type="deterministic", value=value, infer={})
+    return lambda _: value
 
 
 def surroundings(handler: type | None = None) -> Surroundings:

@@ -203,7 +203,10 @@ class RelaxMessenger(SurroundedMessenger):
         site = Site(msg["name"], msg["fn"], 1.0, truncate)
         msg["fn"] = site.discrete
         if guidance.point is not None:
-            msg["value"] = site.discrete_value(guidance.point)
+            msg["value"] = value = site.discrete_value(guidance.point)
+            # Samples of a relaxed model have its mean beside it, which is none of its
+            # values, and which other handlers would set it to.
+            msg["infer"]["_given"] = (self, value)
 
     def _site(self, msg: dict[str, Any]) -> Site:
         """How the site of a message is relaxed: by its own marks before the rest."""
@@ -243,14 +246,19 @@ class RelaxMessenger(SurroundedMessenger):
         msg["infer"] = {**_markov(msg), **_AUXILIARY, "_seen": (self, seen, value)}
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        owner, value = msg["infer"].get("_given", (None, None))
+        if owner is self:
+            msg["value"] = value
+            return
         owner, seen, value = msg["infer"].get("_seen", (None, None, None))
         if owner is not self:
             return
         if msg["value"] is not seen and not _same(msg["value"], seen):
+            name = msg["name"].removesuffix("__CF")  # which `do` adds
             raise ValueError(
-                f"site {msg['name']!r} is relaxed, and a handler around relax sets it "
-                "to another value. Put that handler inside, relax(condition(model, "
-                f"data), ...), or set {msg['name'] + SUFFIX!r} in log space"
+                f"site {name!r} is relaxed, and a handler around relax sets it to "
+                "another value. Put that handler inside, relax(condition(model, data), "
+                f"...), or set {name + SUFFIX!r} in log space"
             )
         # Traces have seen the plain mean by now; the program gets the soft value.
         msg["value"] = value

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from pyro.infer.autoguide.initialization import InitMessenger, init_to_sample
 from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.enum_messenger import EnumMessenger
@@ -68,7 +70,7 @@ class Surroundings:
         self.is_hardened = is_hardened
         self.is_enumerated = any(isinstance(x, EnumMessenger) for x in handlers)
         self.has_trace = any(_trace_of(x) is not None for x in self._relevant)
-        self.is_predicted = _is_masked(inner) and not self.has_trace
+        self.is_predicted = _runs_prediction(inner) and not self.has_trace
 
     @property
     def runs_discrete(self) -> bool:
@@ -100,17 +102,30 @@ class Surroundings:
         return guidance
 
 
-def _is_masked(handlers: Sequence[Messenger]) -> bool:
-    """Whether nobody asks for densities, as in Pyro's Predictive.
-
-    Pyro's documentation of `poutine.get_mask` has programs recognize it by this.
-    """
+def _runs_prediction(handlers: Sequence[Messenger]) -> bool:
+    """Whether handlers run a program for its draws alone, as Pyro's predictives do."""
+    if torch.is_grad_enabled():
+        return False
     for handler in handlers:
         if isinstance(handler, TrainingMessenger):
             return False
-        if isinstance(handler, MaskMessenger) and handler.mask is False:
+        if _is_of_prediction(handler):
             return True
     return False
+
+
+def _is_of_prediction(handler: Messenger) -> bool:
+    """Whether a handler is one by which Pyro's predictives can be recognized.
+
+    Predictive masks all sites, so that nobody asks for densities: programs are to
+    recognize it by that, see `poutine.get_mask`. WeighedPredictive, which does ask,
+    draws a guide by `init_to_sample` and then conditions it on nothing.
+    """
+    if isinstance(handler, MaskMessenger):
+        return handler.mask is False
+    if isinstance(handler, ConditionMessenger):
+        return not handler.data
+    return isinstance(handler, InitMessenger) and handler.init_fn is init_to_sample
 
 
 def _is_relevant(handler: Messenger) -> bool:
