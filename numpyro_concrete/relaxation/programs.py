@@ -114,7 +114,8 @@ def relax(
             ``range(z)``), by site.
         ValueError: If the temperature is not positive, the scoring unknown or not one
             of the estimator; at a site with an unbounded support that is not truncated,
-            or which model and guide relax in different ways, by name.
+            or which model and guide relax in different ways, by name; if a setting
+            names a site that the program does not have.
         NotImplementedError: At a site of vectors other than one-hot ones, by name.
 
     Example:
@@ -220,6 +221,10 @@ def harden(fn: Callable) -> Callable:
     sample is a sample of its categorical at every temperature, so this is exact: use
     ``Trace_ELBO().loss(key, params, model, harden(guide), ...)`` for the discrete ELBO
     of a model that was trained relaxed.
+
+    A program of `relax` runs unrelaxed inside, and receives numbers; sites of unbounded
+    support stay truncated. Where a handler sets ``z_relaxed``, ``z`` is its nearest
+    value.
 
     Args:
         fn: A relaxed program: the result of `relax`, or one that samples from

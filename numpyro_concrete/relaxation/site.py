@@ -101,10 +101,12 @@ class Site:
         self.native = native = native_of(leaf_of(fn))
         if native is not None:
             fn = rebuilt(fn, lambda *_: native.discrete)
-        has_own = temperature is None and native is not None
+        has_own = native is not None and temperature is None
         self.estimator = estimator or Relaxed()
         self.families = families(self.estimator, scoring)
-        now = native.temperature if has_own else at_this_step(temperature)
+        now = at_this_step(temperature)
+        if native is not None and has_own:
+            now = native.temperature
         check_temperature(now, name)
         leaf = leaf_of(fn)
         self.name = name

@@ -66,6 +66,19 @@ def relax(
     with `config_relax`. A site that is named in `sites`, or marked for relaxation, is
     relaxed even if it is marked for enumeration, too.
 
+    Sites of Pyro's own relaxations, `RelaxedBernoulli`, `RelaxedOneHotCategorical` and
+    their straight-through classes, are relaxed in log space as well, at their own
+    temperature and with their own estimator; the program receives floats, as it
+    expects. ``infer={"relax": False}`` leaves one as it is.
+
+    While a trace is replayed, as by an ELBO, a site follows it: it is relaxed if the
+    trace has ``z_relaxed``, and stays discrete if the trace does not know it, as a
+    prediction. In `harden` and in Pyro's `Predictive` the program runs discrete, as
+    if it had not been relaxed.
+
+    A relaxed module is a module with the same parameters, which keep their names in the
+    param store; in `state_dict` they begin with ``fn.``.
+
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of every site.
 
@@ -102,7 +115,8 @@ def relax(
             ``range(z)``), by site.
         ValueError: If the temperature is not positive, the scoring unknown or not one
             of the estimator; at a site with an unbounded support that is not truncated,
-            or which model and guide relax in different ways, by name.
+            or which model and guide relax in different ways, by name; if a setting
+            names a site that the program does not have.
         NotImplementedError: At a site of vectors other than one-hot ones, by name.
 
     Example:
@@ -172,6 +186,10 @@ def harden(fn: Callable) -> Callable:
     sample is a sample of its categorical at every temperature, so this is exact: use
     ``Trace_ELBO().loss(model, harden(guide), ...)`` for the discrete ELBO of a model
     that was trained relaxed.
+
+    A program of `relax` runs unrelaxed inside, and receives numbers; sites of unbounded
+    support stay truncated. Where a handler sets ``z_relaxed``, ``z`` is its nearest
+    value.
 
     Args:
         fn: A relaxed program: the result of `relax`, or one that samples from

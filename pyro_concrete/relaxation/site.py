@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyro
+import pyro.distributions as dist
 import torch
 from pyro.distributions import (
     Categorical,
@@ -48,7 +48,7 @@ from pyro_concrete.estimators import (
     StraightThrough,
     families,
 )
-from pyro_concrete.ops.precision import known_finite, known_number
+from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.schedules import at_this_step
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
 from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
@@ -130,9 +130,9 @@ def native_of(leaf: Any) -> Native | None:
     if not is_native(type(leaf)):
         return None
     hard = RelaxedBernoulliStraightThrough | RelaxedOneHotCategoricalStraightThrough
-    family = pyro.distributions.OneHotCategorical
+    family = dist.OneHotCategorical
     if isinstance(leaf, RelaxedBernoulli):
-        family = pyro.distributions.Bernoulli
+        family = dist.Bernoulli
     return Native(
         discrete=family(logits=leaf.logits, validate_args=False),
         temperature=leaf.temperature,
@@ -170,10 +170,12 @@ class Site:
         self.native = native = native_of(leaf_of(fn))
         if native is not None:
             fn = rebuilt(fn, lambda *_: native.discrete)
-        has_own = temperature is None and native is not None
         temperature = as_temperature(temperature)
-        now = native.temperature if has_own else at_this_step(temperature)
-        check_temperature(known_number(now), name)
+        now = at_this_step(temperature)
+        has_own = native is not None and temperature is None
+        if native is not None and has_own:
+            now = native.temperature
+        check_temperature(now, name)
         self.estimator = estimator or Relaxed()
         self.families = families(self.estimator, scoring)
         leaf = leaf_of(fn)
@@ -345,7 +347,8 @@ def check_hardened(name: str, guidance: Any) -> None:
 def checked(temperature: Temperature | None) -> Temperature:
     """Return a temperature, or a mapping of them, that is positive as far as known."""
     if isinstance(temperature, Mapping):
-        return {name: checked(value) for name, value in temperature.items()}
+        by_site: Any = {name: checked(value) for name, value in temperature.items()}
+        return by_site
     temperature = as_temperature(temperature)
     if temperature is None:
         raise TypeError("relax needs a temperature, for example relax(model, 0.5)")

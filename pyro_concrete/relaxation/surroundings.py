@@ -151,7 +151,7 @@ def _read_trace(
     assert trace is not None
     guidance.has_trace = True
     if relaxed in trace.nodes:
-        guidance.relaxed = trace.nodes[relaxed]
+        guidance.relaxed = dict(trace.nodes[relaxed])
     site = trace.nodes.get(name)
     if site is not None and site["type"] == "sample" and not site["is_observed"]:
         guidance.has_latent = True
