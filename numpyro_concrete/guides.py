@@ -29,11 +29,17 @@ from numpyro_concrete.factors import (
     NormalFactor,
     is_masked,
 )
-from numpyro_concrete.relaxation.handlers import HardenMessenger
+from numpyro_concrete.relaxation.handlers import (
+    HardenMessenger,
+    TrainingMessenger,
+    hardened_in_prediction,
+    relaxed_in_prediction,
+)
 from numpyro_concrete.relaxation.site import (
     LEFT_OUT,
     SUFFIX,
     Temperature,
+    check_relaxed_names,
     checked,
     hard_of,
     is_discrete,
@@ -144,6 +150,7 @@ class AutoConcrete(AutoNormal):
         self._seen_calls: set[Hashable] = set()
         self._prototype_call: tuple[Any, Any] = ((), {})
 
+    @relaxed_in_prediction
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         trace: Any = self.prototype_trace
@@ -159,6 +166,7 @@ class AutoConcrete(AutoNormal):
         self._relaxed = {name: s for name, s in trace.items() if _is_relaxed(s)}
         names = [name.removesuffix(SUFFIX) for name in self._relaxed]
         _check_names(names, self.init_logits)
+        check_relaxed_names("temperature", self.temperature, names)
         self._starts = {name: self._start(name) for name in self._relaxed}
         for name, site in self._relaxed.items():
             del trace[name]
@@ -201,8 +209,9 @@ class AutoConcrete(AutoNormal):
         if self._has_masks(args, kwargs):
             return self._sample_in_model(args, kwargs)
         result = super().__call__(*args, **kwargs)
+        hardened = hardened_in_prediction()
         for name, site in self._relaxed.items():
-            with self._plates_of(site["cond_indep_stack"]):
+            with hardened, self._plates_of(site["cond_indep_stack"]):
                 factor = self._factor(name, self._logits(name))
                 fn = factor(leaf_of(site["fn"]), True).to_event(_inner(site))
                 # What `harden` has to know.
@@ -227,7 +236,7 @@ class AutoConcrete(AutoNormal):
     def _look_for_masks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Run the model for the masks of its latent sites."""
         # With a key of its own: to look changes no draw.
-        with block():
+        with block(), TrainingMessenger():
             model = seed(ContinuousMessenger(self._program), 0)
             sites = numpyro.handlers.trace(model).get_trace(*args, **kwargs)
         return any(_is_latent(site) and is_masked(site) for site in sites.values())
@@ -245,7 +254,8 @@ class AutoConcrete(AutoNormal):
         steps = [n for n, s in self._sites.items() if _STEP in s["infer"]]
         messenger = FactorMessenger(factors, self._constants, plates, steps)
         model = seed(self._program, numpyro.prng_key())
-        with block(hide_fn=messenger.hides), messenger:
+        visible = block(hide_fn=messenger.hides)
+        with hardened_in_prediction(), visible, TrainingMessenger(), messenger:
             model(*args, **kwargs)
         return messenger.values
 

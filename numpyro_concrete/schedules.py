@@ -9,6 +9,7 @@ training saves it, too.
 Twin: ``pyro_concrete.schedules``.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ class Linear:
     hold: int = 0
 
     def __post_init__(self) -> None:
-        _check(start=self.start, end=self.end, num_steps=self.num_steps)
+        _check(start=self.start, end=self.end, num_steps=self.num_steps, hold=self.hold)
 
     def __call__(self, step: ArrayLike) -> Array:
         """Return the temperature at a step."""
@@ -119,7 +120,9 @@ class Exponential:
     hold: int = 0
 
     def __post_init__(self) -> None:
-        _check(start=self.start, floor=self.floor, num_steps=self.num_steps)
+        _check(
+            start=self.start, floor=self.floor, num_steps=self.num_steps, hold=self.hold
+        )
 
     def __call__(self, step: ArrayLike) -> Array:
         """Return the temperature at a step."""
@@ -328,7 +331,9 @@ def _share(step: ArrayLike, num_steps: int, hold: int) -> Array:
     return jnp.clip((_steps(step) - hold) / num_steps, 0.0, 1.0)
 
 
-def _check(**numbers: int | float) -> None:
+def _check(hold: int | float = 0, **numbers: int | float) -> None:
     for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, but is {value!r}")
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be positive and finite, but is {value!r}")
+    if not hold >= 0:
+        raise ValueError(f"hold must be at least 0, but is {hold!r}")

@@ -210,6 +210,8 @@ def _unchecked(fn: Any) -> Any:
 
 
 def _truncated(name: str, fn: Any, first: int, truncate: int | float) -> Support:
+    # A scalar of an array library has no Python type to tell a mass by.
+    truncate = getattr(truncate, "item", lambda: truncate)()
     by_mass = isinstance(truncate, float)
     if not (0 < truncate < 1 if by_mass else truncate >= first):
         raise ValueError(

@@ -65,7 +65,7 @@ _KEYS: dict[Any, tuple[str, ...]] = {
 
 # Where wrappers, handlers, guides and SVI keep what they are made of.
 _PARTS = ("__wrapped__", "__self__", "func", "args", "keywords", "fn", "config")
-_PARTS += ("model", "guide", "loss", "mark")
+_PARTS += ("model", "guide", "loss", "mark", "handler")
 
 
 class Bibliography(str):

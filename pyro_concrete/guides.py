@@ -25,19 +25,24 @@ from torch.distributions import biject_to
 from torch.nn import Parameter
 from torch.nn.functional import one_hot
 
-from pyro_concrete.distributions import AbstractConcrete, AbstractHard
+from pyro_concrete.distributions import AbstractConcrete, AbstractHard, as_temperature
 from pyro_concrete.factors import (
     ConcreteFactor,
     FactorMessenger,
     NormalFactor,
     is_masked,
 )
-from pyro_concrete.relaxation.handlers import HardenMessenger
+from pyro_concrete.relaxation.handlers import (
+    HardenMessenger,
+    TrainingMessenger,
+    hardened_in_prediction,
+    relaxed_in_prediction,
+)
 from pyro_concrete.relaxation.site import (
     SUFFIX,
     Deterministic,
     Temperature,
-    as_temperature,
+    check_relaxed_names,
     checked,
     is_discrete,
     leaf_of,
@@ -163,7 +168,10 @@ class AutoConcrete(AutoNormal):
 
     def _init_loc(self, site: dict[str, Any]) -> Tensor:
         if is_discrete(site["fn"]):
-            return site["fn"].sample()
+            value = site["fn"].sample()
+            # Pyro's mark of values that nobody chose: ConcreteReparam may ignore it.
+            value._pyro_custom_init = False
+            return value
         if _is_relaxed(site):
             if self.init_logits != "init_loc_fn":
                 return _centre(site["fn"])
@@ -171,6 +179,7 @@ class AutoConcrete(AutoNormal):
         _check_bijection(site)
         return self._given_init_loc_fn(site)
 
+    @relaxed_in_prediction
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         shown = poutine.block(self.model, lambda msg: not _is_latent(msg))
@@ -182,6 +191,8 @@ class AutoConcrete(AutoNormal):
         _check(latent, self.init_logits)
         self._is_masked = any(is_masked(latent[name]) for name in self._sites)
         self._seen_calls.add(_kind_of_call(args, kwargs))
+        names = [name.removesuffix(SUFFIX) for name in self._relaxed]
+        check_relaxed_names("temperature", self.temperature, names)
         self.logits = PyroModule()
         for name, site in self._relaxed.items():
             for frame in site["cond_indep_stack"]:
@@ -212,8 +223,9 @@ class AutoConcrete(AutoNormal):
         if self._has_masks(args, kwargs):
             return self._sample_in_model(args, kwargs)
         result = super().forward(*args, **kwargs)
+        hardened = hardened_in_prediction()
         for name, site in self._relaxed.items():
-            with self._plates_of(site):
+            with hardened, self._plates_of(site):
                 fn = self._factor(name)(leaf_of(site["fn"]), True)
                 fn = fn.to_event(_inner(site))
                 # What `harden` has to know.
@@ -239,7 +251,7 @@ class AutoConcrete(AutoNormal):
         if self._program is None:
             return False
         state = get_rng_state()
-        with poutine.block(), torch.no_grad():
+        with poutine.block(), TrainingMessenger(), torch.no_grad():
             trace = poutine.trace(self._program[0]).get_trace(*args, **kwargs)
         set_rng_state(state)  # to look changes no draw
         sites = (trace.nodes[name] for name in self._sites if name in trace.nodes)
@@ -258,7 +270,8 @@ class AutoConcrete(AutoNormal):
             with self._plates_of(site):
                 factors[name] = self._factor(name)
         messenger = FactorMessenger(factors, self._constants, plates)
-        with poutine.block(hide_fn=messenger.hides), messenger:
+        visible = poutine.block(hide_fn=messenger.hides)
+        with hardened_in_prediction(), visible, TrainingMessenger(), messenger:
             self._program[0](*args, **kwargs)
         return messenger.values
 

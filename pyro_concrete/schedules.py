@@ -9,6 +9,7 @@ training saves it, too.
 Twin: ``numpyro_concrete.schedules``.
 """
 
+import math
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class Linear:
     hold: int = 0
 
     def __post_init__(self) -> None:
-        _check(start=self.start, end=self.end, num_steps=self.num_steps)
+        _check(start=self.start, end=self.end, num_steps=self.num_steps, hold=self.hold)
 
     def __call__(self, step: Tensor | int | float) -> Tensor:
         """Return the temperature at a step."""
@@ -122,7 +123,9 @@ class Exponential:
     hold: int = 0
 
     def __post_init__(self) -> None:
-        _check(start=self.start, floor=self.floor, num_steps=self.num_steps)
+        _check(
+            start=self.start, floor=self.floor, num_steps=self.num_steps, hold=self.hold
+        )
 
     def __call__(self, step: Tensor | int | float) -> Tensor:
         """Return the temperature at a step."""
@@ -308,7 +311,9 @@ def _share(step: Tensor | int | float, num_steps: int, hold: int) -> Tensor:
     return ((_steps(step) - hold) / num_steps).clamp(0.0, 1.0)
 
 
-def _check(**numbers: int | float) -> None:
+def _check(hold: int | float = 0, **numbers: int | float) -> None:
     for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, but is {value!r}")
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be positive and finite, but is {value!r}")
+    if not hold >= 0:
+        raise ValueError(f"hold must be at least 0, but is {hold!r}")

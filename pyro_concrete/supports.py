@@ -158,6 +158,8 @@ def _mixture_logits(fn: MixtureSameFamily, values: Tensor) -> Tensor:
 
 
 def _truncated(name: str, fn: Any, first: int, truncate: int | float) -> Support:
+    # A scalar of an array library has no Python type to tell a mass by.
+    truncate = getattr(truncate, "item", lambda: truncate)()
     by_mass = isinstance(truncate, float)
     if not (0 < truncate < 1 if by_mass else truncate >= first):
         raise ValueError(

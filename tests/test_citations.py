@@ -128,9 +128,15 @@ def test_a_program_that_has_run_is_cited_by_its_marks(backend):
     relaxed = package.relax(model_of(backend, mark), 1.0)
     backend.call(relaxed)
     assert keys(backend, relaxed) == PAPER | {"paulus2021rao"} | SOFTWARE
-    # And no longer by what was given for sites that it does not have.
+    # And no longer by what was given for sites that are not relaxed.
     estimators = {"z": package.ZGR(), "other": package.ReinMax()}
-    relaxed = package.relax(model_of(backend), 1.0, estimator=estimators)
+
+    def model():
+        model_of(backend)()
+        unit = backend.dist.Normal(backend.array(0.0), 1.0)
+        backend.site("other", unit, obs=backend.array(0.3))
+
+    relaxed = package.relax(model, 1.0, estimator=estimators)
     both = {"shekhovtsov2023cold", "liu2023bridging"}
     assert keys(backend, relaxed) == PAPER | both | SOFTWARE
     backend.call(relaxed)

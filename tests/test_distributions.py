@@ -488,3 +488,14 @@ def test_temperature_that_does_not_broadcast_is_an_error(backend, case):
 def test_one_class_is_an_error(backend, name):
     with pytest.raises(ValueError, match="two classes or more"):
         getattr(backend.distributions, name)(T, logits=backend.array([[0.0]]))
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (1,)])
+def test_expansion_to_a_wrong_shape_is_the_backend_s_error(backend, shape):
+    d = backend.package.LogitBinaryConcrete(0.5, logits=backend.array(np.zeros(3)))
+    normal = backend.dist.Normal(backend.array(np.zeros(3)), 1.0)
+    with pytest.raises((ValueError, RuntimeError)) as expected:
+        normal.expand(shape)
+    with pytest.raises(type(expected.value)) as error:
+        d.expand(shape)
+    assert str(error.value) == str(expected.value)

@@ -299,9 +299,11 @@ def test_relax_twice_is_relax_once(backend):
 
 def test_predictive_of_relaxed_model_and_guide(backend):
     model, guide = (backend.package.relax(p, T) for p in two_layers(backend))
-    samples = backend.predictive(model, guide, data(backend))
+    sites = ["b", "x"]
+    samples = backend.predictive(model, guide, data(backend), return_sites=sites)
     assert tuple(samples["x"].shape) == (4, 8, 4)
     assert tuple(samples["b"].shape) == (4, 8, 4)
+    assert set(np.unique(backend.numpy(samples["b"]))) <= {0, 1}
 
 
 @pytest.mark.parametrize("parallel", [False, True])

@@ -173,3 +173,17 @@ def test_a_schedule_compiles_once(backend):
     )
     assert len(runs) == before
     np.testing.assert_allclose(temperature(backend, programs[1], params), 0.5, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda s: s.Constant(float("inf")), "value must be positive and finite"),
+        (lambda s: s.Linear(1.0, 0.5, num_steps=3, hold=-1), "hold must be at least 0"),
+        (lambda s: s.Exponential(1.0, 0.5, 3, hold=-1), "hold must be at least 0"),
+        (lambda s: s.Steps({0: float("inf")}), r"values\[0\] must be positive and"),
+    ],
+)
+def test_numbers_that_no_temperature_can_be_are_refused(backend, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(backend.package.schedules)

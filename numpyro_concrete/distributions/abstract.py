@@ -74,8 +74,16 @@ class AbstractConcrete(Distribution):
 
     def expand(self, batch_shape: Size) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""
+        batch_shape = tuple(batch_shape)
+        sizes = zip(reversed(self.batch_shape), reversed(batch_shape), strict=False)
+        fits = all(own in (1, new) for own, new in sizes)
+        if not fits or len(batch_shape) < len(self.batch_shape):
+            raise ValueError(
+                f"Cannot broadcast distribution of shape {self.batch_shape} to shape "
+                f"{batch_shape}"
+            )
         new = copy.copy(self)
-        new._batch_shape = tuple(batch_shape)
+        new._batch_shape = batch_shape
         new._set(self.temperature, self.logits, new._batch_shape)
         return new
 

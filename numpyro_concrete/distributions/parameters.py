@@ -16,20 +16,26 @@ from numpyro_concrete.distributions.support import Size
 
 
 def check_temperature(temperature: ArrayLike, site: str = "") -> None:
-    """Raise a ValueError if a Python number is no temperature; arrays pass.
+    """Raise a ValueError if a temperature is known not to be positive.
+
+    Traced arrays pass. What is known is checked under `jit` as well, and whatever
+    `validate_args` says.
 
     Args:
         temperature: The temperature to check.
         site: Name of the sample site, for the message.
 
     Raises:
-        ValueError: If the number is zero, negative, infinite or NaN.
+        ValueError: If a number is zero, negative, infinite or NaN.
 
     Example:
         >>> check_temperature(0.5)
     """
-    number = isinstance(temperature, float | int)
-    if number and not (temperature > 0 and math.isfinite(temperature)):
+    if not not_jax_tracer(temperature):
+        return
+    # Under jit, JAX would trace what is known.
+    known = np.asarray(temperature)
+    if not ((known > 0) & np.isfinite(known)).all():
         at = f" at site {site!r}" if site else ""
         raise ValueError(
             f"temperature{at} must be positive and finite, but is {temperature!r}; "
@@ -70,7 +76,7 @@ def as_logits(
         probs: Class weights >= 0, or probabilities of one in [0, 1].
         logits: Unnormalised log-probabilities, or log-odds of one.
         class_dims: 1 if classes lie on the last axis, 0 for a two-valued variable.
-        validate: Whether to look at the values of `probs`.
+        validate: Whether to look at values that are known.
 
     Raises:
         ValueError: If neither or both are given, values are out of range, or there are
@@ -86,11 +92,13 @@ def as_logits(
             f"a {name} needs two classes or more along the last axis of its parameter, "
             f"whose shape is {given.shape}"
         )
+    # Under jit, JAX would trace what is known.
+    known = np.asarray(given) if validate and not_jax_tracer(given) else None
     if probs is None:
+        if known is not None and not np.isfinite(known).all():
+            raise ValueError(f"{name} got logits that are not finite")
         return given
-    if validate and not_jax_tracer(given):
-        upper = math.inf if class_dims else 1.0
-        values = np.asarray(given)  # under jit, JAX would trace what is known
-        if not ((values >= 0) & (values <= upper)).all():
-            raise ValueError(f"{name} got probs outside [0, {upper:g}]")
+    upper = math.inf if class_dims else 1.0
+    if known is not None and not ((known >= 0) & (known <= upper)).all():
+        raise ValueError(f"{name} got probs outside [0, {upper:g}]")
     return ops.categorical_logits(given) if class_dims else ops.bernoulli_logits(given)

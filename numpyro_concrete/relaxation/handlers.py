@@ -6,7 +6,7 @@ Twin: ``pyro_concrete.relaxation.handlers``.
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,10 +14,9 @@ import numpy as np
 from jax import Array
 from numpyro.contrib.control_flow.cond import cond_wrapper
 from numpyro.contrib.control_flow.scan import scan_wrapper
-from numpyro.handlers import condition, do, replay, substitute
 
 # Only the stack tells a handler what those around it will do, and lets it send a site
-# through them alone: see _fixed_outside and _send.
+# through them alone: see surroundings and _send.
 from numpyro.primitives import _PYRO_STACK, Messenger, apply_stack
 
 from numpyro_concrete.distributions import AbstractConcrete
@@ -35,14 +34,24 @@ from numpyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
+    can_relax,
     check_guide,
+    check_hardened,
+    check_marks,
     check_point,
     check_sites,
+    discrete_value,
     hard_of,
-    is_discrete,
     leaf_of,
+    native_of,
     of_site,
     selected,
+)
+from numpyro_concrete.relaxation.surroundings import (
+    Guidance,
+    Surroundings,
+    TrainingMessenger,
+    inside_of_training,
 )
 from numpyro_concrete.schedules import is_schedule, resolved
 from numpyro_concrete.soft_index import (
@@ -58,8 +67,6 @@ from numpyro_concrete.soft_parameters import (
     within_bounds,
 )
 
-_ENUMERATION = "numpyro.contrib.funsor.enum_messenger"
-
 
 class ConfigMessenger(Messenger):
     """The effect handler behind `config_relax`."""
@@ -73,7 +80,7 @@ class ConfigMessenger(Messenger):
             wrap_bodies(msg, lambda f: ConfigMessenger(f, self.mark))
         if msg["type"] != "sample" or msg["is_observed"]:
             return
-        if is_discrete(msg["fn"]) and not msg["infer"].get("enumerate"):
+        if can_relax(msg["fn"]) and not msg["infer"].get("enumerate"):
             msg["infer"] = {"relax": self.mark, **msg["infer"]}
 
 
@@ -100,30 +107,68 @@ class Settings:
         # Estimators of the sites that have been run, for `cite`.
         self.used: dict[str, AbstractEstimator] = {}
 
+    def of_run(self) -> "Settings":
+        """Return the same for a run of the program, which has names of its own."""
+        run = copy.copy(self)
+        run.seen = set()
+        return run
+
     def now(self) -> "Settings":
-        """Return the same with schedules resolved: a scan cannot read the count."""
-        now = copy.copy(self)
-        now.seen = set()
+        """Return `of_run` with schedules resolved: a scan cannot read the count."""
+        now = self.of_run()
         now.temperature = resolved(self.temperature)
         return now
 
-    def site(self, msg: dict[str, Any]) -> "Site":
-        """Return how the site of a message is relaxed."""
-        marks = msg["infer"].get("relax")
-        marks = marks if isinstance(marks, dict) else {}
-        name = msg["name"]
-        fallback = of_site(self.temperature, name)
-        temperature: Any = marks.get("temperature", fallback)
-        if temperature is None:
+    def by_name(self) -> dict[str, Any]:
+        """Return the settings that can name sites."""
+        names = ("sites", "temperature", "truncate", "estimator")
+        return {name: getattr(self, name) for name in names}
+
+    def site(self, msg: dict[str, Any]) -> Site:
+        """Return how the site of a message is relaxed: by its own marks first."""
+        name, marks = msg["name"], _marks(msg)
+        native = native_of(leaf_of(msg["fn"]))
+        temperature = marks.get("temperature")
+        if temperature is None and (native is None or _names(self.temperature, name)):
+            temperature = of_site(self.temperature, name)
+        if temperature is None and native is None:
             raise ValueError(f"relax has no temperature for site {name!r}")
-        truncate = marks.get("truncate", of_site(self.truncate, name))
-        estimator = marks.get("estimator") or of_site(self.estimator, name) or Relaxed()
+        estimator = marks.get("estimator")
+        if estimator is None and native is not None:
+            is_named = _names(self.estimator, name)
+            estimator = None if is_named else native.estimator
+        estimator = estimator or of_site(self.estimator, name) or Relaxed()
         check_estimator(estimator, self.scoring, name)
         self.used[name] = estimator
+        truncate = self.truncation(msg)
         return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
 
+    def truncation(self, msg: dict[str, Any]) -> int | float | None:
+        """Return the truncation of the site of a message."""
+        return _marks(msg).get("truncate", of_site(self.truncate, msg["name"]))
 
-class RelaxMessenger(Messenger):
+
+class SurroundedMessenger(Messenger):
+    """A handler that looks at those around it, which it knows while it runs."""
+
+    _surroundings: Surroundings | None = None
+
+    def __enter__(self) -> Any:
+        self._surroundings = surroundings()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        self._surroundings = None
+        return super().__exit__(*error)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """The handlers around this one."""
+        assert self._surroundings is not None
+        return self._surroundings
+
+
+class RelaxMessenger(SurroundedMessenger):
     """The effect handler behind `relax`, at the border of the program.
 
     Messages that leave the program are lowered to plain arrays of the surrounding
@@ -134,12 +179,15 @@ class RelaxMessenger(Messenger):
         self,
         interpreter: Interpreter,
         settings: Settings,
+        outer: "RelaxMessenger | None" = None,
         loop: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.interpreter = interpreter
         self.settings = settings
-        # The message of the scan or cond in whose body this is.
+        # The handler of the program, and the message of the scan or cond in whose body
+        # this one is.
+        self.outer = outer
         self.loop = loop
         self._pending: list[tuple[Any, Callable | None]] = []
 
@@ -179,12 +227,9 @@ class RelaxMessenger(Messenger):
 
     def _relax(self, msg: dict[str, Any]) -> Callable | None:
         name = msg["name"]
-        if _fixed_outside(self, msg):
-            raise ValueError(
-                f"site {name!r} is relaxed, and a handler around relax sets it to "
-                "another value. Put that handler inside, relax(condition(model, data), "
-                f"...), or set {name + SUFFIX!r} in log space"
-            )
+        guidance = self._guidance(msg)
+        if guidance.leaves_discrete:
+            return keep_discrete(self.settings, msg, guidance)
         if self.loop is not None and self.loop["kwargs"].get("enum"):
             raise NotImplementedError(
                 f"site {name!r} is relaxed inside of a scan with enumerated sites, "
@@ -194,10 +239,11 @@ class RelaxMessenger(Messenger):
         site = self._site(msg)
         if len(site.values) < 2:
             return None  # a constant
-        check_guide(name, site.relaxed, _guide_of(self, name + SUFFIX))
+        check_guide(name, site.relaxed, guidance)
         aux = _send(self, _beside(msg, name + SUFFIX, site))
         shape = jnp.shape(aux["value"])
-        check_point(name, shape, site.relaxed.shape(), _is_enumerated(self))
+        enumerated = self.surroundings.is_enumerated
+        check_point(name, shape, site.relaxed.shape(), enumerated)
         kept = ("name", "cond_indep_stack")
         deterministic = {key: msg[key] for key in kept if key in msg}
         if site.left_out is not None:
@@ -213,8 +259,27 @@ class RelaxMessenger(Messenger):
         seen = value.number() if isinstance(value, SoftIndex) else value
         msg.clear()
         msg.update(deterministic, type="deterministic", value=seen, infer={})
-        msg["_relaxed"] = True
         return lambda _: value
+
+    def _guidance(self, msg: dict[str, Any]) -> Guidance:
+        """What the handlers around the program have for a site.
+
+        The body of a scan is blocked from them: it has values of one step, and no
+        trace.
+        """
+        guidance = self.surroundings.guidance(msg)
+        if self.outer is not None:
+            outside = self.outer.surroundings.guidance(msg)
+            guidance.has_trace = outside.has_trace
+            guidance.relaxed = outside.relaxed
+            guidance.has_latent = outside.has_latent
+        if guidance.value is not None and guidance.point is None:
+            raise ValueError(
+                f"site {msg['name']!r} is relaxed, and a handler around relax sets it "
+                "to another value. Put that handler inside, relax(condition(model, "
+                f"data), ...), or set {msg['name'] + SUFFIX!r} in log space"
+            )
+        return guidance
 
     def _site(self, msg: dict[str, Any]) -> Site:
         marks = msg["infer"].get("relax")
@@ -244,7 +309,8 @@ class RelaxMessenger(Messenger):
         def relaxed(*args: Any) -> Any:
             with Interpreter() as interpreter:
                 args = interpreter.lift(args)
-                with RelaxMessenger(interpreter, self.settings, msg):
+                outer = self.outer or self
+                with RelaxMessenger(interpreter, self.settings, outer, msg):
                     result = body(*args)
                 return interpreter.drop(result)
 
@@ -259,29 +325,135 @@ class RelaxMessenger(Messenger):
             msg["fn"] = observed_softly(msg["fn"], name, soft)
 
 
-class HardenMessenger(Messenger):
+class DiscreteMessenger(SurroundedMessenger):
+    """The effect handler of `relax` where a program runs discrete."""
+
+    def __init__(self, fn: Callable | None, settings: Settings) -> None:
+        super().__init__(fn)
+        self.settings = settings
+        self._pending: list[Callable | None] = []
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            wrap_bodies(msg, lambda f: DiscreteMessenger(f, self.settings))
+        receive = None
+        if msg["type"] == "sample":
+            self.settings.seen.add(msg["name"])
+        if selected(msg, self.settings.sites):
+            guidance = self.surroundings.guidance(msg)
+            receive = keep_discrete(self.settings, msg, guidance)
+            if self.surroundings.is_predicted and guidance.point is not None:
+                receive = _set_discrete(msg, receive)
+        self._pending.append(receive)
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        receive = self._pending.pop()
+        if receive is not None:
+            msg["value"] = receive(msg["value"])
+
+
+class HardenMessenger(SurroundedMessenger):
     """The effect handler behind `harden`."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if "_relaxed" in msg:
-            msg["stop"] = True  # its discrete site has been sampled already
-            return
         if msg["type"] == "control_flow":
             wrap_bodies(msg, HardenMessenger)
         if msg["type"] != "sample" or msg["is_observed"] or msg["value"] is not None:
             return
         name = msg["name"].removesuffix(SUFFIX)
-        if name == msg["name"] or not isinstance(leaf_of(msg["fn"]), AbstractConcrete):
+        leaf = leaf_of(msg["fn"])
+        if name == msg["name"] or not isinstance(leaf, AbstractConcrete):
             return
+        guidance = self.surroundings.guidance({**msg, "name": name})
+        check_hardened(name, guidance)
         infer = msg["infer"]
-        fn = hard_of(msg["fn"], infer)
-        other = {**msg, "name": name, "fn": fn, "infer": {"relax": False}}
+        other = {**msg, "name": name, "fn": hard_of(msg["fn"], infer)}
+        other["infer"] = {"relax": False}
+        if guidance.point is not None:
+            other["value"] = discrete_value(leaf, infer, guidance.point)
         hard = _send(self, other)["value"]
-        leaf, values = leaf_of(msg["fn"]), infer.get("_values")
+        values = infer.get("_values")
         if leaf._class_dims and values is not None:
             hard = hard[..., None] == np.array(values)
         msg["value"] = leaf.vertex(hard)
         msg["stop"] = True
+
+
+def keep_discrete(
+    settings: Settings, msg: dict[str, Any], guidance: Guidance
+) -> Callable | None:
+    """Let a site be sampled from the discrete distribution that it stands for.
+
+    Args:
+        settings: Settings of `relax`.
+        msg: Message of the site.
+        guidance: What the handlers around the program have for it.
+
+    Returns:
+        What turns the value into that which the program receives, or None.
+    """
+    name = msg["name"]
+    check_hardened(name, guidance)
+    truncate = settings.truncation(msg)
+    native = native_of(leaf_of(msg["fn"]))
+    # Handlers around this one may relax sites, too.
+    msg["infer"] = {**msg["infer"], "relax": False}
+    if truncate is None and native is None and guidance.point is None:
+        return None
+    site = Site(name, msg["fn"], 1.0, truncate)
+    msg["fn"] = site.discrete
+    if guidance.point is not None:
+        msg["value"] = site.discrete_value(guidance.point)
+    dtype = jnp.result_type(site.logits)
+    return None if native is None else lambda value: jnp.asarray(value, dtype)
+
+
+def _set_discrete(msg: dict[str, Any], receive: Callable | None) -> Callable:
+    """Make a deterministic site of one whose relaxed site is given.
+
+    Samples of a relaxed model have its mean beside it, which is none of its values, and
+    which other handlers would set it to.
+    """
+    value = msg["value"] if receive is None else receive(msg["value"])
+    kept = {key: msg[key] for key in ("name", "cond_indep_stack")}
+    msg.clear()
+    msg.update(kept, type="deterministic", value=value, infer={})
+    return lambda _: value
+
+
+def surroundings(handler: type | None = None) -> Surroundings:
+    """Return the handlers around a program that starts to run.
+
+    Args:
+        handler: Class of a handler, the innermost of which stands for the program.
+    """
+    own = [i for i, x in enumerate(_PYRO_STACK) if handler and isinstance(x, handler)]
+    around = inside_of_training(_PYRO_STACK[: own[-1]] if own else _PYRO_STACK)
+    is_hardened = any(isinstance(x, HardenMessenger) for x in around)
+    return Surroundings(around, is_hardened)
+
+
+def hardened_in_prediction() -> contextlib.AbstractContextManager:
+    """Return `harden` in a prediction, and a context without effect elsewhere.
+
+    A guide that samples relaxed sites itself enters it around them.
+    """
+    is_predicted = surroundings().is_predicted
+    return HardenMessenger() if is_predicted else contextlib.nullcontext()
+
+
+def relaxed_in_prediction(fn: Callable) -> Callable:
+    """Return a function inside of which `relax` relaxes, even in a prediction.
+
+    A guide decorates with it what runs the model to learn which sites there are.
+    """
+
+    @functools.wraps(fn)
+    def relaxed(*args: Any, **kwargs: Any) -> Any:
+        with TrainingMessenger():
+            return fn(*args, **kwargs)
+
+    return relaxed
 
 
 def _beside(msg: dict[str, Any], name: str, site: Site) -> dict[str, Any]:
@@ -312,43 +484,20 @@ def _past(messenger: Messenger) -> Generator[None]:
         _PYRO_STACK.extend(inside)
 
 
-def _guide_of(messenger: Messenger, name: str) -> Any:
-    """The distribution of a site in the trace that an ELBO replays.
-
-    None if the trace does not have it; Ellipsis if there is no trace, or it is set.
-    """
-    around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
-    given = (x.data for x in around if isinstance(x, condition | do | substitute))
-    if any(isinstance(x, HardenMessenger) for x in around) or any(
-        name in (x or ()) for x in given
-    ):
-        return ...
-    found = [x.trace.get(name) for x in around if isinstance(x, replay)]
-    if None in found:
-        return None
-    return found[-1].get("fn", ...) if found else ...
+def _marks(msg: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a site by its own ``infer={"relax": ...}``."""
+    marks = msg["infer"].get("relax")
+    if not isinstance(marks, dict):
+        return {}
+    check_marks(msg["name"], marks)
+    return marks
 
 
-def _is_enumerated(messenger: Messenger) -> bool:
-    """Whether sites of the program are enumerated in parallel."""
-    around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
-    # By its name, for its module needs funsor.
-    return any(type(x).__module__ == _ENUMERATION for x in around)
+def _names(setting: Any, name: str) -> bool:
+    """Whether a setting is a mapping by site that has this one."""
+    return isinstance(setting, Mapping) and name in setting
 
 
 def _given_back(seen: Array, soft: Any, value: Any) -> Any:
     """The soft value of a deterministic site, unless a handler has changed it."""
     return soft if value is seen else value
-
-
-def _fixed_outside(messenger: Messenger, msg: dict[str, Any]) -> bool:
-    """Whether a handler around this one conditions or intervenes on the site."""
-    for handler in _PYRO_STACK[: _PYRO_STACK.index(messenger)]:
-        if isinstance(handler, condition) and handler.condition_fn is not None:
-            if handler.condition_fn(msg) is not None:
-                return True
-        elif isinstance(handler, condition | do) and msg["name"] in (
-            handler.data or ()
-        ):
-            return True
-    return False

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import (
     Distribution,
 )
+from numpyro.handlers import reparam
 from numpyro.infer.reparam import Reparam
 from numpyro.primitives import sample
 
@@ -23,9 +24,11 @@ from numpyro_concrete.estimators import (
 )
 from numpyro_concrete.relaxation.handlers import (
     ConfigMessenger,
+    DiscreteMessenger,
     HardenMessenger,
     RelaxMessenger,
     Settings,
+    surroundings,
 )
 from numpyro_concrete.relaxation.site import (
     SUFFIX,
@@ -33,12 +36,19 @@ from numpyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
+    check_guide,
+    check_hardened,
     check_names,
     checked,
 )
 from numpyro_concrete.soft_index import (
     Interpreter,
 )
+
+# What a message has beside that which a reparameterizer gets of it.
+_MESSAGE: dict[str, Any] = {"type": "sample", "infer": {}, "cond_indep_stack": []}
+_MESSAGE |= {"args": (), "kwargs": {"rng_key": None}, "scale": None}
+_MESSAGE |= {"value": None, "is_observed": False, "intermediates": []}
 
 
 def relax(
@@ -104,7 +114,8 @@ def relax(
             ``range(z)``), by site.
         ValueError: If the temperature is not positive, the scoring unknown or not one
             of the estimator; at a site with an unbounded support that is not truncated,
-            or which model and guide relax in different ways, by name.
+            or which model and guide relax in different ways, by name; if a setting
+            names a site that the program does not have.
         NotImplementedError: At a site of vectors other than one-hot ones, by name.
 
     Example:
@@ -128,17 +139,39 @@ def relax(
         options |= {"estimator": estimator, "scoring": scoring}
         return functools.partial(relax, temperature=temperature, **options)
 
-    @functools.wraps(fn)
-    def relaxed(*args: Any, **kwargs: Any) -> Any:
-        now = settings.now()
-        with Interpreter() as interpreter:
-            with RelaxMessenger(interpreter, now):
-                result = fn(*args, **kwargs)
-            check_names(now.sites, now.seen)
-            return interpreter.lower(result)
+    return RelaxedProgram(fn, settings)
 
-    vars(relaxed)["settings"] = settings  # for `cite`
-    return relaxed
+
+class RelaxedProgram:
+    """A program whose sites are relaxed: what `relax` returns.
+
+    Args:
+        fn: Model or guide.
+        settings: Settings of `relax`.
+    """
+
+    def __init__(self, fn: Callable, settings: Settings) -> None:
+        functools.update_wrapper(self, fn, updated=())
+        self.fn = fn
+        self.settings = settings
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program, relaxed unless it is hardened or predicts."""
+        if surroundings().runs_discrete:
+            settings = self.settings.of_run()
+            with DiscreteMessenger(None, settings):
+                result = self.fn(*args, **kwargs)
+            check_names(settings.by_name(), settings.seen)
+            return result
+        settings = self.settings.now()
+        with Interpreter() as interpreter:
+            with RelaxMessenger(interpreter, settings):
+                result = self.fn(*args, **kwargs)
+            check_names(settings.by_name(), settings.seen)
+            return interpreter.lower(result)
 
 
 def config_relax(
@@ -188,6 +221,10 @@ def harden(fn: Callable) -> Callable:
     sample is a sample of its categorical at every temperature, so this is exact: use
     ``Trace_ELBO().loss(key, params, model, harden(guide), ...)`` for the discrete ELBO
     of a model that was trained relaxed.
+
+    A program of `relax` runs unrelaxed inside, and receives numbers; sites of unbounded
+    support stay truncated. Where a handler sets ``z_relaxed``, ``z`` is its nearest
+    value.
 
     Args:
         fn: A relaxed program: the result of `relax`, or one that samples from
@@ -269,5 +306,13 @@ class ConcreteReparam(Reparam):
         site = Site(name, fn, *how)
         if len(site.values) < 2:
             return fn, obs  # a constant
+        around = surroundings(reparam)
+        guidance = around.guidance({**_MESSAGE, "name": name, "fn": fn})
+        if around.runs_discrete or guidance.leaves_discrete:
+            check_hardened(name, guidance)
+            if guidance.point is not None:
+                return site.discrete, site.discrete_value(guidance.point)
+            return site.discrete, obs
+        check_guide(name, site.relaxed, guidance)
         point = sample(name + SUFFIX, site.relaxed, infer=site.infer)
         return None, site.value(jnp.asarray(point))

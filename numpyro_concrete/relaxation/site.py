@@ -5,17 +5,20 @@ Twin: ``pyro_concrete.relaxation.site``.
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.nn import one_hot
 from jax.typing import ArrayLike
 from numpyro.distributions import (
     Distribution,
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
+    RelaxedBernoulliLogits,
 )
 from numpyro.distributions.discrete import (
     BernoulliLogits,
@@ -45,8 +48,46 @@ Temperature = ArrayLike | Callable | Mapping[str, ArrayLike | Callable]
 Truncate = int | float | Mapping[str, int | float]
 
 
+@dataclass(frozen=True)
+class Native:
+    """A relaxation by NumPyro's own classes, of a site whose program expects floats.
+
+    Attributes:
+        discrete: The distribution that it relaxes.
+        temperature: Its temperature.
+        estimator: The estimator of its class, or None: that of `relax`.
+    """
+
+    discrete: Distribution
+    temperature: Any
+    estimator: AbstractEstimator | None
+
+
+def native_of(leaf: Any) -> Native | None:
+    """Return what a relaxed distribution of NumPyro's own stands for, or None."""
+    if not is_native(type(leaf)):
+        return None
+    shape = leaf.batch_shape
+    discrete = BernoulliLogits(jnp.broadcast_to(leaf.logits, shape))
+    return Native(discrete=discrete, temperature=leaf.temperature, estimator=None)
+
+
+def is_native(family: type) -> bool:
+    """Tell whether a class of distributions is a relaxation of NumPyro's own."""
+    return issubclass(family, RelaxedBernoulliLogits)
+
+
 class Site:
-    """How one site is relaxed: its distribution, and what the program sees of it."""
+    """How one site is relaxed: its distribution, and what the program sees of it.
+
+    Args:
+        name: Name of the site.
+        fn: Its distribution, in its wrappers.
+        temperature: Temperature or schedule; None for that of a `Native` distribution.
+        truncate: Truncation of an unbounded support, as for `relax`.
+        estimator: Estimator of the site.
+        scoring: What scores it, as for `relax`.
+    """
 
     def __init__(
         self,
@@ -57,9 +98,15 @@ class Site:
         estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
+        self.native = native = native_of(leaf_of(fn))
+        if native is not None:
+            fn = rebuilt(fn, lambda *_: native.discrete)
+        has_own = native is not None and temperature is None
         self.estimator = estimator or Relaxed()
         self.families = families(self.estimator, scoring)
         now = at_this_step(temperature)
+        if native is not None and has_own:
+            now = native.temperature
         check_temperature(now, name)
         leaf = leaf_of(fn)
         self.name = name
@@ -71,19 +118,17 @@ class Site:
         else:
             self.values, self.logits, self.left_out = support_of(name, leaf, truncate)
         self.relaxed: Any = None
+        self.discrete = fn if self.left_out is None else rebuilt(fn, self._truncated)
         self.infer: dict[str, Any] = {}
         if is_schedule(temperature) or isinstance(temperature, int | float):
             known = isinstance(temperature, Resolved)
             self.infer["_temperature"] = temperature.schedule if known else temperature
         if len(self.values) > 1:
-            self._relax(fn, now)
-
-    def _relax(self, fn: Any, temperature: ArrayLike) -> None:
-        self.relaxed = rebuilt(fn, self._concrete, temperature)
-        hard = fn if self.left_out is None else rebuilt(fn, self._truncated)
-        self.infer["_relaxed_from"] = hard
-        if not self.one_hot:
-            self.infer["_values"] = tuple(self.values.tolist())
+            # A temperature of its own has the shape of the distribution inside.
+            self.relaxed = rebuilt(fn, self._concrete, None if has_own else now)
+            self.infer["_relaxed_from"] = self.discrete
+            if not self.one_hot:
+                self.infer["_values"] = tuple(self.values.tolist())
 
     def value(self, point: Array) -> Array | SoftIndex:
         """What the program sees of a point of the relaxed site."""
@@ -91,9 +136,18 @@ class Site:
         simplex = simplex.astype(jnp.result_type(self.logits))
         if self.one_hot:
             return simplex
+        if self.native is not None:
+            return simplex[..., 1]
         return soft_index(self.name, self.values, jnp.moveaxis(simplex, -1, 0))
 
-    def _concrete(self, _: Any, temperature: ArrayLike) -> AbstractConcrete:
+    def discrete_value(self, point: Array) -> Array:
+        """Return the value of the discrete site at a point of the relaxed one."""
+        return discrete_value(leaf_of(self.relaxed), self.infer, point)
+
+    def _concrete(self, _: Any, temperature: Any) -> AbstractConcrete:
+        if temperature is None:
+            assert self.native is not None
+            temperature = self.native.temperature
         # Gradients in log space do not fit half precision.
         logits = ops.wide(self.logits)
         # An impossible value keeps a finite logit, and the relaxation a density there.
@@ -117,13 +171,48 @@ def _bernoulli_logits(leaf: Any) -> Array:
     return jnp.asarray(leaf.logits)
 
 
-def check_names(sites: Any, seen: Collection[str]) -> None:
-    """Raise a ValueError if `sites` names one that the program does not have."""
-    unknown = [] if sites is None or callable(sites) else sorted(set(sites) - set(seen))
+def check_names(settings: Mapping[str, Any], seen: Collection[str]) -> None:
+    """Raise a ValueError if a setting names a site that the program does not have.
+
+    Args:
+        settings: Settings of `relax`, by their names.
+        seen: Names of the sites of the program.
+    """
+    for setting, value in settings.items():
+        is_list = setting == "sites" and value is not None and not callable(value)
+        if not is_list and not isinstance(value, Mapping):
+            continue
+        unknown = sorted(set(value) - set(seen))
+        if unknown:
+            raise ValueError(
+                f"relax(..., {setting}=...) names {unknown}, and the program has no "
+                f"such sample site. Name sites of the program, {sorted(seen)}"
+            )
+
+
+def check_relaxed_names(setting: str, value: Any, relaxed: Collection[str]) -> None:
+    """Raise a ValueError if a guide's setting names a site that it does not relax.
+
+    Args:
+        setting: Name of the setting.
+        value: Its value; a mapping has names of sites.
+        relaxed: Names of the relaxed sites.
+    """
+    unknown = sorted(set(value) - set(relaxed)) if isinstance(value, Mapping) else []
     if unknown:
         raise ValueError(
-            f"relax(..., sites=...) names {unknown}, and the program has no such "
-            f"sample site; it has {sorted(seen)}. Name these, or give a predicate"
+            f"{setting} names no relaxed site: {unknown}; the model has "
+            f"{sorted(relaxed)}"
+        )
+
+
+def check_marks(name: str, marks: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a site is marked with a setting that there is not."""
+    unknown = sorted(set(marks) - {"temperature", "truncate", "estimator"})
+    if unknown:
+        raise ValueError(
+            f"site {name!r} has infer={{'relax': ...}} with unknown {unknown}. Give "
+            "'temperature', 'truncate' or 'estimator'"
         )
 
 
@@ -151,27 +240,39 @@ def check_point(
         )
 
 
-def check_guide(name: str, own: Any, guide: Any) -> None:
-    """Raise a ValueError if the guide has no such relaxed site, or one of another kind.
+def check_guide(name: str, own: Any, guidance: Any) -> None:
+    """Raise a ValueError if the guide's site is not relaxed, or is of another kind.
 
     Args:
         name: Name of the site.
         own: Distribution of the relaxed site in the model.
-        guide: That in the guide, None if there is none, Ellipsis if it is not known.
+        guidance: What the handlers around the model have for the site.
     """
     relaxed = name + SUFFIX
-    if guide is None:
+    if guidance.point is None and guidance.relaxed is None and guidance.has_latent:
         raise ValueError(
-            f"site {name!r} is relaxed in the model, and the guide has no site "
-            f"{relaxed!r}. Relax the guide as well, relax(guide, temperature), or "
-            "use AutoConcrete(relaxed_model)"
+            f"site {name!r} is relaxed in the model, and the guide samples it without "
+            "relaxation. Relax the guide as well, relax(guide, temperature), or use "
+            "AutoConcrete(relaxed_model)"
         )
-    own, other = leaf_of(own), leaf_of(guide)
+    if guidance.point is not None or guidance.relaxed is None:
+        return
+    own = leaf_of(own)
+    other = leaf_of(guidance.relaxed["fn"])
     if isinstance(other, AbstractConcrete) and type(other) is not type(own):
         raise ValueError(
             f"site {relaxed!r} is {type(own).__name__} in the model and "
             f"{type(other).__name__} in the guide. Relax both alike: with the same "
             "estimator and scoring"
+        )
+
+
+def check_hardened(name: str, guidance: Any) -> None:
+    """Raise a ValueError if the guide of a hardened model has a relaxed site."""
+    if guidance.relaxed is not None:
+        raise ValueError(
+            f"site {name!r} is discrete in the model, and relaxed in the guide. Harden "
+            "the guide as well, harden(guide), or train the relaxed model"
         )
 
 
@@ -194,15 +295,20 @@ def of_site(setting: Any, name: str) -> Any:
 
 
 def selected(msg: dict[str, Any], sites: Sites | None) -> bool:
-    """Tell whether a message is a latent discrete site that is to be relaxed."""
+    """Tell whether a message is a latent site that is to be relaxed."""
     if msg["type"] != "sample" or msg["is_observed"] or msg["value"] is not None:
         return False
     mark = msg["infer"].get("relax")
-    if mark is False or not is_discrete(msg["fn"]):
+    if mark is False or not can_relax(msg["fn"]):
         return False
     if sites is not None:
         return bool(sites(msg)) if callable(sites) else msg["name"] in sites
     return bool(mark is not None or not msg["infer"].get("enumerate"))
+
+
+def can_relax(fn: Any) -> bool:
+    """Tell whether a distribution is discrete, or a relaxation of NumPyro's own."""
+    return is_discrete(fn) or is_native(type(leaf_of(fn)))
 
 
 def is_discrete(fn: Distribution) -> bool:
@@ -229,6 +335,23 @@ def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
         return FiniteSupport(np.array(values), leaf.logits)
 
     return rebuilt(fn, discrete)
+
+
+def discrete_value(leaf: Any, infer: dict[str, Any], point: Array) -> Array:
+    """Return the value of the discrete site at a point of a relaxed one.
+
+    Args:
+        leaf: The relaxed distribution, without wrappers.
+        infer: What the relaxed site notes of itself.
+        point: Its value.
+    """
+    index = leaf.to_simplex(point).argmax(-1)
+    if not leaf._class_dims:
+        return index.astype(jnp.result_type(int))
+    values = infer.get("_values")
+    if values is None:
+        return one_hot(index, leaf.event_shape[-1], dtype=leaf.logits.dtype)
+    return jnp.asarray(np.array(values))[index]
 
 
 def leaf_of(fn: Any) -> Any:

@@ -19,7 +19,7 @@ from pyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcre
 from pyro_concrete.distributions.categorical import Concrete, ExpConcrete
 from pyro_concrete.distributions.hard import AbstractHard, HardBit, HardOneHot
 from pyro_concrete.distributions.mass import ExpConcreteMass, LogitBinaryConcreteMass
-from pyro_concrete.distributions.parameters import check_temperature
+from pyro_concrete.distributions.parameters import as_temperature, check_temperature
 from pyro_concrete.distributions.support import LogRatioTransform, log_simplex
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "LogRatioTransform",
     "LogitBinaryConcrete",
     "LogitBinaryConcreteMass",
+    "as_temperature",
     "check_temperature",
     "log_simplex",
 ]

@@ -6,6 +6,7 @@ Twin: ``numpyro_concrete.distributions.abstract``.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pyro.distributions import Bernoulli, OneHotCategorical, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pyro_concrete.distributions.parameters import (
     as_logits,
+    as_temperature,
     batch_shape_with,
     check_temperature,
 )
@@ -45,12 +47,13 @@ class AbstractConcrete(TorchDistribution):
 
     def __init__(
         self,
-        temperature: Tensor | float,
+        temperature: Tensor | float | np.ndarray,
         *,
         probs: Tensor | None = None,
         logits: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
+        temperature = as_temperature(temperature)
         check_temperature(temperature)
         validate = self._validate_args if validate_args is None else validate_args
         logits = as_logits(

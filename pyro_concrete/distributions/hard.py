@@ -10,6 +10,7 @@ Twin: ``numpyro_concrete.distributions.hard``.
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import register_kl
@@ -31,7 +32,7 @@ class AbstractHard(AbstractConcrete):
 
     def __init__(
         self,
-        temperature: Tensor | float,
+        temperature: Tensor | float | np.ndarray,
         *,
         probs: Tensor | None = None,
         logits: Tensor | None = None,

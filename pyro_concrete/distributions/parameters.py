@@ -4,29 +4,57 @@ Twin: ``numpyro_concrete.distributions.parameters``.
 """
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_concrete import ops
 from pyro_concrete.distributions.support import Size
+from pyro_concrete.ops.precision import can_be_read
+
+
+def as_temperature(temperature: Any) -> Any:
+    """Return a temperature with NumPy's arrays and scalars as torch has them.
+
+    Args:
+        temperature: Temperature as it was given.
+
+    Example:
+        >>> as_temperature(np.array([0.5, 1.0]))
+        tensor([0.5000, 1.0000])
+    """
+    if isinstance(temperature, np.ndarray | np.generic):
+        return torch.as_tensor(temperature, dtype=torch.get_default_dtype())
+    return temperature
 
 
 def check_temperature(temperature: Tensor | float, site: str = "") -> None:
-    """Raise a ValueError if a Python number is no temperature; tensors pass.
+    """Raise a ValueError if a temperature is known not to be positive.
+
+    Tensors pass where it would cost a wait to know their values: on other devices than
+    the CPU, and under a compiler or a transform.
 
     Args:
         temperature: The temperature to check.
         site: Name of the sample site, for the message.
 
     Raises:
-        ValueError: If the number is zero, negative, infinite or NaN.
+        ValueError: If a number is zero, negative, infinite or NaN.
 
     Example:
         >>> check_temperature(0.5)
     """
-    number = not isinstance(temperature, Tensor)
-    if number and not (temperature > 0 and math.isfinite(temperature)):
+    if isinstance(temperature, Tensor):
+        if not temperature.numel() or not can_be_read(temperature):
+            return
+        values = temperature.detach()
+        low = values.min().item() if values.dim() else values.item()
+        high = values.max().item() if values.dim() else low
+    else:
+        low = high = temperature
+    if not (low > 0 and math.isfinite(high)):
         at = f" at site {site!r}" if site else ""
         raise ValueError(
             f"temperature{at} must be positive and finite, but is {temperature!r}; "

@@ -33,14 +33,14 @@ def log(temperature: Temperature) -> Tensor | float:
 
 def known_finite(x: Tensor) -> bool:
     """Tell whether numbers are finite, where that costs little to know."""
-    return _can_be_read(x) and math.isfinite(x.detach().sum().item())
+    return can_be_read(x) and math.isfinite(x.detach().sum().item())
 
 
 def known_number(x: Tensor | float) -> Tensor | float:
     """Return a scalar as a number, where that costs little."""
     if not isinstance(x, Tensor):
         return float(x)
-    return x if x.dim() or not _can_be_read(x) else x.item()
+    return x if x.dim() or not can_be_read(x) else x.item()
 
 
 def is_traced() -> bool:
@@ -54,6 +54,6 @@ def is_plain() -> bool:
     return not (is_traced() or torch._C._are_functorch_transforms_active())
 
 
-def _can_be_read(x: Tensor) -> bool:
+def can_be_read(x: Tensor) -> bool:
     """Whether numbers can be read at no cost: no device waits, no transform records."""
     return x.device.type == "cpu" and is_plain()

@@ -3,15 +3,15 @@
 Twin: ``numpyro_concrete.relaxation.handlers``.
 """
 
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from pyro.poutine.block_messenger import BlockMessenger
-from pyro.poutine.condition_messenger import ConditionMessenger
-from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.markov_messenger import MarkovMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.replay_messenger import ReplayMessenger
 
 # A site beside the program's own is sent through the stack by hand: see _send.
 from pyro.poutine.runtime import _PYRO_STACK, default_process_message
@@ -32,17 +32,27 @@ from pyro_concrete.relaxation.site import (
     Sites,
     Temperature,
     Truncate,
+    can_relax,
     check_guide,
+    check_hardened,
+    check_marks,
     check_names,
     check_point,
     check_sites,
     checked,
+    discrete_value,
     hard_of,
-    is_discrete,
     known,
     leaf_of,
+    native_of,
     of_site,
     selected,
+)
+from pyro_concrete.relaxation.surroundings import (
+    Guidance,
+    Surroundings,
+    TrainingMessenger,
+    inside_of_training,
 )
 from pyro_concrete.soft_index import is_soft, plain, refusal
 
@@ -50,7 +60,61 @@ from pyro_concrete.soft_index import is_soft, plain, refusal
 _AUXILIARY = {"_deterministic": True, "is_auxiliary": True}
 
 
-class ConfigMessenger(Messenger):
+class ProgramMessenger(Messenger):
+    """A handler that makes a module of a module, so that its parameters are found."""
+
+    def __call__(self, fn: Callable) -> Any:
+        if isinstance(fn, torch.nn.Module):
+            return HandledModule(fn, self)
+        return super().__call__(fn)
+
+
+class HandledModule(torch.nn.Module):
+    """A module that runs inside of a handler.
+
+    Its parameters are those of the module, which keeps their names in Pyro's param
+    store.
+
+    Args:
+        fn: The module.
+        handler: The handler.
+    """
+
+    def __init__(self, fn: torch.nn.Module, handler: Messenger) -> None:
+        super().__init__()
+        self.fn = fn
+        self.handler = handler
+        temperature = getattr(handler, "temperature", None)
+        if isinstance(temperature, torch.nn.Parameter):
+            self.temperature = temperature
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module."""
+        with self.handler:
+            return self.fn(*args, **kwargs)
+
+
+class SurroundedMessenger(ProgramMessenger):
+    """A handler that looks at those around it, which it knows while it runs."""
+
+    _surroundings: Surroundings | None = None
+
+    def __enter__(self) -> Any:
+        self._surroundings = surroundings()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        self._surroundings = None
+        return super().__exit__(*error)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """The handlers around this one."""
+        assert self._surroundings is not None
+        return self._surroundings
+
+
+class ConfigMessenger(ProgramMessenger):
     """The effect handler behind `config_relax`."""
 
     def __init__(self, mark: dict[str, Any] | bool) -> None:
@@ -58,12 +122,12 @@ class ConfigMessenger(Messenger):
         self.mark = mark
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        latent = not msg["is_observed"] and is_discrete(msg["fn"])
+        latent = not msg["is_observed"] and can_relax(msg["fn"])
         if latent and not msg["infer"].get("enumerate"):
             msg["infer"].setdefault("relax", self.mark)
 
 
-class RelaxMessenger(Messenger):
+class RelaxMessenger(SurroundedMessenger):
     """The effect handler behind `relax`."""
 
     def __init__(
@@ -93,8 +157,12 @@ class RelaxMessenger(Messenger):
     def __exit__(self, error: Any, *args: Any) -> Any:
         result = super().__exit__(error, *args)
         if error is None:
-            check_names(self.sites, self._seen)
+            check_names(self._settings_by_name(), self._seen)
         return result
+
+    def _settings_by_name(self) -> dict[str, Any]:
+        names = ("sites", "temperature", "truncate", "estimator")
+        return {name: getattr(self, name) for name in names}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         self._seen.add(msg["name"])
@@ -103,32 +171,66 @@ class RelaxMessenger(Messenger):
         msg["fn"] = known(msg["fn"])
         if not selected(msg, self.sites):
             return
+        guidance = self.surroundings.guidance(msg)
+        if self.surroundings.runs_discrete or guidance.leaves_discrete:
+            self._keep_discrete(msg, guidance)
+        else:
+            self._relax(msg, guidance)
+
+    def _relax(self, msg: dict[str, Any], guidance: Guidance) -> None:
+        """Sample the relaxed site, and show its value to the program."""
         name = msg["name"]
         _refuse_vectorized_chain(name)
         site = self._site(msg)
         if len(site.values) < 2:
             return  # a constant
-        check_guide(name, site.relaxed, _guide_of(self, name + SUFFIX))
+        check_guide(name, site.relaxed, guidance)
         point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
-        check_point(name, point.shape, site.relaxed.shape(), _is_enumerated(self))
+        enumerated = self.surroundings.is_enumerated
+        check_point(name, point.shape, site.relaxed.shape(), enumerated)
         if site.left_out is not None:
             fn = Deterministic(site.left_out, msg["fn"].event_dim)
             _send(self, msg, name + LEFT_OUT, fn, _AUXILIARY, site.left_out)
         self._show(msg, *site.value(point))
-        msg["infer"]["_relaxed"] = True
+
+    def _keep_discrete(self, msg: dict[str, Any], guidance: Guidance) -> None:
+        """Let the site be sampled from the discrete distribution that it stands for."""
+        check_hardened(msg["name"], guidance)
+        # Handlers around this one may relax sites, too.
+        msg["infer"]["relax"] = False
+        truncate = self._truncation(msg)
+        native = native_of(leaf_of(msg["fn"]))
+        if truncate is None and native is None and guidance.point is None:
+            return
+        site = Site(msg["name"], msg["fn"], 1.0, truncate)
+        msg["fn"] = site.discrete
+        if guidance.point is not None:
+            msg["value"] = value = site.discrete_value(guidance.point)
+            # Samples of a relaxed model have its mean beside it, which is none of its
+            # values, and which other handlers would set it to.
+            msg["infer"]["_given"] = (self, value)
 
     def _site(self, msg: dict[str, Any]) -> Site:
         """How the site of a message is relaxed: by its own marks before the rest."""
-        name, marks = msg["name"], msg["infer"].get("relax")
-        marks = marks if isinstance(marks, dict) else {}
-        temperature = marks.get("temperature", of_site(self.temperature, name))
-        if temperature is None:
+        name, marks = msg["name"], _marks(msg)
+        native = native_of(leaf_of(msg["fn"]))
+        temperature = marks.get("temperature")
+        if temperature is None and (native is None or _names(self.temperature, name)):
+            temperature = of_site(self.temperature, name)
+        if temperature is None and native is None:
             raise ValueError(f"relax has no temperature for site {name!r}")
-        truncate = marks.get("truncate", of_site(self.truncate, name))
-        estimator = marks.get("estimator") or of_site(self.estimator, name) or Relaxed()
+        estimator = marks.get("estimator")
+        if estimator is None and native is not None:
+            is_named = _names(self.estimator, name)
+            estimator = None if is_named else native.estimator
+        estimator = estimator or of_site(self.estimator, name) or Relaxed()
         check_estimator(estimator, self.scoring, name)
         self.used[name] = estimator
+        truncate = self._truncation(msg)
         return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
+
+    def _truncation(self, msg: dict[str, Any]) -> int | float | None:
+        return _marks(msg).get("truncate", of_site(self.truncate, msg["name"]))
 
     def _lower(self, msg: dict[str, Any]) -> None:
         """Let a deterministic site record a mean; refuse a soft value as data."""
@@ -146,39 +248,81 @@ class RelaxMessenger(Messenger):
         msg["infer"] = {**_markov(msg), **_AUXILIARY, "_seen": (self, seen, value)}
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        owner, value = msg["infer"].get("_given", (None, None))
+        if owner is self:
+            msg["value"] = value
+            return
         owner, seen, value = msg["infer"].get("_seen", (None, None, None))
         if owner is not self:
             return
         if msg["value"] is not seen and not _same(msg["value"], seen):
+            name = msg["name"].removesuffix("__CF")  # which `do` adds
             raise ValueError(
-                f"site {msg['name']!r} is relaxed, and a handler around relax sets it "
-                "to another value. Put that handler inside, relax(condition(model, "
-                f"data), ...), or set {msg['name'] + SUFFIX!r} in log space"
+                f"site {name!r} is relaxed, and a handler around relax sets it to "
+                "another value. Put that handler inside, relax(condition(model, data), "
+                f"...), or set {name + SUFFIX!r} in log space"
             )
         # Traces have seen the plain mean by now; the program gets the soft value.
         msg["value"] = value
 
 
-class HardenMessenger(Messenger):
+class HardenMessenger(SurroundedMessenger):
     """The effect handler behind `harden`."""
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if "_relaxed" in msg["infer"]:
-            msg["stop"] = True  # its discrete site has been sampled already
-            return
         if msg["is_observed"] or msg["value"] is not None:
             return
         name = msg["name"].removesuffix(SUFFIX)
-        if name == msg["name"] or not isinstance(leaf_of(msg["fn"]), AbstractConcrete):
+        leaf = leaf_of(msg["fn"])
+        if name == msg["name"] or not isinstance(leaf, AbstractConcrete):
             return
+        guidance = self.surroundings.guidance({**msg, "name": name})
+        check_hardened(name, guidance)
         infer = msg["infer"]
+        value = None
+        if guidance.point is not None:
+            value = discrete_value(leaf, infer, guidance.point)
         fn = hard_of(msg["fn"], infer)
-        hard = _send(self, msg, name, fn, {"relax": False})
-        leaf, values = leaf_of(msg["fn"]), infer.get("_values")
+        hard = _send(self, msg, name, fn, {"relax": False}, value)
+        values = infer.get("_values")
         if leaf._class_dims and values is not None:
             hard = hard[..., None] == values
         msg["value"] = leaf.vertex(hard)
         msg["stop"] = True
+
+
+def surroundings(handler: type | None = None) -> Surroundings:
+    """Return the handlers around a program that starts to run.
+
+    Args:
+        handler: Class of a handler, the innermost of which stands for the program.
+    """
+    own = [i for i, x in enumerate(_PYRO_STACK) if handler and isinstance(x, handler)]
+    around = inside_of_training(_PYRO_STACK[: own[-1]] if own else _PYRO_STACK)
+    is_hardened = any(isinstance(x, HardenMessenger) for x in around)
+    return Surroundings(around, is_hardened)
+
+
+def hardened_in_prediction() -> AbstractContextManager:
+    """Return `harden` in a prediction, and a context without effect elsewhere.
+
+    A guide that samples relaxed sites itself enters it around them.
+    """
+    return HardenMessenger() if surroundings().is_predicted else nullcontext()
+
+
+def relaxed_in_prediction(fn: Callable) -> Callable:
+    """Return a function inside of which `relax` relaxes, even in a prediction.
+
+    A guide decorates with it what runs the model to learn which sites there are.
+    """
+
+    @functools.wraps(fn)
+    def relaxed(*args: Any, **kwargs: Any) -> Any:
+        with TrainingMessenger():
+            return fn(*args, **kwargs)
+
+    return relaxed
 
 
 def _send(
@@ -195,7 +339,7 @@ def _send(
     rename or count sites: they have let the message pass already.
     """
     own = _PYRO_STACK.index(messenger)
-    inside = [x for x in _PYRO_STACK[own:] if not _goes_by_name(x)]
+    inside = [x for x in _PYRO_STACK[own + 1 :] if not _goes_by_name(x)]
     infer = {**_markov(msg), **infer}
     stack = _PYRO_STACK[:own] + inside
     fresh = {"cond_indep_stack": (), "scale": 1.0, "mask": None, "done": False}
@@ -216,29 +360,18 @@ def _send(
     return other["value"]
 
 
-def _guide_of(messenger: Messenger, name: str) -> Any:
-    """The distribution of a site in the trace that an ELBO replays.
-
-    None if the trace does not have it; Ellipsis if there is no trace, or it is set.
-    """
-    around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
-    given = (x.data for x in around if isinstance(x, ConditionMessenger))
-    if any(isinstance(x, HardenMessenger) for x in around) or any(
-        name in x for x in given
-    ):
-        return ...
-    # A trace without nodes is the start of a search through discrete traces.
-    traces = (x.trace for x in around if isinstance(x, ReplayMessenger))
-    found: list[Any] = [x.nodes.get(name) for x in traces if x and x.nodes]
-    if None in found:
-        return None
-    return found[-1].get("fn", ...) if found else ...
+def _marks(msg: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a site by its own ``infer={"relax": ...}``."""
+    marks = msg["infer"].get("relax")
+    if not isinstance(marks, dict):
+        return {}
+    check_marks(msg["name"], marks)
+    return marks
 
 
-def _is_enumerated(messenger: Messenger) -> bool:
-    """Whether sites of the program are enumerated in parallel."""
-    around = _PYRO_STACK[: _PYRO_STACK.index(messenger)]
-    return any(isinstance(x, EnumMessenger) for x in around)
+def _names(setting: Any, name: str) -> bool:
+    """Whether a setting is a mapping by site that has this one."""
+    return isinstance(setting, Mapping) and name in setting
 
 
 def _refuse_vectorized_chain(name: str) -> None:

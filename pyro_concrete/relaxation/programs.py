@@ -8,7 +8,7 @@ from typing import Any
 
 import pyro
 from pyro.infer.reparam.reparam import Reparam
-from torch import Tensor
+from pyro.poutine.reparam_messenger import ReparamMessenger
 
 from pyro_concrete.estimators import (
     AbstractEstimator,
@@ -20,17 +20,25 @@ from pyro_concrete.relaxation.handlers import (
     ConfigMessenger,
     HardenMessenger,
     RelaxMessenger,
+    surroundings,
 )
 from pyro_concrete.relaxation.site import (
     SUFFIX,
     Deterministic,
     Site,
     Sites,
+    SiteTemperature,
     Temperature,
     Truncate,
+    check_guide,
+    check_hardened,
     checked,
     known,
 )
+
+# What a message has beside that which a reparameterizer gets of it.
+_MESSAGE: dict[str, Any] = {"type": "sample", "infer": {}, "cond_indep_stack": ()}
+_MESSAGE |= {"args": (), "kwargs": {}, "scale": 1.0, "mask": None}
 
 
 def relax(
@@ -57,6 +65,19 @@ def relax(
     One site can be marked for itself, by ``infer={"relax": {"temperature": 0.5}}`` or
     with `config_relax`. A site that is named in `sites`, or marked for relaxation, is
     relaxed even if it is marked for enumeration, too.
+
+    Sites of Pyro's own relaxations, `RelaxedBernoulli`, `RelaxedOneHotCategorical` and
+    their straight-through classes, are relaxed in log space as well, at their own
+    temperature and with their own estimator; the program receives floats, as it
+    expects. ``infer={"relax": False}`` leaves one as it is.
+
+    While a trace is replayed, as by an ELBO, a site follows it: it is relaxed if the
+    trace has ``z_relaxed``, and stays discrete if the trace does not know it, as a
+    prediction. In `harden` and in Pyro's `Predictive` the program runs discrete, as
+    if it had not been relaxed.
+
+    A relaxed module is a module with the same parameters, which keep their names in the
+    param store; in `state_dict` they begin with ``fn.``.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of every site.
@@ -94,7 +115,8 @@ def relax(
             ``range(z)``), by site.
         ValueError: If the temperature is not positive, the scoring unknown or not one
             of the estimator; at a site with an unbounded support that is not truncated,
-            or which model and guide relax in different ways, by name.
+            or which model and guide relax in different ways, by name; if a setting
+            names a site that the program does not have.
         NotImplementedError: At a site of vectors other than one-hot ones, by name.
 
     Example:
@@ -120,7 +142,7 @@ def config_relax(
     fn: Callable | None = None,
     default: bool = True,
     *,
-    temperature: Tensor | float | Callable | None = None,
+    temperature: SiteTemperature | None = None,
     truncate: int | float | None = None,
     estimator: AbstractEstimator | None = None,
 ) -> Any:
@@ -164,6 +186,10 @@ def harden(fn: Callable) -> Callable:
     sample is a sample of its categorical at every temperature, so this is exact: use
     ``Trace_ELBO().loss(model, harden(guide), ...)`` for the discrete ELBO of a model
     that was trained relaxed.
+
+    A program of `relax` runs unrelaxed inside, and receives numbers; sites of unbounded
+    support stay truncated. Where a handler sets ``z_relaxed``, ``z`` is its nearest
+    value.
 
     Args:
         fn: A relaxed program: the result of `relax`, or one that samples from
@@ -219,7 +245,7 @@ class ConcreteReparam(Reparam):
 
     def __init__(
         self,
-        temperature: Tensor | float | Callable,
+        temperature: SiteTemperature,
         *,
         truncate: int | float | None = None,
         estimator: AbstractEstimator | None = None,
@@ -239,6 +265,15 @@ class ConcreteReparam(Reparam):
         site = Site(msg["name"], fn, *how)
         if len(site.values) < 2:
             return msg  # a constant
+        around = surroundings(ReparamMessenger)
+        guidance = around.guidance({**_MESSAGE, **msg})
+        if around.runs_discrete or guidance.leaves_discrete:
+            check_hardened(site.name, guidance)
+            value = msg["value"]
+            if guidance.point is not None:
+                value = site.discrete_value(guidance.point)
+            return {**msg, "fn": site.discrete, "value": value}
+        check_guide(site.name, site.relaxed, guidance)
         point = pyro.sample(site.name + SUFFIX, site.relaxed, infer=site.infer)
         seen, value = site.value(point)
         fn = Deterministic(seen, fn.event_dim)

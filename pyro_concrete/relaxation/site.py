@@ -6,11 +6,19 @@ Twin: ``numpyro_concrete.relaxation.site``.
 import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyro.distributions as dist
 import torch
-from pyro.distributions import Categorical, Delta, constraints
+from pyro.distributions import (
+    Categorical,
+    Delta,
+    RelaxedBernoulliStraightThrough,
+    RelaxedOneHotCategoricalStraightThrough,
+    constraints,
+)
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import (
     ExpandedDistribution,
@@ -19,13 +27,29 @@ from pyro.distributions.torch_distribution import (
     TorchDistributionMixin,
 )
 from torch import Tensor
-from torch.distributions import Bernoulli, Independent, OneHotCategorical
+from torch.distributions import (
+    Bernoulli,
+    Independent,
+    OneHotCategorical,
+    RelaxedBernoulli,
+    RelaxedOneHotCategorical,
+)
 from torch.nn import Parameter
+from torch.nn.functional import one_hot
 
 from pyro_concrete import ops
-from pyro_concrete.distributions import AbstractConcrete, check_temperature
-from pyro_concrete.estimators import AbstractEstimator, Relaxed, families
-from pyro_concrete.ops.precision import known_finite, known_number
+from pyro_concrete.distributions import (
+    AbstractConcrete,
+    as_temperature,
+    check_temperature,
+)
+from pyro_concrete.estimators import (
+    AbstractEstimator,
+    Relaxed,
+    StraightThrough,
+    families,
+)
+from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.schedules import at_this_step
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
 from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
@@ -34,8 +58,8 @@ from pyro_concrete.supports import FiniteSupport, support_of
 SUFFIX = "_relaxed"
 LEFT_OUT = "_left_out"
 Sites = Collection[str] | Callable[[dict[str, Any]], bool]
-_OneTemperature = Tensor | np.ndarray | np.generic | float | Callable
-Temperature = _OneTemperature | Mapping[str, _OneTemperature]
+SiteTemperature = Tensor | float | np.ndarray | np.generic | Callable
+Temperature = SiteTemperature | Mapping[str, SiteTemperature]
 Truncate = int | float | Mapping[str, int | float]
 
 
@@ -87,8 +111,53 @@ class Deterministic(TorchDistribution):
         }
 
 
+@dataclass(frozen=True)
+class Native:
+    """A relaxation by Pyro's own classes, of a site whose program expects floats.
+
+    Attributes:
+        discrete: The distribution that it relaxes.
+        temperature: Its temperature.
+        estimator: The estimator of its class, or None: that of `relax`.
+    """
+
+    discrete: TorchDistributionMixin
+    temperature: Any
+    estimator: AbstractEstimator | None
+
+
+def native_of(leaf: Any) -> Native | None:
+    """Return what a relaxed distribution of Pyro's own stands for, or None."""
+    if not is_native(type(leaf)):
+        return None
+    hard = RelaxedBernoulliStraightThrough | RelaxedOneHotCategoricalStraightThrough
+    family = dist.OneHotCategorical
+    if isinstance(leaf, RelaxedBernoulli):
+        family = dist.Bernoulli
+    return Native(
+        discrete=family(logits=leaf.logits, validate_args=False),
+        temperature=leaf.temperature,
+        estimator=StraightThrough() if isinstance(leaf, hard) else None,
+    )
+
+
+@functools.cache
+def is_native(family: type) -> bool:
+    """Tell whether a class of distributions is a relaxation of Pyro's own."""
+    return issubclass(family, RelaxedBernoulli | RelaxedOneHotCategorical)
+
+
 class Site:
-    """How one site is relaxed: its distribution, and what the program sees of it."""
+    """How one site is relaxed: its distribution, and what the program sees of it.
+
+    Args:
+        name: Name of the site.
+        fn: Its distribution, in its wrappers.
+        temperature: Temperature or schedule; None for that of a `Native` distribution.
+        truncate: Truncation of an unbounded support, as for `relax`.
+        estimator: Estimator of the site.
+        scoring: What scores it, as for `relax`.
+    """
 
     def __init__(
         self,
@@ -99,8 +168,15 @@ class Site:
         estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
-        now = as_temperature(at_this_step(temperature))
-        check_temperature(known_number(now), name)
+        self.native = native = native_of(leaf_of(fn))
+        if native is not None:
+            fn = rebuilt(fn, lambda *_: native.discrete)
+        temperature = as_temperature(temperature)
+        now = at_this_step(temperature)
+        has_own = native is not None and temperature is None
+        if native is not None and has_own:
+            now = native.temperature
+        check_temperature(now, name)
         self.estimator = estimator or Relaxed()
         self.families = families(self.estimator, scoring)
         leaf = leaf_of(fn)
@@ -115,18 +191,19 @@ class Site:
         else:
             self.values, self.logits, self.left_out = support_of(name, leaf, truncate)
         self.relaxed: Any = None
+        self.discrete = fn if self.left_out is None else rebuilt(fn, self._truncated)
         self.infer: Any = {}
-        if not isinstance(temperature, Tensor) or isinstance(temperature, Parameter):
+        is_known = isinstance(temperature, Tensor) and not isinstance(
+            temperature, Parameter
+        )
+        if not is_known and not has_own:
             self.infer["_temperature"] = temperature
         if len(self.values) > 1:
-            self._relax(fn, now)
-
-    def _relax(self, fn: Any, temperature: Tensor | float) -> None:
-        self.relaxed = rebuilt(fn, self._concrete, temperature)
-        hard = fn if self.left_out is None else rebuilt(fn, self._truncated)
-        self.infer["_relaxed_from"] = hard
-        if not self.one_hot:
-            self.infer["_values"] = self.values
+            # A temperature of its own has the shape of the distribution inside.
+            self.relaxed = rebuilt(fn, self._concrete, None if has_own else now)
+            self.infer["_relaxed_from"] = self.discrete
+            if not self.one_hot:
+                self.infer["_values"] = self.values
 
     def value(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """What handlers and the program see of a point of the relaxed site."""
@@ -137,6 +214,8 @@ class Site:
         if self.binary:
             # Not a part of the weights: a gradient goes back through it at less cost.
             mean = self.estimator._shown_bit(leaf._to_bit(point)).to(dtype)
+            if self.native is not None:
+                return mean, mean
         else:
             mean = simplex @ self.values.to(simplex)
         soft = soft_index(self.name, self.values, simplex.movedim(-1, 0))
@@ -144,7 +223,14 @@ class Site:
         soft.known_simplex = simplex
         return mean, soft
 
-    def _concrete(self, _: Any, temperature: Tensor | float) -> AbstractConcrete:
+    def discrete_value(self, point: Tensor) -> Tensor:
+        """Return the value of the discrete site at a point of the relaxed one."""
+        return discrete_value(leaf_of(self.relaxed), self.infer, point)
+
+    def _concrete(self, _: Any, temperature: Any) -> AbstractConcrete:
+        if temperature is None:
+            assert self.native is not None
+            temperature = self.native.temperature
         # Gradients in log space do not fit half precision.
         logits = ops.wide(self.logits)
         if not known_finite(logits):
@@ -157,13 +243,48 @@ class Site:
         return FiniteSupport(self.values, self.logits)
 
 
-def check_names(sites: Any, seen: Collection[str]) -> None:
-    """Raise a ValueError if `sites` names one that the program does not have."""
-    unknown = [] if sites is None or callable(sites) else sorted(set(sites) - set(seen))
+def check_names(settings: Mapping[str, Any], seen: Collection[str]) -> None:
+    """Raise a ValueError if a setting names a site that the program does not have.
+
+    Args:
+        settings: Settings of `relax`, by their names.
+        seen: Names of the sites of the program.
+    """
+    for setting, value in settings.items():
+        is_list = setting == "sites" and value is not None and not callable(value)
+        if not is_list and not isinstance(value, Mapping):
+            continue
+        unknown = sorted(set(value) - set(seen))
+        if unknown:
+            raise ValueError(
+                f"relax(..., {setting}=...) names {unknown}, and the program has no "
+                f"such sample site. Name sites of the program, {sorted(seen)}"
+            )
+
+
+def check_relaxed_names(setting: str, value: Any, relaxed: Collection[str]) -> None:
+    """Raise a ValueError if a guide's setting names a site that it does not relax.
+
+    Args:
+        setting: Name of the setting.
+        value: Its value; a mapping has names of sites.
+        relaxed: Names of the relaxed sites.
+    """
+    unknown = sorted(set(value) - set(relaxed)) if isinstance(value, Mapping) else []
     if unknown:
         raise ValueError(
-            f"relax(..., sites=...) names {unknown}, and the program has no such "
-            f"sample site; it has {sorted(seen)}. Name these, or give a predicate"
+            f"{setting} names no relaxed site: {unknown}; the model has "
+            f"{sorted(relaxed)}"
+        )
+
+
+def check_marks(name: str, marks: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a site is marked with a setting that there is not."""
+    unknown = sorted(set(marks) - {"temperature", "truncate", "estimator"})
+    if unknown:
+        raise ValueError(
+            f"site {name!r} has infer={{'relax': ...}} with unknown {unknown}. Give "
+            "'temperature', 'truncate' or 'estimator'"
         )
 
 
@@ -191,22 +312,25 @@ def check_point(
         )
 
 
-def check_guide(name: str, own: Any, guide: Any) -> None:
-    """Raise a ValueError if the guide has no such relaxed site, or one of another kind.
+def check_guide(name: str, own: Any, guidance: Any) -> None:
+    """Raise a ValueError if the guide's site is not relaxed, or is of another kind.
 
     Args:
         name: Name of the site.
         own: Distribution of the relaxed site in the model.
-        guide: That in the guide, None if there is none, Ellipsis if it is not known.
+        guidance: What the handlers around the model have for the site.
     """
     relaxed = name + SUFFIX
-    if guide is None:
+    if guidance.point is None and guidance.relaxed is None and guidance.has_latent:
         raise ValueError(
-            f"site {name!r} is relaxed in the model, and the guide has no site "
-            f"{relaxed!r}. Relax the guide as well, relax(guide, temperature), or "
-            "use AutoConcrete(relaxed_model)"
+            f"site {name!r} is relaxed in the model, and the guide samples it without "
+            "relaxation. Relax the guide as well, relax(guide, temperature), or use "
+            "AutoConcrete(relaxed_model)"
         )
-    own, other = leaf_of(own), leaf_of(guide)
+    if guidance.point is not None or guidance.relaxed is None:
+        return
+    own = leaf_of(own)
+    other = leaf_of(guidance.relaxed["fn"])
     if isinstance(other, AbstractConcrete) and type(other) is not type(own):
         raise ValueError(
             f"site {relaxed!r} is {type(own).__name__} in the model and "
@@ -215,22 +339,25 @@ def check_guide(name: str, own: Any, guide: Any) -> None:
         )
 
 
+def check_hardened(name: str, guidance: Any) -> None:
+    """Raise a ValueError if the guide of a hardened model has a relaxed site."""
+    if guidance.relaxed is not None:
+        raise ValueError(
+            f"site {name!r} is discrete in the model, and relaxed in the guide. Harden "
+            "the guide as well, harden(guide), or train the relaxed model"
+        )
+
+
 def checked(temperature: Temperature | None) -> Temperature:
     """Return a temperature, or a mapping of them, that is positive as far as known."""
     if isinstance(temperature, Mapping):
-        return {name: checked(value) for name, value in temperature.items()}
+        by_site: Any = {name: checked(value) for name, value in temperature.items()}
+        return by_site
+    temperature = as_temperature(temperature)
     if temperature is None:
         raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
-    temperature = as_temperature(temperature)
     if isinstance(temperature, Tensor) or not callable(temperature):
         check_temperature(temperature)
-    return temperature
-
-
-def as_temperature(temperature: Any) -> Any:
-    """Return a temperature with an array of NumPy as a tensor of the default dtype."""
-    if isinstance(temperature, np.ndarray | np.generic):
-        return torch.as_tensor(temperature, dtype=torch.get_default_dtype())
     return temperature
 
 
@@ -240,8 +367,8 @@ def of_site(setting: Any, name: str) -> Any:
 
 
 def selected(msg: dict[str, Any], sites: Sites | None) -> bool:
-    """Tell whether a message is a latent discrete site that is to be relaxed."""
-    if msg["is_observed"] or msg["value"] is not None or not is_discrete(msg["fn"]):
+    """Tell whether a message is a latent site that is to be relaxed."""
+    if msg["is_observed"] or msg["value"] is not None or not can_relax(msg["fn"]):
         return False
     mark = msg["infer"].get("relax")
     if mark is False:
@@ -249,6 +376,11 @@ def selected(msg: dict[str, Any], sites: Sites | None) -> bool:
     if sites is not None:
         return bool(sites(msg)) if callable(sites) else msg["name"] in sites
     return bool(mark is not None or not msg["infer"].get("enumerate"))
+
+
+def can_relax(fn: Any) -> bool:
+    """Tell whether a distribution is discrete, or a relaxation of Pyro's own."""
+    return is_discrete(fn) or is_native(type(leaf_of(fn)))
 
 
 def is_discrete(fn: Any) -> bool:
@@ -287,6 +419,23 @@ def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
         return FiniteSupport(values, leaf.logits)
 
     return rebuilt(fn, discrete)
+
+
+def discrete_value(leaf: Any, infer: dict[str, Any], point: Tensor) -> Tensor:
+    """Return the value of the discrete site at a point of a relaxed one.
+
+    Args:
+        leaf: The relaxed distribution, without wrappers.
+        infer: What the relaxed site notes of itself.
+        point: Its value.
+    """
+    index = leaf.to_simplex(point).argmax(-1)
+    if not leaf._class_dims:
+        return index.to(leaf.logits.dtype)
+    values = infer.get("_values")
+    if values is None:
+        return one_hot(index, leaf.event_shape[-1]).to(leaf.logits.dtype)
+    return values[index]
 
 
 def leaf_of(fn: Any) -> Any:

@@ -151,6 +151,16 @@ class NumPyroBackend:
     def block(self, fn, hide):
         return self.numpyro.handlers.block(fn, hide=hide)
 
+    def scope(self, fn, prefix):
+        return self.numpyro.handlers.scope(fn, prefix=prefix)
+
+    def replay(self, fn, other, *args, only=None):
+        """The program with the values of a run of another at the sites named."""
+        seeded = self.numpyro.handlers.seed(other, 0)
+        trace = self.numpyro.handlers.trace(seeded).get_trace(*args)
+        sites = {k: v for k, v in trace.items() if only is None or k in only}
+        return self.numpyro.handlers.replay(fn, trace=sites)
+
     def mask(self, mask):
         return self.numpyro.handlers.mask(mask=mask)
 
@@ -435,8 +445,13 @@ class NumPyroBackend:
         result = svi.run(key, steps, *args, progress_bar=False)
         return np.asarray(result.losses), result.params
 
+    def predict(self, model, posterior_samples, *args, **kwargs):
+        """Predictions at samples of a posterior."""
+        family = self.numpyro.infer.Predictive
+        predictive = family(model, posterior_samples=posterior_samples, **kwargs)
+        return predictive(self.jax.random.key(0), *args)
+
     def predictive(self, model, guide, *args, params=None, samples=4, **kwargs):
-        kwargs.pop("parallel", None)  # NumPyro's is always vectorised
         predictive = self.numpyro.infer.Predictive(
             model, guide=guide, params=params or {}, num_samples=samples, **kwargs
         )

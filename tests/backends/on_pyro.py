@@ -161,6 +161,19 @@ class PyroBackend:
     def block(self, fn, hide):
         return self.pyro.poutine.block(fn, hide=hide)
 
+    def scope(self, fn, prefix):
+        from pyro.contrib.autoname import scope
+
+        return scope(fn, prefix=prefix)
+
+    def replay(self, fn, other, *args, only=None):
+        """The program with the values of a run of another at the sites named."""
+        trace = self.pyro.poutine.trace(other).get_trace(*args)
+        for name in list(trace.nodes):
+            if only is not None and name not in only:
+                trace.remove_node(name)
+        return self.pyro.poutine.replay(fn, trace=trace)
+
     def mask(self, mask):
         return self.pyro.poutine.mask(mask=mask)
 
@@ -450,6 +463,11 @@ class PyroBackend:
         losses = [svi.step(*args) for _ in range(steps)]
         store = self.pyro.get_param_store()
         return np.array(losses), {k: v.detach().clone() for k, v in store.items()}
+
+    def predict(self, model, posterior_samples, *args, **kwargs):
+        """Predictions at samples of a posterior."""
+        family = self.pyro.infer.Predictive
+        return family(model, posterior_samples=posterior_samples, **kwargs)(*args)
 
     def predictive(self, model, guide, *args, params=None, samples=4, **kwargs):
         self.pyro.clear_param_store()
