@@ -237,9 +237,11 @@ class AutoConcrete(AutoNormal):
         """Run the model for the masks of its latent sites."""
         # With a key of its own: to look changes no draw.
         with block(), TrainingMessenger():
-            model = seed(ContinuousMessenger(self._program), 0)
-            sites = numpyro.handlers.trace(model).get_trace(*args, **kwargs)
-        return any(_is_latent(site) and is_masked(site) for site in sites.values())
+            model = seed(self._program, 0)
+            trace = numpyro.handlers.trace(model).get_trace(*args, **kwargs)
+        # Sites that are observed in training may be latent here, in a prediction.
+        sites = [trace[name] for name in self._sites if name in trace]
+        return any(is_masked(site) for site in sites)
 
     def _sample_in_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sample the factors where the model has their sites, under its masks."""

@@ -40,7 +40,6 @@ ONLY_PYRO = {
     "known": "in NumPyro soft_parameters goes through the wrappers",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
     "SubsampleMessenger": "NumPyro draws subsamples by keys",
-    "as_temperature": "JAX takes arrays of NumPy",
     "ProgramMessenger": "in NumPyro parameters are not a part of programs",
     "HandledModule": "in NumPyro parameters are not a part of programs",
     "untouched": "NumPyro's programs leave nothing behind",

@@ -227,7 +227,9 @@ def test_programs_pickle(backend, kind):
     program = {
         "relax": lambda: package.relax(model, T, estimator=package.StraightThrough()),
         "harden": lambda: package.harden(package.relax(model, T)),
-        "config": lambda: package.relax(package.config_relax(model, temperature=T), 1),
+        "config": lambda: package.relax(
+            package.config_relax(model, temperature=T), 1.0
+        ),
         "partial": lambda: package.relax(functools.partial(model), T),
         "schedule": lambda: package.relax(model, {"z": schedule}),
     }[kind]()
