@@ -110,9 +110,10 @@ class IWAE(ELBO):
         baseline: Name of a deterministic site of the guide, which predicts the
             log-weight of each element from the data alone. It is trained by squared
             error, and gradients of the bound do not reach it. For one particle.
-        vectorize_particles: Run the particles at once, by `torch.vmap`. It asks nothing
-            of the shapes of the programs, but they cannot read drawn values, as in
-            ``if z:``. Otherwise one by one.
+        vectorize_particles: Run the particles at once: in a plate around the programs
+            if these broadcast over it, which is checked once against single runs, and
+            by `torch.vmap` if not. They cannot read drawn values, as in ``if z:``.
+            Otherwise one by one.
         retain_graph: As in Pyro's ELBOs.
 
     The programs are run once more at the first step, to validate them.
@@ -381,9 +382,10 @@ def iwae_bound(
             sites are all inside, but for those that the guide fixes by a Delta. What
             is known outside of it, and no draw has an influence on, is added once.
         per_element: Return the bounds of the elements of `plate`, not their scaled sum.
-        vectorize_particles: Run a chunk at once, by `torch.vmap`: unlike a plate around
-            the programs, as in Pyro's ELBOs, it asks nothing of their shapes, but they
-            cannot read drawn values, as in ``if z:``. Otherwise one by one.
+        vectorize_particles: Run a chunk at once: in a plate around the programs
+            if these broadcast over it, which is checked once against single runs, and
+            by `torch.vmap` if not. They cannot read drawn values, as in ``if z:``.
+            Otherwise one by one.
         progress_bar: Show the progress over particles.
         **kwargs: Keyword arguments of the model and the guide.
 
