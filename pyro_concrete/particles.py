@@ -132,6 +132,7 @@ class Particles:
         self.scale = 1.0
         # Number of dims that plates take; a plate of particles goes to their left.
         self.nesting = 0
+        self._broadcasts: bool | None = None
         self._known: Messenger = _Known(self.subsamples)
         if validate:
             self._look()
@@ -229,6 +230,24 @@ class Particles:
         """
         return self.weights(*self.run())
 
+    def weigh_many(self, size: int) -> tuple[Tensor, Tensor]:
+        """Draw particles and weigh them, at once if they are vectorized.
+
+        In a plate of particles if the programs broadcast over it, as most do, and by
+        `torch.vmap` otherwise, which is slower and cannot draw from normal sites.
+
+        Returns:
+            As `weigh`, with the particles first: (particles, elements), (particles,).
+        """
+        if self._broadcasts is None:
+            state = get_rng_state()
+            self._broadcasts = self.vectorize and size > 1 and self.broadcasts(size)
+            set_rng_state(state)  # to look changes no draw
+        if not self._broadcasts:
+            return self.map(self.weigh, size)
+        inside, outside = self.weights(*self.run(size))
+        return inside, outside.expand(size)
+
     def weights(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
         """Return the log-weights of a particle that was run, as `weigh` does."""
         inside, outside = torch.zeros(()), torch.zeros(())  # on any device
@@ -269,7 +288,7 @@ def summary(
     ):
         for start in range(0, num_particles, size):
             length = min(size, num_particles - start)
-            elements, outside = particles.map(particles.weigh, length)
+            elements, outside = particles.weigh_many(length)
             if totals is None:
                 # In one piece: small ones between chunks would scatter the memory.
                 totals = outside.new_empty(num_particles)

@@ -59,6 +59,25 @@ def test_a_program_need_not_broadcast_over_particles(backend, name):
     assert_near(found, SHAPES[name], m)
 
 
+def test_normal_sites_are_vectorized(backend):
+    # torch.vmap cannot draw them.
+    one, data = backend.array(1.0), backend.array([0.5, -1.0])
+
+    def model():
+        with backend.plate("data", 2):
+            w = backend.site("w", backend.dist.Normal(0 * one, one))
+            backend.site("x", backend.dist.Normal(w, one), obs=data)
+
+    def posterior():
+        with backend.plate("data", 2):
+            scale = backend.array(math.sqrt(0.5))
+            backend.site("w", backend.dist.Normal(data / 2, scale))
+
+    iwae_bound = backend.package.iwae_bound
+    found = backend.evaluate(iwae_bound, model, posterior, plate="data")
+    assert_exact(found, stats.norm.logpdf([0.5, -1.0], 0, math.sqrt(2)).sum())
+
+
 @pytest.mark.parametrize("name", READS)
 def test_a_program_that_reads_a_draw_is_refused_together(backend, name):
     programs = bits(backend, READS[name])

@@ -52,8 +52,8 @@ class IWAE(ELBO):
     Reparameterized sites, relaxed ones among them, pass the gradient of their paths.
     Other sites get the VIMCO gradient, a score function whose baseline is the bound
     with the geometric mean of the other weights in the place of the particle's own.
-    Both are unbiased for the bound of the programs that are given; with relaxed
-    programs that is a bound on the evidence of the relaxed model.
+    Both are unbiased for the bound of the programs that are given, but hard estimators
+    keep their bias. With relaxed programs it is a bound for the relaxed model.
 
     Name the plate of the data. Without it there is one weight for all data, and the
     bound hardly gains from more particles. The plate may take a subsample, which is
@@ -77,7 +77,8 @@ class IWAE(ELBO):
             chunk, at the price of a further forward pass. By default all at once.
         baseline: Name of a deterministic site of the guide, which predicts the
             log-weight of each element from the data alone. It is trained by squared
-            error, and gradients of the bound do not reach it. For one particle.
+            error, and gradients of the bound do not reach it: stop the gradient of what
+            it shares with the rest of the guide. For one particle.
         vectorize_particles: As in NumPyro's ELBOs.
 
     Raises:

@@ -86,8 +86,8 @@ class IWAE(ELBO):
     Reparameterized sites, relaxed ones among them, pass the gradient of their paths.
     Other sites get the VIMCO gradient, a score function whose baseline is the bound
     with the geometric mean of the other weights in the place of the particle's own.
-    Both are unbiased for the bound of the programs that are given; with relaxed
-    programs that is a bound on the evidence of the relaxed model.
+    Both are unbiased for the bound of the programs that are given, but hard estimators
+    keep their bias. With relaxed programs it is a bound for the relaxed model.
 
     Name the plate of the data. Without it there is one weight for all data, and the
     bound hardly gains from more particles. The plate may take a subsample, which is
@@ -109,10 +109,12 @@ class IWAE(ELBO):
             chunk, at the price of a further forward pass. By default all at once.
         baseline: Name of a deterministic site of the guide, which predicts the
             log-weight of each element from the data alone. It is trained by squared
-            error, and gradients of the bound do not reach it. For one particle.
-        vectorize_particles: Run the particles at once, by `torch.vmap`. It asks nothing
-            of the shapes of the programs, but they cannot read drawn values, as in
-            ``if z:``. Otherwise one by one.
+            error, and gradients of the bound do not reach it: stop the gradient of what
+            it shares with the rest of the guide. For one particle.
+        vectorize_particles: Run the particles at once: in a plate around the programs
+            if these broadcast over it, which is checked once against single runs, and
+            by `torch.vmap` if not. They cannot read drawn values, as in ``if z:``.
+            Otherwise one by one.
         retain_graph: As in Pyro's ELBOs.
 
     The programs are run once more at the first step, to validate them.
@@ -381,9 +383,10 @@ def iwae_bound(
             sites are all inside, but for those that the guide fixes by a Delta. What
             is known outside of it, and no draw has an influence on, is added once.
         per_element: Return the bounds of the elements of `plate`, not their scaled sum.
-        vectorize_particles: Run a chunk at once, by `torch.vmap`: unlike a plate around
-            the programs, as in Pyro's ELBOs, it asks nothing of their shapes, but they
-            cannot read drawn values, as in ``if z:``. Otherwise one by one.
+        vectorize_particles: Run a chunk at once: in a plate around the programs
+            if these broadcast over it, which is checked once against single runs, and
+            by `torch.vmap` if not. They cannot read drawn values, as in ``if z:``.
+            Otherwise one by one.
         progress_bar: Show the progress over particles.
         **kwargs: Keyword arguments of the model and the guide.
 
