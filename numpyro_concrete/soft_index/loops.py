@@ -37,8 +37,8 @@ from numpyro_concrete.soft_index.value import (
 _PASSES = 8
 _GROWS = (
     "site '{}' is relaxed, and a loop carries an integer whose possible values grow "
-    "with every step. Carry it as a float (1.0 * value), or leave the site out with "
-    "infer={{'relax': False}}"
+    "with every step. Carry its mean, soft_index.plain(value), or leave the site out "
+    "with infer={{'relax': False}}"
 )
 
 

@@ -375,6 +375,17 @@ class SoftReal(AbstractAverage):
     """
 
 
+class Unknown(AbstractAverage):
+    """What a comparison or sign of an average gives, if its values are not known.
+
+    It is refused where it is used: validation makes such truths, and cannot read them.
+    """
+
+    def number(self) -> Array:
+        """Refuse to be a number."""
+        raise TypeError(refusal(self.site, "comparing a mean that has no values"))
+
+
 def _shown(name: str, soft: AbstractSoft, **fields: Any) -> str:
     """A text that shows what is known of a soft value."""
     aval = soft.aval()
