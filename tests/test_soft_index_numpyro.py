@@ -238,6 +238,7 @@ def test_draws_at_different_places_are_independent(soft, host):
     expected = (p[:, 1:] * p[:, :-1]).sum(0)
     assert_exact(_mean(soft, p, lambda z: z[1:] == z[:-1]), expected)
     pairs = np.einsum("kn,km->nm", p, p)
+    np.fill_diagonal(pairs, 1)
     assert_exact(_mean(soft, p, lambda z: z[:, None] == z), pairs)
 
 
@@ -268,9 +269,8 @@ def test_a_jitted_function_keeps_draws_apart(soft, host):
 
 REFUSED = {
     "sort": lambda h, z: h.jnp.sort(z),
-    "largest": lambda h, z: z.max(),
-    "comparison of a sum": lambda h, z: z.sum() == 2,
-    "index by a sum": lambda h, z: h.t[z.sum()],
+    "comparison of a product": lambda h, z: (z + 1).prod() == 2,
+    "index by a large sum": lambda h, z: h.t[(200 * z).sum() + (77 * z).sum()],
     "while": lambda h, z: h.jax.lax.while_loop(lambda c: c < z[0], lambda c: c + 1, 0),
     "truth": lambda h, z: bool(z[0] == 1),
     "hash": lambda h, z: hash(z[0]),
@@ -278,7 +278,6 @@ REFUSED = {
     "shape": lambda h, z: h.jnp.zeros(z[0]),
     "size": lambda h, z: h.jnp.nonzero(z),
     "writing at places that may coincide": lambda h, z: h.t.at[z].set(1.0),
-    "bits": lambda h, z: h.jax.lax.population_count(z.sum()),
 }
 
 
@@ -290,7 +289,7 @@ def test_what_has_no_relaxation_is_refused_by_name(soft, host, use):
 
 def test_a_carry_whose_values_grow_is_refused_by_name(soft, host):
     def use(z):
-        return host.jax.lax.scan(lambda c, a: (c + a, c), 0, z)[0]
+        return host.jax.lax.scan(lambda c, a: (3 * c + a, c), 1, z)[0]
 
     with pytest.raises(NotImplementedError, match=r"'z' is relaxed.*grow"):
         soft.run(use, soft.inside("z", _interior(9)))

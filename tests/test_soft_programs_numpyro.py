@@ -111,8 +111,8 @@ def test_a_program_scores_a_distribution_itself_under_jit(backend):
 
     relaxed = backend.package.relax(program, T)
     score = backend.jax.jit(lambda y: backend.log_prob(relaxed, values=y)["seen"])
-    rate = 1 + 1 / (1 + np.exp(-0.3))
-    expected = 3 * np.log(rate) - rate * 3.5
+    p = 1 / (1 + np.exp(-0.3))
+    expected = p * (3 * np.log(2) - 2 * 3.5) - (1 - p) * 3.5
     found = score({"z_relaxed": backend.array(0.3)})
     assert_exact(backend.numpy(found), expected)
 

@@ -3,6 +3,7 @@
 Twin: ``pyro_concrete.soft_index``.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -243,9 +244,54 @@ def finish(table: Table, joint: Joint, shape: Sequence[int]) -> Any:
         joint: The factors.
         shape: Shape of the result.
     """
+    factors, weights = joint.factors, joint.weights
+    if len(factors) > 1:
+        table, factors, weights = untangled(table, factors, weights, shape)
     if jnp.issubdtype(table.dtype, jnp.inexact):
-        return averaged(table, joint.factors, joint.weights, shape)
-    return simplified(table, joint.factors, joint.weights, shape)
+        return averaged(table, factors, weights, shape)
+    return simplified(table, factors, weights, shape)
+
+
+def untangled(
+    table: Table,
+    factors: Sequence[Factor],
+    weights: Sequence[Array],
+    shape: Sequence[int],
+) -> tuple[Table, list[Factor], list[Array]]:
+    """Make one factor of two that are the same draw at some positions only.
+
+    Such are the factors of `z[:, None] == z`, on its diagonal.
+    """
+    factors, weights = list(factors), list(weights)
+    for i, j in itertools.combinations(range(len(factors)), 2):
+        if factors[i].token != factors[j].token:
+            continue
+        ids = [np.broadcast_to(factors[k].ids.array, shape) for k in (i, j)]
+        same = ids[0] == ids[1]
+        if not same.any():
+            continue
+        n = len(factors)
+        order = [i, j, *(k for k in range(n) if k not in (i, j))]
+        table = _broadcast(table, (*map(len, weights), *table.shape[n:]))
+        table = table.transpose(*order, *range(n, table.ndim))
+        table = table.reshape(math.prod(table.shape[:2]), *table.shape[2:])
+        both = _weights_of_both(weights[i], weights[j], same)
+        site = named(SoftIndex(held(table), (), (factors[i], factors[j]), ()))
+        factor = fresh(site, shape, factors[i].tokens | factors[j].tokens)
+        factors = [factor, *(factors[k] for k in order[2:])]
+        weights = [both, *(weights[k] for k in order[2:])]
+        return untangled(table, factors, weights, shape)
+    return table, factors, weights
+
+
+def _weights_of_both(first: Array, second: Array, same: np.ndarray) -> Array:
+    """Weights of the joint values of two draws, which are one at some positions."""
+    apart = first[:, None] * second[None]
+    equal = np.eye(len(first), len(second)).reshape(
+        len(first), len(second), *(1,) * same.ndim
+    )
+    both = jnp.where(same, first[:, None] * equal.astype(first.dtype), apart)
+    return both.reshape(len(first) * len(second), *same.shape)
 
 
 def averaged(

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import typed, words
+from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
-    SoftNumber,
-    SoftReal,
+    Unknown,
     Values,
+    average_of,
+    exact,
     is_soft,
     named,
     refusal,
@@ -106,10 +108,12 @@ def with_averages(
     if name in ("eq", "ne") and values[0] is values[1]:
         # x == x asks for NaN, as the backend's validation does.
         return primitive.bind(values[0].average, values[1].average, **params)
-    if any(isinstance(x, AbstractAverage) and x.dtype == bool for x in values):
+    if any(isinstance(x, Unknown) for x in values):
         return _of_truths(primitive, values, params)
     if name in _NETWORKS:
         return _on_means(apply, primitive, values, params)
+    if name in ("add", "sub") and not _inexact(values[0]):
+        return sum_of_draws(apply, primitive, values, typed(values[0]).shape)
     if _is_linear(name, values, params):
         return _linear(apply, primitive, values, params)
     if name == "select_n" and _choice_is_apart(values):
@@ -118,24 +122,6 @@ def with_averages(
         return apply(primitive, [exact(x, name) for x in values], params)
     except TypeError:
         return _on_means(apply, primitive, values, params)
-
-
-def exact(x: Any, operation: str = "an operation on each of its values") -> Any:
-    """Return an operand with the values behind its mean; others as they are."""
-    return x.exact(operation) if isinstance(x, AbstractAverage) else x
-
-
-def average_of(mean: Array, like: Sequence[Any], dtype: Any, values: Any) -> Any:
-    """Return an average that depends on some operands.
-
-    Args:
-        mean: The mean.
-        like: The operands.
-        dtype: Type that the discrete program's value has.
-        values: The values behind the mean; None if they are not known.
-    """
-    kind = SoftReal if jnp.issubdtype(dtype, jnp.inexact) else SoftNumber
-    return kind(mean, jnp.dtype(dtype), named(*like), tokens(*like), values)
 
 
 def _inexact(x: Any) -> bool:
@@ -253,8 +239,8 @@ def _on_means(
     averages = [x for x in values if isinstance(x, AbstractAverage)]
     if not all(map(_inexact, averages)):
         return _on_means_of_integers(primitive, values, params)
-    if name in _COMPARISONS:
-        return _unknown_truth(primitive, values, params)
+    if name in _COMPARISONS or name == "sign":
+        return _unknown(primitive, values, params)
     if name in _ROUNDING:
         raise TypeError(refusal(site, name))
     means = [x.average if isinstance(x, AbstractAverage) else x for x in values]
@@ -293,18 +279,16 @@ def _same_type(means: Sequence[Array]) -> list[Array]:
     return [m.astype(jnp.result_type(*floats)) for m in means]
 
 
-def _unknown_truth(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    """The truth of a comparison of means, which is refused where it is used.
-
-    Validation compares the parameters of a distribution, and cannot read the result.
-    """
+def _unknown(primitive: Any, values: list[Any], params: dict[str, Any]) -> Unknown:
+    """The result of a comparison of means, which is refused where it is used."""
     shapes = [jax.ShapeDtypeStruct(typed(x).shape, typed(x).dtype) for x in values]
-    shape = jax.eval_shape(lambda *x: primitive.bind(*x, **params), *shapes).shape
-    return average_of(jnp.zeros(shape, bool), values, bool, None)
+    out = jax.eval_shape(lambda *x: primitive.bind(*x, **params), *shapes)
+    zeros = jnp.zeros(out.shape, out.dtype)
+    return Unknown(zeros, out.dtype, named(*values), tokens(*values))
 
 
 def _of_truths(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     to = params.get("new_dtype", bool)
     if primitive.name not in _OF_TRUTHS or jnp.dtype(to) != jnp.bool_:
         raise TypeError(refusal(named(*values), "using what a comparison of it says"))
-    return _unknown_truth(primitive, values, params)
+    return _unknown(primitive, values, params)

@@ -53,7 +53,7 @@ def on_elements(
         TypeError: If a soft operand has another shape.
     """
     softs = [x for x in values if isinstance(x, SoftIndex)]
-    if any(x.extent != shape for x in softs):
+    if not softs or any(x.extent != shape for x in softs):
         raise TypeError(refusal(named(*softs), "a function that mixes its elements"))
     tables, joint = tables_of(softs, shape)
     sizes = joint.sizes()

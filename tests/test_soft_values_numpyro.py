@@ -1,0 +1,310 @@
+"""What JAX programs compute with soft integers, against all of their values.
+
+The expected value is the mean of the discrete results over every joint value of the
+elements, which are independent; at one-hot probabilities it is the discrete result.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+from asserts import assert_exact
+from backends import get_backend
+
+K, N = 3, 2
+_WEIGHTS = np.random.default_rng(0).dirichlet(np.ones(K), N).T
+_TABLE = np.array([0.5, -1.0, 2.5])
+_VALUES = [*itertools.product(range(K), repeat=N)]
+inf = np.inf
+
+
+@pytest.fixture
+def backend():
+    return get_backend("numpyro")
+
+
+@pytest.fixture
+def jnp(backend):
+    with backend.double_precision():
+        yield backend.jnp
+
+
+def run(function, weights, values=None, site="z"):
+    from numpyro_concrete.soft_index import interpreter, soft_index
+
+    values = np.arange(len(weights)) if values is None else values
+    return interpreter.evaluate(function, soft_index(site, values, weights))
+
+
+def poisson_binomial(probs):
+    pmf = np.ones(1)
+    for p in probs:
+        pmf = np.convolve(pmf, [1 - p, p])
+    return pmf
+
+
+# Functions of a vector of two integers below three, j is jax, n its NumPy, t a table.
+WHOLE = {
+    "float minus integer": lambda j, n, t, z: t[(2.0 - z).astype(int)],
+    "ones minus integer": lambda j, n, t, z: t[(2 * n.ones(()) - z).astype(int)],
+    "times a float": lambda j, n, t, z: t[(z * 1.0).astype(int)],
+    "half of it": lambda j, n, t, z: n.where(z / 2 == 1, 3.0, 1.0),
+    "double of it": lambda j, n, t, z: n.where(2.0 * z == 4, 3.0, 1.0),
+    "a float condition": lambda j, n, t, z: n.where(
+        (1.0 - (z == 1)).astype(bool), 3.0, 1.0
+    ),
+    "rounded": lambda j, n, t, z: t[n.round(0.6 * z).astype(int)],
+    "floored": lambda j, n, t, z: n.floor(0.7 * z),
+    "remainder": lambda j, n, t, z: t[(2 * (z / 2 % 1)).astype(int)],
+    "compared after a function": lambda j, n, t, z: 1.0 * (n.exp(0.5 * z) > 1.5),
+    "compared after a lookup": lambda j, n, t, z: n.where(t[z] > 0, 1.0, t[z]),
+    "cast of a lookup": lambda j, n, t, z: t[z].astype(int) * 1.0,
+    "sum as a float": lambda j, n, t, z: 1.0 * (z.sum().astype(float) == 2),
+    "sum of floats": lambda j, n, t, z: 1.0 * ((1.0 * z).sum() == 2),
+    "digitize": lambda j, n, t, z: t[n.digitize(z, n.array([0.5, 1.5]))],
+    "searchsorted": lambda j, n, t, z: t[n.searchsorted(n.array([0.5, 1.5]), z)],
+    "quantized": lambda j, n, t, z: 1.0 * n.digitize(t[z], n.array([0.0, 1.0])),
+    "softplus": lambda j, n, t, z: j.nn.softplus(z),
+    "square of a float": lambda j, n, t, z: (0.5 * z) ** 2,
+    "leaky": lambda j, n, t, z: j.nn.leaky_relu(t[z]),
+    "interp": lambda j, n, t, z: n.interp(z, n.array([0.0, 1.0, 2.0]), t),
+    "branch": lambda j, n, t, z: j.lax.cond(
+        z[0] > 0, lambda z: 1 / z[0], lambda z: 0.5, z
+    ),
+    "isin": lambda j, n, t, z: 1.0 * n.isin(z, n.array([0, 2])),
+    "compared twice": lambda j, n, t, z: (
+        1.0 * (z[:, None] == n.array([0, 2])).any(-1)
+    ),
+    "expansion": lambda j, n, t, z: 1.0 * (z * n.broadcast_to(z, (3, N))),
+    "stack": lambda j, n, t, z: 1.0 * (n.stack([z, 2 - z]).sum(0) == 2),
+    "concatenated": lambda j, n, t, z: 1.0 * (n.concatenate([z, z])[N:] == z),
+    "meshgrid": lambda j, n, t, z: 1.0 * n.equal(*n.meshgrid(z, z)),
+    "largest": lambda j, n, t, z: t[z.max()],
+    "smallest": lambda j, n, t, z: t[z.min()],
+    "count_nonzero": lambda j, n, t, z: t[n.count_nonzero(z)],
+    "associative_scan": lambda j, n, t, z: (
+        1.0 * (j.lax.associative_scan(n.add, z) == 2)
+    ),
+    "loop": lambda j, n, t, z: 1.0 * (
+        j.lax.scan(lambda c, a: (c + a, c), 0, z)[0] == 2
+    ),
+    "bits of a sum": lambda j, n, t, z: 1.0 * j.lax.population_count(z.sum()),
+    "stop_gradient": lambda j, n, t, z: t[1 + j.lax.stop_gradient(2 * z - 1) // 2],
+    "sort of one draw": lambda j, n, t, z: t[n.argsort(n.stack([z[0], 1 + 0 * z[0]]))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", WHOLE.values(), ids=WHOLE.keys())
+def test_a_result_is_the_mean_of_the_discrete_results(backend, jnp, function):
+    table = jnp.asarray(_TABLE)
+
+    def use(z):
+        return function(backend.jax, jnp, table, z)
+
+    results = [np.asarray(use(jnp.asarray(v))) for v in _VALUES]
+    for i in (2, 7):
+        corner = run(use, np.eye(K)[:, list(_VALUES[i])])
+        assert corner.dtype == results[i].dtype
+        assert corner.shape == results[i].shape
+        assert_exact(np.asarray(corner), results[i])
+    probs = [np.prod([_WEIGHTS[k, i] for i, k in enumerate(v)]) for v in _VALUES]
+    mean = np.tensordot(probs, np.array(results, float), 1)
+    assert_exact(np.asarray(run(use, _WEIGHTS)), mean)
+
+
+def test_values_of_probability_zero_do_not_matter(backend, jnp):
+    functions = [
+        lambda z, a: jnp.where(z > 0, a / z, 0.0),
+        lambda z, a: jnp.where(z > 0, jnp.log(a * z), 1.0),
+        lambda z, a: jnp.log(a * (z - 1)),
+        lambda z, a: jnp.sqrt(a * (z - 1)),
+        lambda z, a: jnp.where(z != 2, -inf, a * z),
+    ]
+    for function in functions:
+
+        def value(weights, a, function=function):
+            return run(lambda z: function(z, a), weights)
+
+        corner = np.eye(3)[2]
+        value_and_grad = backend.jax.value_and_grad(value, (0, 1))
+        result, (weights, slope) = value_and_grad(jnp.asarray(corner), 2.0)
+        expected = backend.jax.value_and_grad(lambda a: function(2.0, a))(2.0)  # noqa: B023
+        assert_exact(np.asarray(result), np.asarray(expected[0]))
+        assert_exact(np.asarray(slope), np.asarray(expected[1]))
+        assert np.isfinite(weights).all()
+    inside = run(lambda z: jnp.where(z > 0, 1 / z, 0.0), np.array([0.5, 0.25, 0.25]))
+    assert_exact(np.asarray(inside), 0.25 + 0.25 / 2)
+
+
+@pytest.mark.parametrize("table", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("weights", ["float64", "float32"])
+def test_infinities_of_every_precision(jnp, table, weights):
+    table = jnp.array([-inf, 1.0], table)
+    for value in range(2):
+        corner = jnp.asarray(np.eye(2)[value], weights)
+        for use in (
+            lambda z: table[z],
+            lambda z: jnp.where(z == 0, table[0], table[1]),
+        ):
+            result = run(use, corner)
+            assert result.dtype == table.dtype
+            assert float(result) == float(table[value])
+    assert np.isfinite(float(run(lambda z: table[z], jnp.array([0.5, 0.5], weights))))
+
+
+def test_a_sum_of_bits_has_the_poisson_binomial_distribution(backend, jnp):
+    probs = np.random.default_rng(1).uniform(0.02, 0.98, 20)
+    pmf = poisson_binomial(probs)
+    bits = np.stack([1 - probs, probs])
+    assert_exact(np.asarray(run(lambda z: 1.0 * (z.sum(-1) > 1), bits)), pmf[2:].sum())
+    powers = 0.9 ** np.arange(21)
+    assert_exact(np.asarray(run(lambda z: 0.9 ** z.sum(-1), bits)), pmf @ powers)
+    running = run(lambda z: 1.0 * (z.cumsum() == 1), bits)
+    expected = [poisson_binomial(probs[: i + 1])[1] for i in range(20)]
+    assert_exact(np.asarray(running), expected)
+    jaxpr = backend.jax.make_jaxpr(lambda w: run(lambda z: 1.0 * (z.sum() > 1), w))
+    assert len(jaxpr(bits).jaxpr.eqns) < 200
+
+
+def test_a_sum_of_too_many_values_is_guarded(jnp):
+    from numpyro_concrete.soft_index import plain
+
+    weights = np.random.default_rng(4).dirichlet(np.ones(K), 400).T
+    mean = (weights * np.arange(K)[:, None]).sum()
+    assert_exact(
+        np.asarray(run(lambda z: 0.5 * (2 * z.sum() - 1), weights)), mean - 0.5
+    )
+    assert_exact(np.asarray(run(lambda z: jnp.exp(0.01 * z.sum()), weights)),
+                 np.exp(0.01 * mean))  # fmt: skip
+    assert_exact(np.asarray(run(lambda z: plain(z.sum()) > 3, weights)), 1)
+    for use in (
+        lambda s: s == 3,
+        lambda s: s // 2,
+        lambda s: (0.5 * s).astype(int),
+        lambda s: jnp.where(0.5 * s > 1, 1.0, 0.0),
+        bool,
+    ):
+        with pytest.raises(TypeError, match="'z' is relaxed"):
+            run(lambda z, use=use: use(z.sum()), weights)
+
+
+@pytest.mark.parametrize("length", [2, 4, 5, 8, 9])
+def test_associative_scans_of_any_length_run(backend, jnp, length):
+    values = np.arange(length) % K
+    corner = np.eye(K)[:, values]
+    scanned = run(lambda z: 1.0 * backend.jax.lax.associative_scan(jnp.add, z), corner)
+    assert_exact(np.asarray(scanned), values.cumsum())
+
+
+def test_printing_never_fails(jnp):
+    texts = []
+    run(lambda z: texts.append(f"{z} {z!r} {z:.2f} {1.0 * z} {z.sum()}"), _WEIGHTS)
+    assert "SoftIndex(site='z', shape=(2,)" in texts[0]
+
+
+# --- in models ------------------------------------------------------------------------
+
+
+def test_soft_values_are_observed_and_scored_by_every_value(backend, jnp):
+    dist, numpyro = backend.dist, backend.numpyro
+    data = jnp.array([0, 1])
+
+    def model():
+        z = backend.site("z", dist.Bernoulli(logits=jnp.zeros(2)))
+        backend.site("x", dist.Bernoulli(logits=0.7), obs=z)
+        scores = dist.Bernoulli(logits=0.3).log_prob(z)
+        numpyro.factor("factor", scores.sum())
+        numpyro.factor("imputed", jnp.where(data != z, -jnp.inf, scores).sum())
+
+    def log_prob(value, logit):
+        return -np.log1p(np.exp(-logit if value else logit))
+
+    relaxed = backend.package.relax(model, 0.5)
+    p = np.array([0.3, 0.9])
+    logits = {"z_relaxed": jnp.log(p / (1 - p))}
+    with numpyro.validation_enabled():
+        scores = backend.log_prob(relaxed, values=logits)
+        corner = backend.log_prob(relaxed, values={"z_relaxed": jnp.array([-1e4, 1e4])})
+    expected = p * log_prob(1, 0.7) + (1 - p) * log_prob(0, 0.7)
+    assert_exact(np.asarray(scores["x"]).sum(), expected.sum())
+    expected = p * log_prob(1, 0.3) + (1 - p) * log_prob(0, 0.3)
+    assert_exact(np.asarray(scores["factor"]), expected.sum())
+    assert np.isfinite(scores["imputed"])
+    assert_exact(np.asarray(corner["imputed"]), log_prob(0, 0.3) + log_prob(1, 0.3))
+
+
+def epidemic(backend, length, as_scan):
+    """A chain of susceptible and infected people, with latent Binomial counts."""
+    from numpyro.contrib.control_flow import scan
+
+    dist = backend.dist
+    data = backend.jnp.asarray(np.random.default_rng(0).normal(size=length) + 3)
+
+    def step(state, t, y):
+        susceptible, infected = state
+        rate = 1 - backend.jnp.exp(-0.8 * infected / 11)
+        new = backend.site(f"new{t}", dist.Binomial(susceptible, rate))
+        recovered = backend.site(f"recovered{t}", dist.Binomial(infected, 0.4))
+        infected = infected + new - recovered
+        backend.site(f"y{t}", dist.Normal(1.0 * infected, 1.0), obs=y)
+        return susceptible - new, infected
+
+    def model():
+        if as_scan:
+            return scan(lambda s, y: (step(s, "", y), None), (10, 1), data)[0]
+        state = (10, 1)
+        for t in range(length):
+            state = step(state, f"_{t}", data[t])
+        return state
+
+    return model
+
+
+@pytest.mark.parametrize("as_scan", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_an_epidemic_is_exact_at_a_corner(backend, jnp, as_scan):
+    jax, handlers = backend.jax, backend.numpyro.handlers
+    model = epidemic(backend, 10, as_scan)
+    relaxed = backend.package.relax(model, 0.5)
+    discrete = backend.trace(model)
+    sites = [k for k in discrete if k.startswith(("new", "recovered"))]
+    shapes = {}
+
+    def traced(values):
+        program = handlers.condition(handlers.seed(relaxed, 0), values)
+        trace = handlers.trace(program).get_trace()
+        shapes.update({k: trace[k + "_relaxed"]["value"].shape for k in sites})
+        scores = {
+            k: v["fn"].log_prob(v["value"])
+            for k, v in trace.items()
+            if k.startswith("y")
+        }
+        logits = {k: trace[k + "_relaxed"]["fn"].logits for k in sites}
+        return scores, logits
+
+    jax.eval_shape(lambda: traced({}))
+    drawn = {k: np.asarray(discrete[k]["value"]) for k in sites}
+    one_hot = {k: drawn[k][..., None] == np.arange(shapes[k][-1]) for k in sites}
+    values = {f"{k}_relaxed": jnp.where(x, 0.0, -1e4) for k, x in one_hot.items()}
+    scores, logits = jax.jit(traced)(values)
+    for k, score in scores.items():
+        site = discrete[k]
+        assert_exact(np.asarray(score), np.asarray(site["fn"].log_prob(site["value"])))
+    for k in sites:
+        site = discrete[k]
+        expected = np.asarray(site["fn"].log_prob(site["value"]))
+        found = np.asarray(jax.nn.log_softmax(logits[k]))[one_hot[k]]
+        assert_exact(found, expected.reshape(-1))
+
+
+@pytest.mark.slow
+def test_an_epidemic_trains(backend, jnp):
+    model = epidemic(backend, 10, True)
+    relaxed = backend.package.relax(model, 0.5)
+    guide = backend.package.AutoConcrete(relaxed)
+    numpyro = backend.numpyro
+    svi = numpyro.infer.SVI(
+        relaxed, guide, numpyro.optim.Adam(0.02), numpyro.infer.Trace_ELBO()
+    )
+    losses = svi.run(backend.jax.random.key(0), 200, progress_bar=False).losses
+    assert np.isfinite(losses).all()
+    assert losses[-20:].mean() < losses[:20].mean()
