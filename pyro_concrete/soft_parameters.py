@@ -9,7 +9,7 @@ Twin: ``numpyro_concrete.soft_parameters``.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -33,17 +33,23 @@ def is_soft_parameter(fn: Any) -> bool:
     """Tell whether a distribution, without wrappers, has a soft parameter."""
     if isinstance(fn, SoftParameters):
         return False
-    return any(map(_holds_soft, vars(fn).values()))
+    return _any_soft(vars(fn).values())
 
 
-def _holds_soft(x: Any) -> bool:
-    if isinstance(x, Tensor):
-        return is_soft(x)
-    if not isinstance(x, _NESTED):
-        return False
+def _any_soft(values: Iterable[Any]) -> bool:
+    for x in values:
+        if isinstance(x, Tensor):
+            if is_soft(x):
+                return True
+        elif isinstance(x, _NESTED) and _any_soft(_parts(x)):
+            return True
+    return False
+
+
+def _parts(x: Any) -> Iterable[Any]:
     if isinstance(x, list | tuple):
-        return any(map(_holds_soft, x))
-    return is_soft_parameter(x) if hasattr(x, "__dict__") else False
+        return x
+    return () if isinstance(x, SoftParameters) else getattr(x, "__dict__", {}).values()
 
 
 def with_known_parameters(fn: Any, site: str | None = None) -> Any:
@@ -61,7 +67,7 @@ def with_known_parameters(fn: Any, site: str | None = None) -> Any:
     parameters = {}
     constraints = getattr(fn, "arg_constraints", {})
     for name, value in vars(fn).items():
-        if not _holds_soft(value):
+        if not _any_soft((value,)):
             continue
         constraint = constraints.get(name)
         if not is_soft(value):
@@ -79,7 +85,7 @@ def _known_parts(x: Any, site: str | None) -> Any:
         return type(x)([_known_parts(y, site) for y in x])
     if is_soft(x):
         return plain(x)
-    return with_known_parameters(x, site) if _holds_soft(x) else x
+    return with_known_parameters(x, site) if _any_soft((x,)) else x
 
 
 def _is_real(constraint: Any, value: Any) -> bool:
@@ -259,7 +265,7 @@ class SoftParameters(TorchDistribution):
         return fn.expand((*sample_shape, *self.batch_shape))
 
 
-class SoftlyMasked(MaskedDistribution):
+class MaskedSoftly(MaskedDistribution):
     """A distribution that is scored with the probability that its mask is true.
 
     Shapes:
@@ -273,13 +279,9 @@ class SoftlyMasked(MaskedDistribution):
         >>> from pyro.distributions import Normal
         >>> from pyro_concrete.soft_index import soft_index
         >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
-        >>> fn = Normal(0.0, 1.0)
-        >>> SoftlyMasked(fn, z == 1).log_prob(torch.tensor(0.0)) / fn.log_prob(
-        ...     torch.tensor(0.0)
-        ... )
+        >>> zero, fn = torch.tensor(0.0), Normal(0.0, 1.0)
+        >>> MaskedSoftly(fn, z == 1).log_prob(zero) / fn.log_prob(zero)
         tensor(0.7500)
-
-    Twin: :class:`numpyro_concrete.soft_parameters.SoftlyMasked`.
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -291,7 +293,7 @@ class SoftlyMasked(MaskedDistribution):
 
 def masked(fn: Any, mask: Any) -> Any:
     """Return a distribution under a mask that may be soft."""
-    return SoftlyMasked(fn, mask) if is_soft(mask) else fn.mask(mask)
+    return MaskedSoftly(fn, mask) if is_soft(mask) else fn.mask(mask)
 
 
 def _replaced(base: Any, parameters: dict, batch_shape: Sequence[int]) -> Any:

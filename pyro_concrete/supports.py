@@ -88,8 +88,7 @@ def support_of(
 
 
 def finite_values(fn: Any) -> Tensor | None:
-    """Return the values of a distribution, for all batch elements, if it has finitely
-    many.
+    """Return the finitely many values of any batch element, or None.
 
     Args:
         fn: Distribution without wrappers.

@@ -148,7 +148,8 @@ def test_a_sum_of_too_many_values_is_guarded():
     assert isinstance(total, SoftNumber)
     assert isinstance(2 * total - 1, SoftNumber)
     assert_exact(plain(2 * total - 1).numpy(), 2 * mean - 1)
-    assert_exact(plain((0.01 * total).exp()).numpy(), np.exp(0.01 * mean))
+    damped = plain((0.01 * total).exp())
+    assert_exact(damped.numpy(), np.exp(0.01 * mean), "float32")
     for use in (
         lambda s: s == 3,
         lambda s: s // 2,

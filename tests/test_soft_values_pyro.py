@@ -6,13 +6,22 @@ elements, which are independent; at one-hot probabilities it is the discrete res
 
 import itertools
 import math
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from asserts import assert_exact
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
 from scipy import stats
+from torch.utils.checkpoint import checkpoint
 
+from pyro_concrete import AutoConcrete, relax
 from pyro_concrete.soft_index import SoftIndex, plain, soft_index
 
 K, N = 3, 3
@@ -113,7 +122,7 @@ def test_a_tensor_that_changed_is_not_read_again():
     offset = torch.zeros(N)
     x = offset - 1.0 * soft()
     offset += 1
-    with pytest.raises(RuntimeError, match="'z' is relaxed.*changed in place"):
+    with pytest.raises(RuntimeError, match=r"'z' is relaxed.*changed in place"):
         torch.where(x > -1, 1.0, 0.0)
 
 
@@ -394,13 +403,252 @@ SCORES = {
 
 @pytest.mark.parametrize("score", SCORES.values(), ids=SCORES.keys())
 def test_a_score_of_a_soft_value_is_averaged_over_its_values(score):
-    import pyro.distributions as dist
-
     assert_is_enumerated(lambda z: score(dist, z))
     if score is SCORES["Normal"]:
         means = [stats.norm.logpdf(k, 0.3, 1.7) for k in range(K)]
         found = plain(score(dist, soft())).numpy()
         assert_exact(found, np.array(means) @ _WEIGHTS)
+
+
+# --- soft values and parameters of sites --------------------------------------------
+
+
+def log_probs(program, point):
+    """Log-probabilities of the sites of a relaxed program at a point."""
+    relaxed = relax(program, 0.5)
+    trace = poutine.trace(poutine.condition(relaxed, point)).get_trace()
+    trace.compute_log_prob()
+    sites = trace.nodes.items()
+    return {k: s["log_prob"] for k, s in sites if s["type"] == "sample"}, trace
+
+
+def hard(value, size):
+    return torch.where(torch.arange(size) == value, 0.0, -1e4)
+
+
+def test_a_soft_observation_is_averaged_over_its_values():
+    probs = np.array([0.2, 0.5, 0.3])
+
+    def program():
+        z = pyro.sample("z", dist.Categorical(torch.tensor(probs)))
+        x = pyro.sample("x", dist.Normal(0.5, 2.0), obs=1.0 * z)
+        n = pyro.sample("n", dist.Binomial(3, torch.tensor(0.3)), obs=z)
+        with pyro.plate("rows", 2):
+            c = pyro.sample("c", dist.Categorical(torch.tensor(probs)), obs=z)
+        assert_exact(plain(1.0 * (n == z)).numpy(), 1.0)
+        return x, c
+
+    values = np.arange(3)
+    expected = {
+        "x": stats.norm.logpdf(values, 0.5, 2.0),
+        "n": stats.binom.logpmf(values, 3, 0.3),
+        "c": np.log(probs),
+    }
+    points = [(torch.log(torch.tensor(probs)), probs)]
+    points += [(hard(k, 3), np.eye(3)[k]) for k in values]
+    for point, weights in points:
+        found, _ = log_probs(program, {"z_relaxed": point})
+        for name, scores in expected.items():
+            assert_exact(
+                found[name].numpy(), np.full(found[name].shape, weights @ scores)
+            )
+        assert found["c"].shape == (2,)
+
+
+def test_a_soft_vector_with_one_probability_is_no_observation():
+    def program():
+        with pyro.plate("rows", 3):
+            z = pyro.sample("z", dist.Binomial(4, torch.tensor(0.5)))
+        pyro.sample("x", dist.Multinomial(probs=torch.ones(3)), obs=z)
+
+    with pytest.raises(TypeError, match=r"'z' is relaxed.*observing it at site 'x'"):
+        relax(program, 0.5)()
+
+
+STEPS, POPULATION = 10, 11
+
+
+def epidemic(observed):
+    beta = pyro.sample("beta", dist.LogNormal(0.0, 0.3))
+    susceptible = torch.tensor(POPULATION - 1.0)
+    infected = torch.tensor(1.0)
+    for t in range(STEPS):
+        risk = 1 - torch.exp(-beta * infected / POPULATION)
+        risk = risk.clamp(1e-6, 1 - 1e-6)
+        new = pyro.sample(f"new_{t}", dist.Binomial(susceptible, risk))
+        gone = pyro.sample(f"gone_{t}", dist.Binomial(infected, torch.tensor(0.4)))
+        susceptible = susceptible - new
+        infected = infected + new - gone
+        reported = dist.Binomial(new, torch.tensor(0.6))
+        pyro.sample(f"y_{t}", reported, obs=observed[t])
+
+
+def epidemic_guide(observed):
+    rate = pyro.param("rate", torch.tensor(1.0), constraint=dist.constraints.positive)
+    pyro.sample("beta", dist.Delta(rate))
+    susceptible = torch.tensor(POPULATION - 1.0)
+    infected = torch.tensor(1.0)
+    unit = dist.constraints.unit_interval
+    for t in range(STEPS):
+        risk = pyro.param(f"risk_{t}", torch.tensor(0.2), constraint=unit)
+        loss = pyro.param(f"loss_{t}", torch.tensor(0.4), constraint=unit)
+        new = pyro.sample(f"new_{t}", dist.Binomial(susceptible, risk))
+        gone = pyro.sample(f"gone_{t}", dist.Binomial(infected, loss))
+        susceptible = susceptible - new
+        infected = infected + new - gone
+
+
+def test_an_epidemic_is_exact_at_corners():
+    """Populations that latent counts leave are the total counts of the next."""
+    pyro.set_rng_seed(0)
+    blank = poutine.trace(relax(epidemic, 0.5)).get_trace(torch.zeros(STEPS))
+    for seed in (0, 3):
+        pyro.set_rng_seed(seed)
+        drawn = poutine.trace(poutine.uncondition(epidemic)).get_trace(
+            torch.zeros(STEPS)
+        )
+        values = {
+            k: s["value"] for k, s in drawn.nodes.items() if s["type"] == "sample"
+        }
+        observed = torch.stack([values.pop(f"y_{t}") for t in range(STEPS)])
+        point = {"beta": values["beta"]}
+        for name, value in values.items():
+            if name != "beta":
+                size = blank.nodes[name + "_relaxed"]["value"].shape[-1]
+                point[name + "_relaxed"] = hard(value, size)
+        discrete = poutine.trace(poutine.condition(epidemic, values)).get_trace(
+            observed
+        )
+        relaxed = poutine.condition(relax(epidemic, 0.5), point)
+        relaxed = poutine.trace(relaxed).get_trace(observed)
+        discrete.compute_log_prob()
+        relaxed.compute_log_prob()
+        for t in range(STEPS):
+            own, expected = (x.nodes[f"y_{t}"]["log_prob"] for x in (relaxed, discrete))
+            assert_exact(own.numpy(), expected.numpy())
+            for name in (f"new_{t}", f"gone_{t}"):
+                fn = discrete.nodes[name]["fn"]
+                logits = relaxed.nodes[name + "_relaxed"]["fn"].logits
+                support = np.arange(logits.shape[-1])
+                pmf = stats.binom.pmf(support, int(fn.total_count), float(fn.probs))
+                assert_exact(torch.softmax(logits, -1).numpy(), pmf)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [AutoConcrete, lambda _: relax(epidemic_guide, 2 / 3)])
+def test_an_epidemic_trains(make):
+    observed = torch.tensor([1.0, 2, 2, 1, 1, 0, 1, 0, 0, 0])
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    model = relax(epidemic, 0.5)
+    guide = make(model)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    losses = [svi.step(observed) for _ in range(40)]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_a_latent_count_has_the_mixture_over_a_soft_count():
+    weights = np.array([0.1, 0.2, 0.3, 0.4])
+
+    def program():
+        n = pyro.sample("n", dist.Categorical(torch.tensor(weights)))
+        pyro.sample("m", dist.Binomial(1.0 * n, torch.tensor(0.7)))
+
+    _, trace = log_probs(program, {"n_relaxed": torch.log(torch.tensor(weights))})
+    logits = trace.nodes["m_relaxed"]["fn"].logits
+    pmfs = [stats.binom.pmf(np.arange(4), n, 0.7) for n in range(4)]
+    assert_exact(torch.softmax(logits, -1).numpy(), weights @ pmfs)
+
+
+def test_too_large_a_count_as_a_parameter_is_an_error_by_site():
+    def program():
+        with pyro.plate("rows", 600):
+            z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.5)))
+        pyro.sample("x", dist.Binomial(z.sum(), torch.tensor(0.5)))
+
+    with pytest.raises(TypeError, match=r"'z' is relaxed"):
+        relax(program, 0.5)()
+
+
+def test_parameters_of_parts_of_a_distribution_are_their_means():
+    locs = torch.tensor([[-1.0, 1.0], [0.5, 3.0]])
+
+    def program():
+        z = pyro.sample("z", dist.Categorical(torch.ones(2)))
+        parts = dist.Normal(locs[z], 1.0)
+        mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), parts)
+        pyro.sample("x", mixture, obs=torch.tensor(0.3))
+
+    for value in range(2):
+        found, _ = log_probs(program, {"z_relaxed": hard(value, 2)})
+        assert type(found["x"]) is torch.Tensor
+        expected = np.log(stats.norm.pdf(0.3, locs[value], 1.0).mean())
+        assert_exact(found["x"].numpy(), expected)
+
+
+# --- transforms of torch ------------------------------------------------------------
+
+
+def test_vmap_over_data_beside_a_soft_value():
+    z = soft(_WEIGHTS[:, 0])
+    data = torch.arange(K)
+    for function in (lambda x: 1.0 * (z == x), lambda x: 1.0 * (z + x)):
+        found = plain(torch.vmap(lambda x, f=function: plain(f(x)))(data))
+        expected = [plain(function(x)) for x in data]
+        assert_exact(found.numpy(), np.array([x.numpy() for x in expected]))
+
+
+def test_vmap_over_a_soft_value_is_refused_by_name():
+    z = soft()
+    for function in (lambda z: z == 1, lambda z: z != 1, lambda z: z + 1):
+        with pytest.raises(RuntimeError, match="'z' is relaxed"):
+            torch.vmap(function)(z)
+    with pytest.raises(TypeError, match="'z' is relaxed"):
+        torch.vmap(lambda x: torch.where(x > 1, 1.0, 0.0))(1.0 * z)
+
+
+def test_checkpoints_pass_soft_values_on():
+    weights = torch.tensor(_WEIGHTS, requires_grad=True)
+
+    def loss(z):
+        return plain(_TABLE[z] * torch.exp(0.5 * z)).sum()
+
+    again = checkpoint(loss, soft(weights), use_reentrant=False)
+    (found,) = torch.autograd.grad(again, weights)
+    (expected,) = torch.autograd.grad(loss(soft(weights)), weights)
+    assert_exact(found.numpy(), expected.numpy())
+
+
+COMPILED = """
+    import warnings
+    import torch
+    from pyro_concrete.soft_index import plain, soft_index
+
+    warnings.simplefilter("ignore")
+    weights = torch.tensor([[0.1, 0.5], [0.2, 0.3], [0.7, 0.2]])
+    table = torch.tensor([1.0, 5.0, -2.0])
+    for function in (
+        lambda z: table[z],
+        lambda z: 1.0 * (z == 1),
+        lambda z: table[z.unsqueeze(-1)],
+        lambda z: torch.exp(-0.5 * z),
+        lambda z: torch.where(z.sum(-1) > 2, 1.0, 0.0),
+    ):
+        def loss(weights):
+            return plain(function(soft_index("z", torch.arange(3), weights))).sum()
+
+        torch._dynamo.reset()
+        compiled = torch.compile(loss, backend="eager")
+        print(torch.allclose(compiled(weights), loss(weights)))
+"""
+
+
+@pytest.mark.slow
+def test_losses_of_soft_values_compile():
+    command = [sys.executable, "-c", textwrap.dedent(COMPILED)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["True"] * 5, result.stderr[-2000:]
 
 
 # --- what is shown ------------------------------------------------------------------

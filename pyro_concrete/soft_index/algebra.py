@@ -10,7 +10,6 @@ Twin: ``numpyro_concrete.soft_index.algebra``.
 """
 
 import contextlib
-import functools
 import itertools
 import math
 import secrets
@@ -25,6 +24,12 @@ from pyro_concrete.ops.precision import known_finite
 
 # A sum of independent counts is exact up to this number of values.
 LARGEST_SUPPORT = 512
+
+# What stands for infinity, as each precision rounds it.
+_BOUNDS = {
+    dtype: torch.tensor(-math.log(torch.finfo(dtype).tiny), dtype=dtype).item()
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+}
 
 # What is certain is one element, wherever it is.
 _CERTAIN = -1
@@ -252,10 +257,9 @@ def restored(average: Tensor) -> Tensor:
     return torch.where(average.abs() == limit, average.sign() * math.inf, average)
 
 
-@functools.cache
 def bound(dtype: torch.dtype) -> float:
     """Return what stands for infinity: a number that no table holds by chance."""
-    return torch.tensor(-math.log(torch.finfo(dtype).tiny), dtype=dtype).item()
+    return _BOUNDS[dtype]
 
 
 def one_draw(draws: Sequence[Draw]) -> Draw:

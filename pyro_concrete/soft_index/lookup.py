@@ -45,6 +45,7 @@ from pyro_concrete.soft_index.value import (
     sites,
     soft_real,
     softs,
+    tensors,
 )
 
 _WHOLE = slice(None)
@@ -57,8 +58,10 @@ def _getitem(call: Call) -> Any:
     x, index = call.args
     if not softs(index):
         return moved(lambda y: y[index], x)
-    index = mapped(_as_index, index)
-    index = index if isinstance(index, tuple) else (index,)
+    if isinstance(index, tuple):
+        index = mapped(_as_index, index)
+    else:
+        index = (_as_index(index) if is_soft(index) else mapped(_as_index, index),)
     if not isinstance(x, AbstractSoft):
         try:
             return lookup(x, index)
@@ -69,7 +72,7 @@ def _getitem(call: Call) -> Any:
         return _lookup_of_soft(x, index)
     values = None
     if x.values is not None:
-        values = later(lambda: _lookup_of_soft(x.exact(), index), (x, index))
+        values = later(lambda: _lookup_of_soft(x.exact(), index), x, *tensors(index))
     average = plain(lookup(x.number, index))
     if isinstance(x, SoftNumber):
         return SoftNumber(average, x.dtype, sites(call.args), values)
@@ -107,7 +110,7 @@ def lookup(table: Tensor, index: tuple) -> Any:
         if len(soft.draws) == 1 and soft.states.numel() == len(soft.states):
             mixed = _lookup_by_rows(view, dim, soft)
             find = functools.partial(_lookup_of_each_value, view, arrays)
-            values = later(lambda: SoftIndex(*find()), (view, soft))
+            values = later(lambda: SoftIndex(*find()), view, soft)
             return soft_real(mixed, soft.site, values)
     terms, draws, shape = _lookup_of_each_value(view, arrays)
     if not terms.is_floating_point():

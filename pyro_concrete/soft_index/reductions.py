@@ -3,7 +3,7 @@
 A sum of soft integers is known by its mean, and the probabilities of its values are
 computed when something needs the integers. Networks see the average.
 
-NumPyro has these rules beside the elementwise ones.
+Twin: ``numpyro_concrete.soft_index.rules``.
 """
 
 import math
@@ -33,6 +33,7 @@ from pyro_concrete.soft_index.value import (
     rule,
     soft_real,
     softs,
+    tensors,
 )
 
 # Floats have no equal sums: of these many joint values their sums are not listed.
@@ -318,20 +319,20 @@ def _outer(call: Call) -> Any:
 
 @rule("""
     kron tensordot einsum addmm addmv addbmm baddbmm addr chain_matmul multi_dot
-    linalg_multi_dot cov block_diag
+    linalg_multi_dot cov block_diag linear
 """)
 def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> Any:
     result = call.on(_in_reals(call))
     if not all(map(integral, numbers(call.operands))):
         return result
     dtype = result_dtype(call)
-    values = None if values is None else later(values, call.operands)
+    values = None if values is None else later(values, *tensors(call.operands))
     if dtype.is_floating_point:
         return soft_real(result.to(dtype), call.sites, values)
     return SoftNumber(result, dtype, call.sites, values)
 
 
-@rule("linear bilinear conv1d conv2d conv3d dropout")
+@rule("bilinear conv1d conv2d conv3d dropout")
 def _network(call: Call) -> Any:
     return call.on(_in_reals(call))
 

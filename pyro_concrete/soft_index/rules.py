@@ -124,9 +124,9 @@ _DIVISION = names("div divide true_divide")
 # What is no function of an average.
 _COMPARING = names("""
     eq ne lt le gt ge not_equal less less_equal greater greater_equal isclose
-    logical_not logical_and logical_or logical_xor isnan isinf isfinite isposinf isneginf
-    bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor rand ror rxor
-    signbit
+    logical_not logical_and logical_or logical_xor isnan isinf isfinite isposinf
+    isneginf bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor rand ror
+    rxor signbit
 """)
 _CHECKS = names("isnan isinf isfinite isposinf isneginf")
 _ROUNDING = names("""
@@ -172,6 +172,8 @@ def elementwise(call: Call) -> Any:
     operands = softs(call.operands)
     if all(type(x) is SoftIndex for x in operands):
         return _on_values(call, operands)
+    if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
+        return call.on(plain)  # a check for NaN, as validation does
     if _is_linear(call, operands):
         return linear(call, lambda: elementwise(call.with_arguments(exact)).exact())
     try:
@@ -301,13 +303,13 @@ def _type_depends_on_ranks(arrays: Sequence[Tensor]) -> bool:
 def result_dtype(call: Call) -> torch.dtype:
     """Return the type of the discrete program's result."""
 
-    def without_data(x: Any) -> Any:
+    def of_one_element(x: Any) -> Any:
         is_number = isinstance(x, Tensor) and not x.dim() and not is_soft(x)
         if not isinstance(x, Tensor) or is_number:
             return x
-        return torch.empty(x.shape, dtype=x.dtype, device="meta")
+        return torch.ones((1,) * x.dim(), dtype=x.dtype, device=x.device)
 
-    return call.on(without_data).dtype
+    return call.on(of_one_element).dtype
 
 
 def _without_undefined_gradients(
@@ -383,7 +385,7 @@ def check_size(draws: Sequence[Draw]) -> None:
 def linear(call: Call, values: Callable[[], SoftIndex]) -> Any:
     """Apply a linear function to averages; the values are computed when needed."""
     result = call.on(plain)
-    values = later(values, call.operands)
+    values = later(values, *tensors(call.operands))
     if all(map(integral, numbers(call.operands))):
         return number(result, call.operands, values)
     if softs_of_integers(call.operands):
@@ -391,14 +393,16 @@ def linear(call: Call, values: Callable[[], SoftIndex]) -> Any:
     return soft_real(result, call.sites, values)
 
 
-def later(values: Callable[[], SoftIndex], operands: Any) -> Callable[[], SoftIndex]:
+def later(
+    values: Callable[[], SoftIndex], *operands: Tensor
+) -> Callable[[], SoftIndex]:
     """Return a function that computes values, unless what they depend on has changed.
 
     Args:
         values: Computes them from the operands.
-        operands: Arguments, in any nesting.
+        operands: Tensors, soft and plain.
     """
-    marks = [(x, _number_of_writes(x)) for x in tensors(operands)]
+    marks = [(x, _number_of_writes(x)) for x in operands]
 
     def unless_changed() -> SoftIndex:
         if any(_number_of_writes(x) != mark for x, mark in marks):
@@ -434,13 +438,12 @@ def number(
 
 def _on_averages(call: Call) -> Any:
     """Let arithmetic see averages, and refuse what would round them."""
-    is_check = call.name in ("eq", "ne") and call.args[0] is call.args[1]
-    if is_check or call.name in _CHECKS:
+    if call.name in _CHECKS:
         return call.on(plain)  # of the averages, for what is not finite
     of_integers = any(isinstance(x, AbstractSoftInteger) for x in softs(call.operands))
-    if call.name in _ROUNDING or (of_integers and call.name in _COMPARING):
-        if not _of_truths(call):
-            raise TypeError(refusal(call.sites, call.name))
+    needs_values = call.name in _ROUNDING or (of_integers and call.name in _COMPARING)
+    if needs_values and not _of_truths(call):
+        raise TypeError(refusal(call.sites, call.name))
     if call.name in _CLOSED and all(map(integral, numbers(call.operands))):
         return number(call.on(plain), call.operands)
     return of_averages(call)

@@ -65,7 +65,7 @@ def _placed(call: Call) -> Any:
         raise TypeError(refusal(call.sites, f"{call.name} by it"))
     if not isinstance(x, AbstractSoft):
         return stand_in(call)
-    if call.name in ("squeeze", "flip") and not x.dim():
+    if call.name in ("squeeze", "flip", "roll") and not x.dim():
         return x  # a scalar's last dimension is none, to torch; vmap refuses it
     rest = _known_sizes(rest)
     return moved(lambda y: call.func(y, *rest, **call.kwargs), x)
@@ -170,7 +170,7 @@ def _moved_average(move: Callable, x: Any) -> Any:
 
 
 def _like(x: Any, number: Tensor, transform: Callable[[SoftIndex], SoftIndex]) -> Any:
-    """Return a value that is known by an average, and by values that are transformed."""
+    """Return a value of the same kind, with another average and other values."""
     values = None if x.values is None else later(lambda: transform(x.exact()), x)
     if isinstance(x, SoftReal):
         return soft_real(number, x.site, values)
@@ -193,7 +193,7 @@ def _iter(call: Call) -> Any:
 def _broadcast_tensors(call: Call) -> Any:
     (arrays,) = call.args if isinstance(call.args[0], tuple | list) else (call.args,)
     shape = joint_shape(*(x.shape for x in arrays))
-    return tuple(x.expand(shape) for x in arrays)
+    return tuple(x if x.shape == shape else x.expand(shape) for x in arrays)
 
 
 @rule("meshgrid")

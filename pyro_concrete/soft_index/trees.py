@@ -1,6 +1,6 @@
 """Shapes, and the leaves of arguments, at less cost than torch's own functions.
 
-NumPyro needs no such module, as JAX traces a program once.
+Twin: none; JAX traces a program once.
 """
 
 from collections.abc import Callable, Iterator

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 from pyro_concrete.soft_index.algebra import Draw, joint_name, new_draw, total
 from pyro_concrete.soft_index.trees import joint_shape, leaves, mapped
@@ -173,6 +174,8 @@ class AbstractSoft(Tensor):
     __ror__ = _reflected("bitwise_or", "__ror__")
     __xor__ = __ixor__ = _operator("bitwise_xor")
     __rxor__ = _reflected("bitwise_xor", "__rxor__")
+    __lshift__ = __ilshift__ = _operator("bitwise_left_shift")
+    __rshift__ = __irshift__ = _operator("bitwise_right_shift")
     __int__ = __float__ = __complex__ = __index__ = _unreadable
     item = tolist = numpy = __array__ = _unreadable
     __hash__ = _unhashable
@@ -299,9 +302,9 @@ class AbstractSoftInteger(AbstractSoft):
 
 
 class SoftNumber(AbstractSoftInteger):
-    """An integer that is known by its mean, and exactly where that is asked for.
+    """The mean of an integer whose support is too large to list, such as a sum of bits.
 
-    A sum of soft integers is one: arithmetic uses the mean, and what needs the integers
+    A sum of soft integers is one. Arithmetic uses the mean, and what needs the integers
     uses the probabilities of all sums, which are computed then. Where the sum has more
     than some hundreds of values, that is an error.
 
@@ -384,6 +387,47 @@ class SoftReal(AbstractSoft):
     values: Callable[[], "SoftIndex"] | None
 
     __hash__ = Tensor.__hash__
+
+    # Read without a detour through __torch_function__.
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the average."""
+        return self.number.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the average."""
+        return self.number.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the average."""
+        return self.number.device
+
+    def size(self, dim: int | None = None) -> Any:
+        """Return the shape, or one size."""
+        return self.number.size() if dim is None else self.number.size(dim)
+
+    def dim(self) -> int:
+        """Return the number of dimensions."""
+        return self.number.dim()
+
+    def expand(self, *sizes: Any) -> Any:
+        """Expand the average and the values."""
+        shape = sizes[0] if len(sizes) == 1 else sizes
+        if shape == self.number.shape:
+            return self
+        return AbstractSoft.__torch_function__(Tensor.expand, (), (self, *sizes))
+
+    def __eq__(self, other: Any) -> Any:
+        """Compare values; with itself, as validation does, whether they are numbers."""
+        if other is self:
+            return self.number == self.number
+        return AbstractSoft.__eq__(self, other)
+
+    def is_floating_point(self) -> bool:
+        """Tell that it is a float."""
+        return True
 
     def exact(self) -> "SoftIndex":
         """Return the values, floats, with their probabilities."""
@@ -501,7 +545,7 @@ class SoftIndex(AbstractSoftInteger):
         elif len(draws) == 1 and states.dim() == 1:
             shape = draws[0].weights.shape[1:]
         else:
-            positions = (d.weights.shape[1:] for d in draws)
+            positions = [d.weights.shape[1:] for d in draws]  # compilers know lists
             shape = joint_shape(states.shape[len(draws) :], *positions)
         soft = _empty(cls, shape, states.dtype, states.device)
         missing = len(draws) + len(shape) - states.dim()
@@ -558,6 +602,22 @@ def soft_index(site: str, values: Tensor, weights: Tensor) -> SoftIndex:
     return SoftIndex(values, (new_draw(weights, site),))
 
 
+def _leaves_of_real(x: SoftReal) -> tuple[list[Tensor], SoftReal]:
+    return [x.number], x
+
+
+def _real_of_leaves(numbers: Iterable[Any], x: SoftReal) -> Any:
+    (number,) = numbers
+    if number is x.number:
+        return x
+    return soft_real(number, x.site) if isinstance(number, Tensor) else number
+
+
+# torch.vmap would take a soft float for the plain tensor of its averages. Of the one
+# that it maps over, the values are not known.
+register_pytree_node(SoftReal, _leaves_of_real, _real_of_leaves)
+
+
 def _empty(cls: type, *kind: Any) -> Any:
     shape, dtype, device = kind
     soft = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
@@ -566,7 +626,9 @@ def _empty(cls: type, *kind: Any) -> Any:
 
 
 def is_soft(x: Any) -> bool:
-    """Tell whether a value depends on soft integers, rather than being an array.
+    """Tell whether a value stands for an integer, rather than being an array.
+
+    So does a float that is computed from soft integers.
 
     Args:
         x: Any value.

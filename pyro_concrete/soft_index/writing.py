@@ -108,7 +108,11 @@ def _written_at(
         return soft_real((flat + (hits * values).sum(0)).reshape(x.shape), site)
     missed = (1 - hits).flip(0).cumprod(0).flip(0)  # by this and all later writes
     later = torch.cat([missed[1:], torch.ones_like(missed[:1])])
-    written = (hits * later * values).sum(0) + (flat * missed[0] if len(hits) else flat)
+    shares = hits * later
+    written = torch.where(shares == 0, 0.0, shares * values).sum(0)
+    if len(hits):
+        flat = torch.where(missed[0] == 0, 0.0, flat * missed[0])
+    written = written + flat
     return soft_real(written.reshape(x.shape), site)
 
 
@@ -140,7 +144,7 @@ def _index_fill(call: Call) -> Any:
     dim = dim % x.dim()
     index = index.reshape([-1 if d == dim else 1 for d in range(x.dim())])
     shape = [index.shape[dim] if d == dim else n for d, n in enumerate(x.shape)]
-    source = source.expand(shape)
+    source = source.to(x.dtype).expand(shape)
     return _in_place(call, x, x.scatter(dim, index.expand(shape), source))
 
 
@@ -222,8 +226,9 @@ def _written(x: Any, result: Any) -> Any:
 @rule("_in_place")
 def _any_in_place(call: Call) -> Any:
     """Replace a value by the result of a function that has a rule."""
-    places = (Tensor, torch, torch.nn.functional)
-    function = next(getattr(x, call.name) for x in places if hasattr(x, call.name))
+    function = getattr(Tensor, call.name, None) or getattr(torch, call.name, None)
+    if function is None:
+        raise TypeError(refusal(call.sites, f"{call.name}_"))
     return _written(call.args[0], function(*call.args, **call.kwargs))
 
 
