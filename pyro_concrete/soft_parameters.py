@@ -1,49 +1,145 @@
-"""Distributions whose parameters are soft: scored for every value, and averaged.
+"""Distributions of soft values and parameters: scored for every value, and averaged.
 
-A soft value in a parameter of real numbers is its mean, as in any function of reals.
-In one of integers, such as the total count of a Binomial, the site is scored for
-every value of the support, and the log-probabilities are averaged with the weights.
+A soft value in a parameter of real numbers is its mean, as in any network. In one of
+integers, such as the total count of a Binomial, the site is scored for every value of
+the support, and the log-probabilities are averaged with the probabilities; so is a site
+that observes a soft value.
 
 Twin: ``numpyro_concrete.soft_parameters``.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.distributions.score_parts import ScoreParts
+from pyro.distributions.torch_distribution import (
+    MaskedDistribution,
+    TorchDistribution,
+)
 from torch import Tensor
+from torch.distributions import Distribution, Transform
 
-from pyro_concrete.soft_index import SoftIndex, is_soft, plain, refusal
-from pyro_concrete.soft_index.algebra import lined_up, total, union
+from pyro_concrete.soft_index import SoftIndex, SoftReal, is_soft, plain, refusal
+from pyro_concrete.soft_index.algebra import Draw, lined_up, total, union
+from pyro_concrete.soft_index.value import exact_or_none
+from pyro_concrete.supports import finite_values, log_probs
+
+_NESTED = (Distribution, Transform, list, tuple)
 
 
 def is_soft_parameter(fn: Any) -> bool:
     """Tell whether a distribution, without wrappers, has a soft parameter."""
-    return any(map(is_soft, vars(fn).values()))
+    if isinstance(fn, SoftParameters):
+        return False
+    return _any_soft(vars(fn).values())
 
 
-def with_known_parameters(fn: Any) -> Any:
+def _any_soft(values: Iterable[Any]) -> bool:
+    for x in values:
+        if isinstance(x, Tensor):
+            if is_soft(x):
+                return True
+        elif isinstance(x, _NESTED) and _any_soft(_parts(x)):
+            return True
+    return False
+
+
+def _parts(x: Any) -> Iterable[Any]:
+    if isinstance(x, list | tuple):
+        return x
+    return () if isinstance(x, SoftParameters) else getattr(x, "__dict__", {}).values()
+
+
+def with_known_parameters(fn: Any, site: str | None = None) -> Any:
     """Return a distribution whose parameters are plain, or averaged over.
 
     Args:
         fn: Distribution without wrappers (`to_event`, `expand`, `mask`).
+        site: Name of its sample site, for errors.
 
     Raises:
         TypeError: At an integer parameter that has a mean but no support, such as a
-            sum of relaxed sites.
+            sum of very many relaxed sites.
     """
     known = copy.copy(fn)
+    parameters = {}
+    constraints = getattr(fn, "arg_constraints", {})
     for name, value in vars(fn).items():
-        if not is_soft(value):
+        if not _any_soft((value,)):
             continue
-        if name.startswith("_") or _is_real(fn.arg_constraints.get(name)):
+        constraint = constraints.get(name)
+        if not is_soft(value):
+            setattr(known, name, _known_parts(value, site))
+        elif name.startswith("_") or _is_real(constraint, value):
             setattr(known, name, plain(value))
-        elif not isinstance(value, SoftIndex):
-            operation = f"{type(fn).__name__}({name}=...)"
-            raise TypeError(refusal(value.site, operation))
-    return SoftParameters(known) if is_soft_parameter(known) else known
+        else:
+            parameters[name] = _in_bounds(_exact(fn, name, value, site), constraint)
+            setattr(known, name, parameters[name])
+    return SoftParameters(known, parameters) if parameters else known
+
+
+def _known_parts(x: Any, site: str | None) -> Any:
+    if isinstance(x, list | tuple):
+        return type(x)([_known_parts(y, site) for y in x])
+    if is_soft(x):
+        return plain(x)
+    return with_known_parameters(x, site) if _any_soft((x,)) else x
+
+
+def _is_real(constraint: Any, value: Any) -> bool:
+    if constraint is None:
+        return isinstance(value, SoftReal)
+    try:
+        return not constraint.is_discrete
+    except NotImplementedError:  # depends on other parameters, which are real
+        return True
+
+
+def _exact(fn: Any, name: str, value: Any, site: str | None) -> SoftIndex:
+    exact = exact_or_none(value)
+    if exact is None:
+        place = "" if site is None else f" at site {site!r}"
+        operation = f"{type(fn).__name__}({name}=...){place}"
+        raise TypeError(refusal(value.site, operation))
+    return exact
+
+
+def _in_bounds(x: SoftIndex, constraint: Any) -> SoftIndex:
+    """Return a parameter whose values are possible ones.
+
+    A difference of soft counts can be negative, with a probability that is zero at the
+    values that a program draws. It counts as the nearest value that is possible.
+    """
+    bounds = {}
+    for key, name in (("min", "lower_bound"), ("max", "upper_bound")):
+        if isinstance(getattr(constraint, name, None), int | float):
+            bounds[key] = getattr(constraint, name)
+    if not bounds:
+        return x
+    return SoftIndex(x.states.clamp(**bounds), x.draws, x.shape)
+
+
+def with_soft_value(fn: Any, value: Any, site: str) -> Any:
+    """Return a distribution that scores a soft value, averaged over its values.
+
+    Args:
+        fn: Distribution without wrappers, whose parameters are known.
+        value: The soft value that a site observes.
+        site: Name of the site, for errors.
+
+    Raises:
+        TypeError: If the values are not known, or a vector has one probability.
+    """
+    exact = exact_or_none(value)
+    if exact is not None and not fn.event_dim:
+        if isinstance(fn, SoftParameters):
+            return SoftParameters(fn.base, fn.parameters, fn.batch_shape, exact)
+        return SoftParameters(fn, {}, fn.batch_shape, exact)
+    if isinstance(value, SoftReal):
+        return fn  # scored at the average
+    raise TypeError(refusal(value.site, f"observing it at site {site!r}"))
 
 
 class SoftParameters(TorchDistribution):
@@ -51,14 +147,17 @@ class SoftParameters(TorchDistribution):
 
     .. math:: \log p(x) = \sum_k w_k \log p(x \mid k)
 
-    At one-hot weights it is the distribution at that value. Between them it is not
-    normalized. Its samples are those at the most probable value.
+    At one-hot probabilities it is the distribution at that value. Between them it is
+    not normalized. Its samples are those at the most probable value.
 
     Shapes:
         sample: as of the distribution.
 
     Args:
         base: Distribution with parameters that are `SoftIndex`.
+        parameters: These parameters, by name.
+        batch_shape: Batch shape, by default that of the distribution.
+        observation: A soft value that is scored in place of the mean of it.
 
     Example:
         >>> from pyro.distributions import Binomial
@@ -73,13 +172,18 @@ class SoftParameters(TorchDistribution):
 
     arg_constraints = {}  # noqa: RUF012
 
-    def __init__(self, base: Any, batch_shape: Any = None) -> None:
+    def __init__(
+        self,
+        base: Any,
+        parameters: dict[str, SoftIndex],
+        batch_shape: Sequence[int] | None = None,
+        observation: SoftIndex | None = None,
+    ) -> None:
         self.base = base
-        self.parameters = {
-            name: x for name, x in vars(base).items() if isinstance(x, SoftIndex)
-        }
+        self.parameters = parameters
+        self.observation = observation
         batch_shape = base.batch_shape if batch_shape is None else batch_shape
-        super().__init__(batch_shape, base.event_shape, validate_args=False)
+        super().__init__(torch.Size(batch_shape), base.event_shape, validate_args=False)
 
     @property
     def has_rsample(self) -> bool:
@@ -94,7 +198,7 @@ class SoftParameters(TorchDistribution):
         return self._largest().support
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "SoftParameters":
-        return SoftParameters(self.base, torch.Size(batch_shape))
+        return SoftParameters(self.base, self.parameters, batch_shape, self.observation)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         return self._most_probable(sample_shape).sample()
@@ -103,26 +207,57 @@ class SoftParameters(TorchDistribution):
         return self._most_probable(sample_shape).rsample()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        draws = union(x.draws for x in self.parameters.values())
+        return total(*self._log_probs_of_each(value))
+
+    def mixture_log_prob(self, value: Tensor) -> Tensor:
+        r"""Return the log-probability of the mixture over the soft parameters.
+
+        .. math:: \log \sum_k w_k p(x \mid k)
+
+        A relaxed site has these: between one-hot probabilities they are normalized,
+        and a value that is impossible for some counts only is no impossible one.
+        """
+        terms, draws = self._log_probs_of_each(value)
+        probability = total(terms.exp(), draws)
+        is_possible = probability > 0
+        # The slope of the logarithm at zero is infinite.
+        log_probability = torch.where(is_possible, probability, 1.0).log()
+        return log_probability.masked_fill(~is_possible, -torch.inf)
+
+    def _log_probs_of_each(self, value: Tensor) -> tuple[Tensor, tuple[Draw, ...]]:
+        """Log-probabilities at every joint value, the draws' dimensions first."""
+        soft_values = [*self.parameters.values()]
+        observation = self.observation
+        if observation is not None:
+            soft_values.append(observation)
+        draws = union(x.draws for x in soft_values)
         rank = max(len(self.batch_shape), value.dim() - len(self.event_shape))
         lifted = {
             name: lined_up(x.states, x.draws, draws, rank)
             for name, x in self.parameters.items()
         }
         ones = (1,) * (rank - len(self.batch_shape))
-        shape = (*(len(d.weights) for d in draws), *ones, *self.batch_shape)
-        terms = _replaced(self.base, lifted, shape).log_prob(value)
-        return total(terms.expand(torch.broadcast_shapes(terms.shape, shape)), draws)
+        supports = [len(d.weights) for d in draws]
+        shape = (*supports, *ones, *self.batch_shape)
+        if observation is not None:
+            value = lined_up(observation.states, observation.draws, draws, rank)
+            shape = torch.broadcast_shapes(shape, observation.shape)
+        terms = log_probs(_replaced(self.base, lifted, shape), value)
+        return terms.expand(torch.broadcast_shapes(terms.shape, shape)), draws
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        return self._largest().enumerate_support(expand)
+        values = finite_values(self._largest())
+        if values is None:
+            raise NotImplementedError
+        values = values.reshape(-1, *(1,) * len(self.batch_shape))
+        return values.expand(-1, *self.batch_shape) if expand else values
 
     def _largest(self) -> Any:
         largest = {
             name: x.states.flatten(0, len(x.draws) - 1).amax(0).expand(x.shape)
             for name, x in self.parameters.items()
         }
-        return _replaced(self.base, largest, self.batch_shape)
+        return _replaced(self.base, largest, self.base.batch_shape)
 
     def _most_probable(self, sample_shape: Any) -> Any:
         probable = {name: _mode(x) for name, x in self.parameters.items()}
@@ -130,11 +265,35 @@ class SoftParameters(TorchDistribution):
         return fn.expand((*sample_shape, *self.batch_shape))
 
 
-def _is_real(constraint: Any) -> bool:
-    try:
-        return constraint is not None and not constraint.is_discrete
-    except NotImplementedError:  # depends on other parameters, which are real
-        return True
+class MaskedSoftly(MaskedDistribution):
+    """A distribution that is scored with the probability that its mask is true.
+
+    Shapes:
+        mask: broadcasts with the batch shape.
+
+    Args:
+        base_dist: The distribution.
+        mask: A soft truth.
+
+    Example:
+        >>> from pyro.distributions import Normal
+        >>> from pyro_concrete.soft_index import soft_index
+        >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
+        >>> zero, fn = torch.tensor(0.0), Normal(0.0, 1.0)
+        >>> MaskedSoftly(fn, z == 1).log_prob(zero) / fn.log_prob(zero)
+        tensor(0.7500)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return plain(super().log_prob(value))
+
+    def score_parts(self, value: Tensor) -> ScoreParts:
+        return ScoreParts(*map(plain, super().score_parts(value)))
+
+
+def masked(fn: Any, mask: Any) -> Any:
+    """Return a distribution under a mask that may be soft."""
+    return MaskedSoftly(fn, mask) if is_soft(mask) else fn.mask(mask)
 
 
 def _replaced(base: Any, parameters: dict, batch_shape: Sequence[int]) -> Any:
@@ -150,7 +309,7 @@ def _mode(x: SoftIndex) -> Tensor:
     """The value at the most probable draws, for each position."""
     states = x.states.expand(*x.states.shape[: len(x.draws)], *x.shape)
     for draw in x.draws:
-        at = draw.positions(x.dim()).expand(-1, *x.shape).argmax(0)
-        at = at.expand(1, *states.shape[1:])
-        states = states.gather(0, at).squeeze(0)
+        place = draw.positions(x.dim()).expand(-1, *x.shape).argmax(0)
+        place = place.expand(1, *states.shape[1:])
+        states = states.gather(0, place).squeeze(0)
     return states

@@ -80,7 +80,7 @@ def support_of(
             "infer={'relax': False}"
         )
     base = _base(fn)
-    values = _enumerated(base)
+    values = finite_values(base)
     if values is not None:
         return Support(values, _logits(fn, values))
     first = getattr(base.support, "lower_bound", None)
@@ -110,7 +110,7 @@ def only_value(fn: TorchDistributionMixin) -> Tensor | None:
             return None
         one_hot = isinstance(fn, OneHotCategorical)
         return fn.logits.new_ones(1) if one_hot else fn.logits.new_zeros(()).long()
-    values = None if fn.event_dim else _enumerated(_base(fn))
+    values = None if fn.event_dim else finite_values(_base(fn))
     return values[0] if values is not None and len(values) == 1 else None
 
 
@@ -122,9 +122,18 @@ def _base(fn: Any) -> Any:
     return fn
 
 
-def _enumerated(fn: Any) -> Tensor | None:
+def finite_values(fn: Any) -> Tensor | None:
+    """Return the finitely many values of any batch element, or None.
+
+    Args:
+        fn: Distribution without wrappers.
+
+    Example:
+        >>> finite_values(Binomial(torch.tensor([1.0, 2.0]), torch.tensor(0.5)))
+        tensor([0., 1., 2.])
+    """
     if isinstance(fn, Binomial | BetaBinomial):
-        # The hosts refuse counts that differ between batch elements.
+        # The backends refuse counts that differ between batch elements.
         count = int(fn.total_count.max()) if fn.total_count.numel() else 0
         return _range(fn, 0, count)
     try:
@@ -133,19 +142,38 @@ def _enumerated(fn: Any) -> Tensor | None:
         return None
 
 
+def log_probs(fn: Any, values: Tensor) -> Tensor:
+    """Return log-probabilities of values that need not be in the support.
+
+    Args:
+        fn: Distribution without wrappers.
+        values: Values that broadcast with its batch shape.
+
+    Example:
+        >>> fn = Binomial(torch.tensor(1.0), torch.tensor(0.5))
+        >>> log_probs(fn, torch.tensor([1.0, 2.0])).exp()
+        tensor([0.5000, 0.0000])
+    """
+    unchecked = copy.copy(fn)
+    unchecked._validate_args = False
+    if not isinstance(fn, Binomial | BetaBinomial):
+        return unchecked.log_prob(values)
+    # Counts beyond this element's own are impossible, and their formula is not finite.
+    count = fn.total_count
+    possible = (values <= count) & (values >= 0)
+    counted = torch.minimum(values, count).clamp(min=0)
+    return unchecked.log_prob(counted).masked_fill(~possible, -torch.inf)
+
+
 def _logits(fn: Any, values: Tensor) -> Tensor:
     if isinstance(fn, MixtureSameFamily):
         return _mixture_logits(fn, values)
-    unchecked = copy.copy(fn)
-    unchecked._validate_args = False
     terms = values.reshape(-1, *(1,) * len(fn.batch_shape))
-    if not isinstance(fn, Binomial | BetaBinomial):
-        return unchecked.log_prob(terms).movedim(0, -1)
-    # Counts beyond this element's own are impossible, and their formula is not finite.
-    count = fn.total_count
-    possible = terms <= count
-    scores = unchecked.log_prob(torch.minimum(terms, count))
-    return scores.masked_fill(~possible, -torch.inf).movedim(0, -1)
+    # Of soft parameters, a latent site has the mixture over their values.
+    mixture_log_prob = getattr(fn, "mixture_log_prob", None)
+    if mixture_log_prob is not None:
+        return mixture_log_prob(terms).movedim(0, -1)
+    return log_probs(fn, terms).movedim(0, -1)
 
 
 def _mixture_logits(fn: MixtureSameFamily, values: Tensor) -> Tensor:

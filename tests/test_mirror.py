@@ -30,7 +30,7 @@ ONLY_NUMPYRO = {
     "relaxation/control_flow.py": "torch has no loops of its own",
     "soft_index/internals.py": "torch needs no more than its public names",
     "soft_index/loops.py": "torch has no loops of its own",
-    "SoftlyMasked": "a soft mask is a tensor to Pyro's own masked distribution",
+    "SoftlyMasked": "Pyro's own masked distribution takes soft masks: MaskedSoftly",
     "States": "torch distributions broadcast, JAX ones are mapped over states",
     "averaged": "torch distributions broadcast, JAX ones are mapped over states",
     "Settings": "Pyro's messenger is made once, NumPyro's at every run",
@@ -44,6 +44,15 @@ ONLY_NUMPYRO = {
     "ContinuousMessenger": "Pyro's guides can be told what to hide",
 }
 ONLY_PYRO = {
+    "SoftReal": "in JAX a float that knows its values is one of the interpreter's",
+    "MaskedSoftly": "NumPyro's masks are none of tensors: SoftlyMasked",
+    "masked": "NumPyro's masks are none of tensors",
+    "with_soft_value": "NumPyro's interpreter scores soft observations",
+    "finite_values": "Pyro's soft parameters ask for the support of the largest",
+    "log_probs": "Pyro's soft parameters ask for scores outside of the support",
+    "soft_index/reductions.py": "JAX has a few primitives for sums, in rules.py",
+    "soft_index/joining.py": "JAX has one primitive for concatenation, in rules.py",
+    "soft_index/trees.py": "JAX traces a program once, at no cost in a step",
     "Deterministic": "NumPyro has messages of this type",
     "as_temperature": "JAX takes arrays of NumPy as they are",
     "known": "in NumPyro soft_parameters goes through the wrappers",
@@ -146,6 +155,7 @@ def test_names_are_the_same(module):
 
 # Methods that implement a host's contract have the host's signature.
 HOST_SIGNATURES = {
+    "with_known_parameters",
     "LogRatioTransform",
     "SoftIndex",
     "SoftNumber",

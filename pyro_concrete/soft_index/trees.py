@@ -1,0 +1,60 @@
+"""Shapes, and the leaves of arguments, at less cost than torch's own functions.
+
+Twin: none; JAX traces a program once.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def joint_shape(*shapes: Any) -> Any:
+    """Return the shape that shapes broadcast to."""
+    # torch's own takes ten times as long to find that there is nothing to do.
+    shapes = tuple(x for x in shapes if len(x)) or shapes
+    if all(x == shapes[0] for x in shapes):
+        return shapes[0]
+    return torch.broadcast_shapes(*shapes)
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """Return what is in nested tuples, lists and dictionaries, as arguments are."""
+    # torch's own pytrees do this ten times slower, at every operation.
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, tuple | list):
+        yield tree
+        return
+    for x in tree:
+        yield from leaves(x)
+
+
+def mapped(transform: Callable, tree: Any) -> Any:
+    """Return nested tuples, lists and dictionaries with their leaves transformed."""
+    if isinstance(tree, dict):
+        return {key: mapped(transform, x) for key, x in tree.items()}
+    if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
+        return type(tree)([mapped(transform, x) for x in tree])
+    return transform(tree)
+
+
+def over_support(func: Callable) -> Callable:
+    """Return a function of tensors that is applied along their first dimension."""
+
+    def one_by_one(*tensors: Tensor) -> Any:
+        results = [func(*several) for several in zip(*tensors, strict=True)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results)
+        return tuple(torch.stack(pieces) for pieces in zip(*results, strict=True))
+
+    def together(*tensors: Tensor) -> Any:
+        try:
+            return torch.vmap(func)(*tensors)
+        except RuntimeError as error:
+            if "atching rule not implemented" not in str(error):
+                raise
+            return one_by_one(*tensors)
+
+    return together
