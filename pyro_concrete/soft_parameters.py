@@ -1,8 +1,9 @@
-"""Distributions whose parameters are soft: scored for every value, and averaged.
+"""Distributions of soft values and parameters: scored for every value, and averaged.
 
-A soft value in a parameter of real numbers is its mean, as in any function of reals.
-In one of integers, such as the total count of a Binomial, the site is scored for
-every value of the support, and the log-probabilities are averaged with the weights.
+A soft value in a parameter of real numbers is its mean, as in any network. In one of
+integers, such as the total count of a Binomial, the site is scored for every value of
+the support, and the log-probabilities are averaged with the probabilities; so is a site
+that observes a soft value.
 
 Twin: ``numpyro_concrete.soft_parameters``.
 """
@@ -14,36 +15,121 @@ from typing import Any
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+from torch.distributions import Distribution, Transform
 
-from pyro_concrete.soft_index import SoftIndex, is_soft, plain, refusal
+from pyro_concrete.soft_index import SoftIndex, SoftReal, is_soft, plain, refusal
 from pyro_concrete.soft_index.algebra import lined_up, total, union
+from pyro_concrete.soft_index.value import exact_or_none
+from pyro_concrete.supports import finite_values, log_probs
+
+_NESTED = (Distribution, Transform, list, tuple)
 
 
 def is_soft_parameter(fn: Any) -> bool:
     """Tell whether a distribution, without wrappers, has a soft parameter."""
-    return any(map(is_soft, vars(fn).values()))
+    if isinstance(fn, SoftParameters):
+        return False
+    return any(map(_holds_soft, vars(fn).values()))
 
 
-def with_known_parameters(fn: Any) -> Any:
+def _holds_soft(x: Any) -> bool:
+    if isinstance(x, Tensor):
+        return is_soft(x)
+    if not isinstance(x, _NESTED):
+        return False
+    if isinstance(x, list | tuple):
+        return any(map(_holds_soft, x))
+    return is_soft_parameter(x) if hasattr(x, "__dict__") else False
+
+
+def with_known_parameters(fn: Any, site: str | None = None) -> Any:
     """Return a distribution whose parameters are plain, or averaged over.
 
     Args:
         fn: Distribution without wrappers (`to_event`, `expand`, `mask`).
+        site: Name of its sample site, for errors.
 
     Raises:
         TypeError: At an integer parameter that has a mean but no support, such as a
-            sum of relaxed sites.
+            sum of very many relaxed sites.
     """
     known = copy.copy(fn)
+    parameters = {}
+    constraints = getattr(fn, "arg_constraints", {})
     for name, value in vars(fn).items():
-        if not is_soft(value):
+        if not _holds_soft(value):
             continue
-        if name.startswith("_") or _is_real(fn.arg_constraints.get(name)):
+        constraint = constraints.get(name)
+        if not is_soft(value):
+            setattr(known, name, _known_parts(value, site))
+        elif name.startswith("_") or _is_real(constraint, value):
             setattr(known, name, plain(value))
-        elif not isinstance(value, SoftIndex):
-            operation = f"{type(fn).__name__}({name}=...)"
-            raise TypeError(refusal(value.site, operation))
-    return SoftParameters(known) if is_soft_parameter(known) else known
+        else:
+            parameters[name] = _in_bounds(_exact(fn, name, value, site), constraint)
+            setattr(known, name, parameters[name])
+    return SoftParameters(known, parameters) if parameters else known
+
+
+def _known_parts(x: Any, site: str | None) -> Any:
+    if isinstance(x, list | tuple):
+        return type(x)([_known_parts(y, site) for y in x])
+    if is_soft(x):
+        return plain(x)
+    return with_known_parameters(x, site) if _holds_soft(x) else x
+
+
+def _is_real(constraint: Any, value: Any) -> bool:
+    if constraint is None:
+        return isinstance(value, SoftReal)
+    try:
+        return not constraint.is_discrete
+    except NotImplementedError:  # depends on other parameters, which are real
+        return True
+
+
+def _exact(fn: Any, name: str, value: Any, site: str | None) -> SoftIndex:
+    exact = exact_or_none(value)
+    if exact is None:
+        place = "" if site is None else f" at site {site!r}"
+        operation = f"{type(fn).__name__}({name}=...){place}"
+        raise TypeError(refusal(value.site, operation))
+    return exact
+
+
+def _in_bounds(x: SoftIndex, constraint: Any) -> SoftIndex:
+    """Return a parameter whose values are possible ones.
+
+    A difference of soft counts can be negative, with a probability that is zero at the
+    values that a program draws. It counts as the nearest value that is possible.
+    """
+    bounds = {}
+    for key, name in (("min", "lower_bound"), ("max", "upper_bound")):
+        if isinstance(getattr(constraint, name, None), int | float):
+            bounds[key] = getattr(constraint, name)
+    if not bounds:
+        return x
+    return SoftIndex(x.states.clamp(**bounds), x.draws, x.shape)
+
+
+def with_soft_value(fn: Any, value: Any, site: str) -> Any:
+    """Return a distribution that scores a soft value, averaged over its values.
+
+    Args:
+        fn: Distribution without wrappers, whose parameters are known.
+        value: The soft value that a site observes.
+        site: Name of the site, for errors.
+
+    Raises:
+        TypeError: If the values are not known, or a vector has one probability.
+    """
+    exact = exact_or_none(value)
+    if exact is not None and not fn.event_dim:
+        if isinstance(fn, SoftParameters):
+            return SoftParameters(fn.base, fn.parameters, fn.batch_shape, exact)
+        return SoftParameters(fn, {}, fn.batch_shape, exact)
+    if isinstance(value, SoftReal):
+        return fn  # scored at the average
+    raise TypeError(refusal(value.site, f"observing it at site {site!r}"))
 
 
 class SoftParameters(TorchDistribution):
@@ -51,14 +137,17 @@ class SoftParameters(TorchDistribution):
 
     .. math:: \log p(x) = \sum_k w_k \log p(x \mid k)
 
-    At one-hot weights it is the distribution at that value. Between them it is not
-    normalized. Its samples are those at the most probable value.
+    At one-hot probabilities it is the distribution at that value. Between them it is
+    not normalized. Its samples are those at the most probable value.
 
     Shapes:
         sample: as of the distribution.
 
     Args:
         base: Distribution with parameters that are `SoftIndex`.
+        parameters: These parameters, by name.
+        batch_shape: Batch shape, by default that of the distribution.
+        observation: A soft value that is scored in place of the mean of it.
 
     Example:
         >>> from pyro.distributions import Binomial
@@ -73,13 +162,20 @@ class SoftParameters(TorchDistribution):
 
     arg_constraints = {}  # noqa: RUF012
 
-    def __init__(self, base: Any, batch_shape: Any = None) -> None:
+    def __init__(
+        self,
+        base: Any,
+        parameters: dict[str, SoftIndex],
+        batch_shape: Sequence[int] | None = None,
+        observation: SoftIndex | None = None,
+    ) -> None:
         self.base = base
-        self.parameters = {
-            name: x for name, x in vars(base).items() if isinstance(x, SoftIndex)
-        }
+        self.parameters = parameters
+        self.observation = observation
         batch_shape = base.batch_shape if batch_shape is None else batch_shape
-        super().__init__(batch_shape, base.event_shape, validate_args=False)
+        super().__init__(
+            torch.Size(batch_shape), base.event_shape, validate_args=False
+        )
 
     @property
     def has_rsample(self) -> bool:
@@ -94,7 +190,9 @@ class SoftParameters(TorchDistribution):
         return self._largest().support
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "SoftParameters":
-        return SoftParameters(self.base, torch.Size(batch_shape))
+        return SoftParameters(
+            self.base, self.parameters, batch_shape, self.observation
+        )
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         return self._most_probable(sample_shape).sample()
@@ -103,38 +201,44 @@ class SoftParameters(TorchDistribution):
         return self._most_probable(sample_shape).rsample()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        draws = union(x.draws for x in self.parameters.values())
+        soft_values = [*self.parameters.values()]
+        if self.observation is not None:
+            soft_values.append(self.observation)
+        draws = union(x.draws for x in soft_values)
         rank = max(len(self.batch_shape), value.dim() - len(self.event_shape))
+        supports = [len(d.weights) for d in draws]
         lifted = {
             name: lined_up(x.states, x.draws, draws, rank)
             for name, x in self.parameters.items()
         }
         ones = (1,) * (rank - len(self.batch_shape))
-        shape = (*(len(d.weights) for d in draws), *ones, *self.batch_shape)
-        terms = _replaced(self.base, lifted, shape).log_prob(value)
-        return total(terms.expand(torch.broadcast_shapes(terms.shape, shape)), draws)
+        shape = (*supports, *ones, *self.batch_shape)
+        if self.observation is not None:
+            value = lined_up(self.observation.states, self.observation.draws, draws, rank)
+        terms = log_probs(_replaced(self.base, lifted, shape), value)
+        positions = torch.broadcast_shapes(terms.shape, shape)
+        if self.observation is not None:
+            positions = torch.broadcast_shapes(positions, self.observation.shape)
+        return total(terms.expand(positions), draws)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        return self._largest().enumerate_support(expand)
+        values = finite_values(self._largest())
+        if values is None:
+            raise NotImplementedError
+        values = values.reshape(-1, *(1,) * len(self.batch_shape))
+        return values.expand(-1, *self.batch_shape) if expand else values
 
     def _largest(self) -> Any:
         largest = {
             name: x.states.flatten(0, len(x.draws) - 1).amax(0).expand(x.shape)
             for name, x in self.parameters.items()
         }
-        return _replaced(self.base, largest, self.batch_shape)
+        return _replaced(self.base, largest, self.base.batch_shape)
 
     def _most_probable(self, sample_shape: Any) -> Any:
         probable = {name: _mode(x) for name, x in self.parameters.items()}
         fn = _replaced(self.base, probable, self.base.batch_shape)
         return fn.expand((*sample_shape, *self.batch_shape))
-
-
-def _is_real(constraint: Any) -> bool:
-    try:
-        return constraint is not None and not constraint.is_discrete
-    except NotImplementedError:  # depends on other parameters, which are real
-        return True
 
 
 def _replaced(base: Any, parameters: dict, batch_shape: Sequence[int]) -> Any:
@@ -150,7 +254,7 @@ def _mode(x: SoftIndex) -> Tensor:
     """The value at the most probable draws, for each position."""
     states = x.states.expand(*x.states.shape[: len(x.draws)], *x.shape)
     for draw in x.draws:
-        at = draw.positions(x.dim()).expand(-1, *x.shape).argmax(0)
-        at = at.expand(1, *states.shape[1:])
-        states = states.gather(0, at).squeeze(0)
+        place = draw.positions(x.dim()).expand(-1, *x.shape).argmax(0)
+        place = place.expand(1, *states.shape[1:])
+        states = states.gather(0, place).squeeze(0)
     return states

@@ -74,7 +74,7 @@ def support_of(
             "infer={'relax': False}"
         )
     base = fn.base_dist if isinstance(fn, ZeroInflatedDistribution) else fn
-    values = _enumerated(base)
+    values = finite_values(base)
     if values is not None:
         return Support(values, _logits(fn, values))
     first = getattr(fn.support, "lower_bound", None)
@@ -87,9 +87,19 @@ def support_of(
     return _truncated(name, fn, int(first), truncate)
 
 
-def _enumerated(fn: Any) -> Tensor | None:
+def finite_values(fn: Any) -> Tensor | None:
+    """Return the values of a distribution, for all batch elements, if it has finitely
+    many.
+
+    Args:
+        fn: Distribution without wrappers.
+
+    Example:
+        >>> finite_values(Binomial(torch.tensor([1.0, 2.0]), torch.tensor(0.5)))
+        tensor([0., 1., 2.])
+    """
     if isinstance(fn, Binomial | BetaBinomial):
-        # The hosts refuse counts that differ between batch elements.
+        # The backends refuse counts that differ between batch elements.
         count = int(fn.total_count.max()) if fn.total_count.numel() else 0
         return _range(fn, 0, count)
     try:
@@ -98,17 +108,32 @@ def _enumerated(fn: Any) -> Tensor | None:
         return None
 
 
-def _logits(fn: Any, values: Tensor) -> Tensor:
+def log_probs(fn: Any, values: Tensor) -> Tensor:
+    """Return log-probabilities of values that need not be in the support.
+
+    Args:
+        fn: Distribution without wrappers.
+        values: Values that broadcast with its batch shape.
+
+    Example:
+        >>> fn = Binomial(torch.tensor(1.0), torch.tensor(0.5))
+        >>> log_probs(fn, torch.tensor([1.0, 2.0])).exp()
+        tensor([0.5000, 0.0000])
+    """
     unchecked = copy.copy(fn)
     unchecked._validate_args = False
-    terms = values.reshape(-1, *(1,) * len(fn.batch_shape))
     if not isinstance(fn, Binomial | BetaBinomial):
-        return unchecked.log_prob(terms).movedim(0, -1)
+        return unchecked.log_prob(values)
     # Counts beyond this element's own are impossible, and their formula is not finite.
     count = fn.total_count
-    possible = terms <= count
-    scores = unchecked.log_prob(torch.minimum(terms, count))
-    return scores.masked_fill(~possible, -torch.inf).movedim(0, -1)
+    possible = (values <= count) & (values >= 0)
+    counted = torch.minimum(values, count).clamp(min=0)
+    return unchecked.log_prob(counted).masked_fill(~possible, -torch.inf)
+
+
+def _logits(fn: Any, values: Tensor) -> Tensor:
+    terms = values.reshape(-1, *(1,) * len(fn.batch_shape))
+    return log_probs(fn, terms).movedim(0, -1)
 
 
 def _truncated(name: str, fn: Any, first: int, truncate: int | float) -> Support:

@@ -140,12 +140,24 @@ def test_what_writes_a_soft_value_into_integers_is_refused():
             use(soft())
 
 
-def test_a_sum_is_guarded():
-    total = soft().sum()
+def test_a_sum_of_too_many_values_is_guarded():
+    """Arithmetic sees its mean, and what needs the integer is refused by name."""
+    weights = np.random.default_rng(4).dirichlet(np.ones(K), 400).T
+    total = soft(weights).sum()
+    mean = (weights * np.arange(K)[:, None]).sum()
     assert isinstance(total, SoftNumber)
     assert isinstance(2 * total - 1, SoftNumber)
-    assert type(0.5 * total) is torch.Tensor
-    for use in (lambda s: s == 3, lambda s: _ROWS[s], lambda s: s.bool(), bool):
+    assert_exact(plain(2 * total - 1).numpy(), 2 * mean - 1)
+    assert_exact(plain((0.01 * total).exp()).numpy(), np.exp(0.01 * mean))
+    for use in (
+        lambda s: s == 3,
+        lambda s: s // 2,
+        lambda s: _ROWS[s],
+        lambda s: s.bool(),
+        lambda s: (0.5 * s).long(),
+        lambda s: torch.where(0.5 * s > 1, 1.0, 0.0),
+        bool,
+    ):
         with pytest.raises(TypeError, match="'z' is relaxed"):
             use(total)
 

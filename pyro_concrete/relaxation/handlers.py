@@ -42,9 +42,11 @@ from pyro_concrete.relaxation.site import (
     known,
     leaf_of,
     of_site,
+    rebuilt,
     selected,
 )
-from pyro_concrete.soft_index import is_soft, plain, refusal
+from pyro_concrete.soft_index import is_soft, plain
+from pyro_concrete.soft_parameters import with_soft_value
 
 # Auxiliary, or SVI would look for it among the latent sites of the model.
 _AUXILIARY = {"_deterministic": True, "is_auxiliary": True}
@@ -98,9 +100,10 @@ class RelaxMessenger(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         self._seen.add(msg["name"])
+        msg["fn"] = known(msg["fn"], msg["name"])
         if is_soft(msg["value"]):
             self._lower(msg)
-        msg["fn"] = known(msg["fn"])
+            return
         if not selected(msg, self.sites):
             return
         name = msg["name"]
@@ -130,11 +133,14 @@ class RelaxMessenger(Messenger):
         return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
 
     def _lower(self, msg: dict[str, Any]) -> None:
-        """Let a deterministic site record a mean; refuse a soft value as data."""
-        if not msg["infer"].get("_deterministic"):
-            operation = f"observing it at site {msg['name']!r}"
-            raise TypeError(refusal(msg["value"].site, operation))
-        self._show(msg, plain(msg["value"]), msg["value"])
+        """Show handlers the mean of a soft value; score it for each of its values."""
+        name, value = msg["name"], msg["value"]
+        if msg["infer"].get("_deterministic"):
+            self._show(msg, plain(value), value)
+            return
+        msg["fn"] = rebuilt(msg["fn"], lambda fn, _: with_soft_value(fn, value, name))
+        msg["value"] = plain(value)
+        msg["infer"] = {**msg["infer"], "_seen": (self, msg["value"], value)}
 
     def _show(self, msg: dict[str, Any], seen: Tensor, value: Tensor) -> None:
         """Make a site deterministic: handlers get the mean, the program the value."""

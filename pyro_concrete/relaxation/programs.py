@@ -234,7 +234,7 @@ class ConcreteReparam(Reparam):
         """Replace the message of one site, unless it is observed."""
         if msg["is_observed"]:
             return msg
-        fn = known(msg["fn"])
+        fn = known(msg["fn"], msg["name"])
         how = self.temperature, self.truncate, self.estimator, self.scoring
         site = Site(msg["name"], fn, *how)
         if len(site.values) < 2:

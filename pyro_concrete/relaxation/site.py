@@ -252,14 +252,14 @@ def is_discrete(fn: Any) -> bool:
         return False
 
 
-def known(fn: Any) -> Any:
+def known(fn: Any, name: str | None = None) -> Any:
     """Return the distribution with soft parameters averaged over, or as it is."""
     leaf = leaf_of(fn)
     if is_soft(getattr(leaf, "size", None)):  # a plate
         raise TypeError(refusal(leaf.size.site, "using it as the size of a plate"))
     if not hasattr(leaf, "__dict__") or not is_soft_parameter(leaf):
         return fn
-    return rebuilt(fn, lambda leaf, _: with_known_parameters(leaf))
+    return rebuilt(fn, lambda leaf, _: with_known_parameters(leaf, name))
 
 
 def hard_of(fn: Any, infer: dict[str, Any]) -> Any:

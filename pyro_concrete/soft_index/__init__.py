@@ -10,11 +10,14 @@ Twin: ``numpyro_concrete.soft_index``.
 """
 
 from pyro_concrete.soft_index import lookup as _lookup  # noqa: F401 (registers rules)
+from pyro_concrete.soft_index import reductions as _reductions  # noqa: F401
 from pyro_concrete.soft_index import rules as _rules  # noqa: F401
 from pyro_concrete.soft_index import shapes as _shapes  # noqa: F401
+from pyro_concrete.soft_index import writing as _writing  # noqa: F401
 from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
+    SoftReal,
     is_soft,
     plain,
     refusal,
@@ -24,6 +27,7 @@ from pyro_concrete.soft_index.value import (
 __all__ = [
     "SoftIndex",
     "SoftNumber",
+    "SoftReal",
     "is_soft",
     "plain",
     "refusal",

@@ -1,36 +1,119 @@
-"""Draws: the weights of a finite support, and sums over them.
+"""Draws: the probabilities of a finite support, and averages over them.
 
-A soft value depends on one or more draws. Each has weights over its support, on a
-leading axis, for every position of the value. What is computed for all of the support
-is summed with these weights; at one-hot weights the sum is the term that was drawn,
-infinite or not.
+A soft value depends on one or more draws. Each has probabilities over its support, on
+a leading dimension, for every position of the value, and knows of which element of
+which site each position is: equal elements are one draw, others are independent. What
+is computed for all of the support is averaged with these probabilities; at one-hot
+probabilities the average is the term that was drawn, infinite or not.
 
 Twin: ``numpyro_concrete.soft_index.algebra``.
 """
 
+import contextlib
+import functools
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from pyro_concrete.ops.precision import known_finite
 
+# A sum of independent counts is exact up to this number of values.
+LARGEST_SUPPORT = 512
+
+# What is certain is one element, wherever it is.
+_CERTAIN = -1
+_BITS_OF_AN_ELEMENT = 32
+# Pickled elements keep their numbers: two processes do not start with the same.
+_NEXT_SITE = itertools.count(secrets.randbits(30))
+
+
+class Elements:
+    """Which element of which site each position of a draw is.
+
+    Numbers are made when two values meet that may share elements, which is rare.
+
+    Args:
+        make: Returns one number for each position, equal at equal elements.
+        sites: Numbers of the relaxed values that they may belong to.
+    """
+
+    __slots__ = ("_made", "_make", "sites")
+
+    def __init__(self, make: Callable[[], Tensor], sites: frozenset[int]) -> None:
+        self._make = make
+        self._made: Tensor | None = None
+        self.sites = sites
+
+    @classmethod
+    def of_new_site(cls, shape: Sequence[int]) -> "Elements":
+        """Return the elements of a value that is like no other."""
+        site = next(_NEXT_SITE)
+
+        def make() -> Tensor:
+            first = site << _BITS_OF_AN_ELEMENT
+            return first + torch.arange(math.prod(shape)).reshape(tuple(shape))
+
+        return cls(make, frozenset([site]))
+
+    @classmethod
+    def of_a_constant(cls) -> "Elements":
+        """Return the element that stands for whatever is certain."""
+        return cls(lambda: torch.tensor(_CERTAIN), frozenset())
+
+    def numbers(self) -> Int[Tensor, "*positions"]:
+        """Return one number for each position."""
+        if self._made is None:
+            with untraced():
+                self._made = self._make()
+        return self._made
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "Elements":
+        """Return the elements after their positions were moved."""
+        return Elements(lambda: move(self.numbers()), self.sites)
+
+    def __reduce__(self) -> tuple:
+        """Pickle as numbers."""
+        return _known_elements, (self.numbers(), self.sites)
+
+
+def _known_elements(numbers: Tensor, sites: frozenset[int]) -> Elements:
+    return Elements(lambda: numbers, sites)
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Compute constants without a tracer that would record them."""
+    state = torch._C._get_tracing_state()
+    if state is None:
+        yield
+        return
+    torch._C._set_tracing_state(None)  # ty: ignore[missing-attribute]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)  # ty: ignore[missing-attribute]
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Draw:
-    """Weights over a support, for every position of the values that depend on it.
+    """Probabilities over a support, for every position of the values that depend on it.
 
     Attributes:
-        weights: Weights in [0, 1], shape (support, *positions): the positions line up
-            from the right, and those of size one stand for all.
+        weights: Probabilities, shape (support, *positions): the positions line up from
+            the right, and those of size one stand for all.
         site: Name of the relaxed site, for errors.
+        elements: Which elements of which sites the positions are.
     """
 
     weights: Tensor
     site: str
+    elements: Elements
 
     def positions(self, rank: int) -> Tensor:
         """Return the weights with this number of dimensions after the support."""
@@ -40,25 +123,37 @@ class Draw:
         shape = self.weights.shape
         return self.weights.reshape(shape[:1] + (1,) * missing + shape[1:])
 
+    def with_weights(self, weights: Tensor) -> "Draw":
+        """Return the same draw with other probabilities, at the same positions."""
+        return Draw(weights, self.site, self.elements)
 
-def same(a: Draw, b: Draw) -> bool:
-    """Tell whether two draws are one: the same weights, in the same places of memory.
 
-    Views keep this, so a value that was reshaped lines up with another that was
-    reshaped alike. Copies lose it, and are then combined as independent draws: right
-    at one-hot weights, and another relaxation between them.
-    """
-    return a is b or _place(a.weights) == _place(b.weights)
+def new_draw(weights: Tensor, site: str) -> Draw:
+    """Return a draw that is like no other."""
+    return Draw(weights, site, Elements.of_new_site(weights.shape[1:]))
+
+
+def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
+    """Where two draws are one: at all positions, at none, or at those of a mask."""
+    if a.elements is b.elements:
+        return True
+    if a.elements.sites.isdisjoint(b.elements.sites):
+        return False
+    with untraced():
+        shared = a.elements.numbers() == b.elements.numbers()
+        if bool(shared.all()):
+            return True
+        return shared if bool(shared.any()) else False
 
 
 def union(groups: Iterable[Sequence[Draw]]) -> tuple[Draw, ...]:
     """Return the distinct draws of several values, in order of appearance."""
-    found: list[Draw] = []
+    distinct: list[Draw] = []
     for group in groups:
         for draw in group:
-            if not any(same(draw, x) for x in found):
-                found.append(draw)
-    return tuple(found)
+            if not any(shared_positions(x, draw) is True for x in distinct):
+                distinct.append(draw)
+    return tuple(distinct)
 
 
 def lined_up(
@@ -74,25 +169,30 @@ def lined_up(
         result: (*supports, *positions), with a size of one for each draw that is not
             among its own.
     """
-    if len(own) == len(draws) == 1 and values.dim() == rank + 1:
-        return values
     n = len(own)
-    at = [next((i for i, x in enumerate(own) if same(x, d)), None) for d in draws]
-    order = [i for i in at if i is not None]
+    if n == len(draws) == 1 and values.dim() == rank + 1:
+        return values
+    places = [_place_among(own, draw) for draw in draws]
+    order = [i for i in places if i is not None]
     values = values.permute(*order, *range(n, values.dim()))
-    supports = [1 if i is None else len(own[i].weights) for i in at]
+    supports = [1 if i is None else len(own[i].weights) for i in places]
     positions = values.shape[n:]
     return values.reshape(*supports, *(1,) * (rank - len(positions)), *positions)
 
 
-def total(
-    terms: Shaped[Tensor, "..."], draws: Sequence[Draw], *, bounded: bool = True
-) -> Tensor:
-    """Sum terms with the weights of their draws.
+def _place_among(own: Sequence[Draw], draw: Draw) -> int | None:
+    for i, x in enumerate(own):
+        if x is draw or shared_positions(x, draw) is True:
+            return i
+    return None
 
-    Infinite terms count as `bound`, so that the sum and its gradient are finite where
-    an infinite term has a weight between zero and one; where its weight is one, the
-    sum is infinite again.
+
+def total(terms: Shaped[Tensor, "..."], draws: Sequence[Draw]) -> Tensor:
+    """Average terms with the probabilities of their draws.
+
+    Terms of probability zero do not count, not even infinite ones and NaN. Between
+    zero and one an infinite term counts as `bound`, so that the average and its
+    gradient are finite; where its probability is one, the average is infinite again.
 
     Shapes:
         terms: (*supports, *positions).
@@ -100,33 +200,60 @@ def total(
 
     Args:
         terms: One term for each joint value of the draws.
-        draws: The draws, in the order of the leading axes.
-        bounded: Whether terms can be infinite.
+        draws: The draws, in the order of the leading dimensions.
     """
     rank = terms.dim() - len(draws)
-    dtype = terms.dtype
-    bounded = bounded and not known_finite(terms)
-    result = finite(terms, draws[0].weights.dtype) if bounded else terms
+    is_finite = known_finite(terms)
+    average = terms
+    if not is_finite:
+        average = finite(terms, torch.promote_types(terms.dtype, draws[0].weights.dtype))
     for i in reversed(range(len(draws))):
-        result = (draws[i].positions(rank) * result).sum(i)
-    return (restored(result) if bounded else result).to(dtype)
+        weights = _conditional_weights(draws, i, rank)
+        if not is_finite:
+            average = average.masked_fill(average.isnan() & (weights == 0), 0.0)
+        average = (weights * average).sum(i)
+    if not is_finite:
+        average = restored(average)
+    return average.to(terms.dtype)
+
+
+def _conditional_weights(draws: Sequence[Draw], i: int, rank: int) -> Tensor:
+    """Probabilities of a draw given the draws before it, which may share elements.
+
+    Shapes:
+        result: (*supports up to this one, *positions), or shorter from the left.
+    """
+    weights = draws[i].positions(rank)
+    for j in range(i):
+        shared = shared_positions(draws[j], draws[i])
+        if shared is False:
+            continue
+        supports = len(draws[j].weights), len(draws[i].weights)
+        between = (1,) * (i - j - 1)
+        # The element was drawn already: it has the value that it had.
+        certain = torch.eye(*supports, dtype=weights.dtype, device=weights.device)
+        certain = certain.reshape(supports[0], *between, supports[1], *(1,) * rank)
+        mask = torch.as_tensor(shared, device=weights.device)
+        weights = torch.where(mask, certain, weights)
+    return weights
 
 
 def finite(terms: Tensor, dtype: torch.dtype) -> Tensor:
-    """Replace infinite terms by the bound of a precision."""
-    limit = bound(torch.promote_types(terms.dtype, dtype))
-    return terms.nan_to_num(nan=math.nan, posinf=limit, neginf=-limit)
+    """Return terms in a precision, infinite ones replaced by its bound."""
+    limit = bound(dtype)
+    return terms.to(dtype).nan_to_num(nan=math.nan, posinf=limit, neginf=-limit)
 
 
-def restored(result: Tensor) -> Tensor:
-    """Make sums infinite that are the bound itself."""
-    limit = bound(result.dtype)
-    return torch.where(result.abs() == limit, result.sign() * math.inf, result)
+def restored(average: Tensor) -> Tensor:
+    """Make averages infinite that are the bound itself."""
+    limit = bound(average.dtype)
+    return torch.where(average.abs() == limit, average.sign() * math.inf, average)
 
 
+@functools.cache
 def bound(dtype: torch.dtype) -> float:
     """Return what stands for infinity: a number that no table holds by chance."""
-    return -math.log(torch.finfo(dtype).tiny)
+    return torch.tensor(-math.log(torch.finfo(dtype).tiny), dtype=dtype).item()
 
 
 def one_draw(draws: Sequence[Draw]) -> Draw:
@@ -135,30 +262,36 @@ def one_draw(draws: Sequence[Draw]) -> Draw:
         return draws[0]
     rank = max(d.weights.dim() for d in draws) - 1
     weights = draws[0].positions(rank)
-    for draw in draws[1:]:
-        weights = (weights.unsqueeze(1) * draw.positions(rank)).flatten(0, 1)
-    return Draw(weights, " and ".join(dict.fromkeys(d.site for d in draws)))
+    for i in range(1, len(draws)):
+        weights = weights.unsqueeze(i) * _conditional_weights(draws, i, rank)
+    site = joint_name(draws)
+    return new_draw(weights.flatten(0, len(draws) - 1), site)
 
 
-def merged(values: Shaped[Tensor, " states"], draw: Draw) -> tuple[Tensor, Draw]:
-    """Return the distinct values of a draw's support, and the draw of these."""
-    distinct, at = values.unique(return_inverse=True)
-    return distinct, Draw(_added(draw.weights, at, len(distinct)), draw.site)
+def joint_name(draws: Iterable[Draw]) -> str:
+    """Return the names of the sites of several draws, for errors."""
+    return " and ".join(dict.fromkeys(d.site for d in draws))
 
 
-def _added(weights: Tensor, at: Tensor, size: int) -> Tensor:
-    empty = weights.new_zeros((size, *weights.shape[1:]))
-    return empty.index_add(0, at, weights)
+def merged(
+    values: Shaped[Tensor, "*states_and_positions"], draws: Sequence[Draw]
+) -> tuple[Tensor, Draw]:
+    """Return the distinct values of several draws, and the draw of these.
 
-
-def _place(weights: Tensor) -> tuple:
-    """Where weights lie in memory: equal for equal views of the same weights."""
-    sizes = weights.shape[1:]
-    strides = [
-        0 if n == 1 else s for n, s in zip(sizes, weights.stride()[1:], strict=True)
-    ]
-    # Positions line up from the right: leading ones that repeat are no difference.
-    while strides and strides[0] == 0:
-        strides.pop(0)
-    offset, first = weights.storage_offset(), weights.stride(0)
-    return weights.untyped_storage().data_ptr(), offset, first, *strides
+    Shapes:
+        values: (*supports, *positions).
+    """
+    draw = one_draw(draws)
+    states = values.flatten(0, len(draws) - 1)
+    distinct, places = states.unique(return_inverse=True)
+    rank = states.dim() - 1
+    weights = draw.positions(rank)
+    positions = torch.broadcast_shapes(weights.shape[1:], states.shape[1:])
+    if places.numel() == len(places):
+        empty = weights.new_zeros((len(distinct), *weights.shape[1:]))
+        added = empty.index_add(0, places.flatten(), weights)
+    else:
+        empty = weights.new_zeros((len(distinct), *positions))
+        shape = (len(states), *positions)
+        added = empty.scatter_add(0, places.expand(shape), weights.expand(shape))
+    return distinct, new_draw(added, draw.site)

@@ -1,4 +1,4 @@
-"""What torch's functions do with soft values: indexing, and writing by index.
+"""What torch's functions do with soft values: indexing.
 
 A lookup at a soft index is one at every value of its support. Where a table is looked
 up by one soft array alone, that is one product of its weights with the table's rows.
@@ -6,33 +6,42 @@ up by one soft array alone, that is one product of its weights with the table's 
 Twin: ``numpyro_concrete.soft_index.lookup``.
 """
 
+import functools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.soft_index.algebra import (
     Draw,
     finite,
-    known_finite,
     lined_up,
+    new_draw,
     restored,
-    total,
     union,
 )
-from pyro_concrete.soft_index.rules import check_size, soft_integer
-from pyro_concrete.soft_index.shapes import common_support, moved
+from pyro_concrete.soft_index.joining import common_support
+from pyro_concrete.soft_index.rules import (
+    averaged,
+    check_size,
+    possible,
+    soft_integer,
+)
+from pyro_concrete.soft_index.shapes import moved
+from pyro_concrete.soft_index.trees import joint_shape, mapped
 from pyro_concrete.soft_index.value import (
     AbstractSoft,
     Call,
     SoftIndex,
     SoftNumber,
     is_soft,
-    joint_shape,
     plain,
     refusal,
     rule,
     sites,
+    soft_real,
     softs,
 )
 
@@ -46,59 +55,91 @@ def _getitem(call: Call) -> Any:
     x, index = call.args
     if not softs(index):
         return moved(lambda y: y[index], x)
-    _check_index(index)
+    index = mapped(_as_index, index)
     index = index if isinstance(index, tuple) else (index,)
-    if isinstance(x, SoftNumber):
-        return SoftNumber(lookup(x.number, index), x.dtype, x.site)
+    if not isinstance(x, AbstractSoft):
+        try:
+            return lookup(x, index)
+        except IndexError:
+            # What is out of range may have probability zero.
+            return lookup(x, mapped(possible, index))
     if isinstance(x, SoftIndex):
-        # The weights of an element that is picked by a soft index are soft lookups.
-        support, (weights,) = common_support([x])
-        table = weights.expand(-1, *x.shape).movedim(0, -1)
-        whole = () if any(i is Ellipsis for i in index) else (Ellipsis,)
-        picked = lookup(table, (*index, *whole, slice(None))).movedim(-1, 0)
-        return SoftIndex(support, (Draw(picked, sites(call.args)),))
-    return lookup(x, index)
+        return _lookup_of_soft(x, index)
+    values = None if x.values is None else lambda: _lookup_of_soft(x.exact(), index)
+    average = plain(lookup(x.number, index))
+    if isinstance(x, SoftNumber):
+        return SoftNumber(average, x.dtype, sites(call.args), values)
+    return soft_real(average, sites(call.args), values)
 
 
-def _check_index(index: Any) -> None:
-    for x in softs(index):
-        if isinstance(x, SoftNumber):
-            raise TypeError(refusal(x.site, "indexing with it"))
-        if x.dtype is torch.bool:
-            raise TypeError(refusal(x.site, "indexing with it as a mask"))
-        if x.is_floating_point():
-            raise IndexError(
-                f"site {x.site!r}: tensors used as indices must be integers; "
-                "index with z.long()"
-            )
+def _as_index(x: Any) -> Any:
+    """Return an index that is a soft integer with its support."""
+    if not isinstance(x, AbstractSoft):
+        return x
+    if x.is_floating_point():
+        raise IndexError(
+            f"site {x.site!r}: tensors used as indices must be integers; "
+            "index with z.long()"
+        )
+    if x.dtype is torch.bool:
+        raise TypeError(refusal(x.site, "indexing with it as a mask"))
+    return x.exact()
 
 
-def lookup(table: Tensor, index: tuple) -> Tensor:
+def _lookup_of_soft(x: SoftIndex, index: tuple) -> SoftIndex:
+    """An element that is picked by a soft index: its probabilities are looked up."""
+    support, weights = common_support(x)
+    whole = () if any(i is Ellipsis for i in index) else (Ellipsis,)
+    table = weights.movedim(0, -1)
+    picked = plain(lookup(table, (*index, *whole, _WHOLE))).movedim(-1, 0)
+    return SoftIndex(support, (new_draw(picked, sites((x, index))),))
+
+
+def lookup(table: Tensor, index: tuple) -> Any:
     """Look up a plain table at soft and plain indices."""
     view, arrays = _basic(table, index)
     if len(arrays) == 1 and table.is_floating_point():
         ((dim, soft),) = arrays.items()
         if len(soft.draws) == 1 and soft.states.numel() == len(soft.states):
-            return _lookup_by_rows(view, dim, soft)
-    found = softs([*arrays.values()])
-    draws = union(x.draws for x in found)
+            mixed = _lookup_by_rows(view, dim, soft)
+            values = functools.partial(_lookup_of_each_value, view, arrays)
+            return soft_real(mixed, soft.site, lambda: SoftIndex(*values()))
+    terms, draws, shape = _lookup_of_each_value(view, arrays)
+    if not terms.is_floating_point():
+        return soft_integer(terms, draws, shape)
+    return averaged(terms, draws, shape)
+
+
+def _lookup_of_each_value(
+    view: Tensor, arrays: dict[int, Any]
+) -> tuple[Tensor, list[Draw], torch.Size]:
+    """Look up a table at every joint value of the indices."""
+    draws = union(x.draws for x in softs([*arrays.values()]))
     check_size(draws)
     shape = joint_shape(*(x.shape for x in arrays.values()))
     picks = tuple(
         lined_up(x.states, x.draws, draws, len(shape)) if is_soft(x) else x
         for x in arrays.values()
     )
-    m, rank, rest = len(draws), len(shape), view.dim() - len(arrays)
+    count = len(draws)
+    rank = len(shape)
+    rest = view.dim() - len(arrays)
     terms = view.movedim([*arrays], [*range(len(arrays))])[picks]
-    terms = terms.expand(*terms.shape[:m], *shape, *terms.shape[terms.dim() - rest :])
+    others = terms.shape[terms.dim() - rest :]
+    terms = terms.expand(*terms.shape[:count], *shape, *others)
     lead = _leading(arrays)
-    placed = [
-        Draw(_to(d.positions(rank)[(..., *(None,) * rest)], 1, rank, lead), d.site)
-        for d in draws
-    ]
-    terms = _to(terms, m, rank, lead)
-    summed = total if terms.is_floating_point() else soft_integer
-    return summed(terms, placed)
+
+    def placed(draw: Draw) -> Draw:
+        def move(numbers: Tensor) -> Tensor:
+            numbers = numbers.reshape((1,) * (rank - numbers.dim()) + numbers.shape)
+            return _to(numbers[(..., *(None,) * rest)], 0, rank, lead)
+
+        weights = draw.positions(rank)[(..., *(None,) * rest)]
+        elements = draw.elements.moved(move)
+        return Draw(_to(weights, 1, rank, lead), draw.site, elements)
+
+    terms = _to(terms, count, rank, lead)
+    return terms, [placed(d) for d in draws], terms.shape[count:]
 
 
 def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
@@ -108,13 +149,24 @@ def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
     if not soft.known_range or len(rows) != len(soft.states):
         rows = rows[soft.states.flatten()]
     weights = _weights_last(soft, draw)
-    bounded = not known_finite(rows)
-    flat = (finite(rows, weights.dtype) if bounded else rows).to(weights.dtype)
-    mixed = weights @ (flat.flatten(1) if flat.dim() > 2 else flat)
-    mixed = restored(mixed) if bounded else mixed
+    dtype = rows.dtype
+    if weights.dtype is not dtype:
+        dtype = torch.promote_types(weights.dtype, dtype)
+        weights = weights.to(dtype)
+    flat = rows.flatten(1) if rows.dim() > 2 else rows
+    mixed = _mixed(weights, flat, dtype)
     if rows.dim() > 2:
         mixed = mixed.unflatten(-1, rows.shape[1:])
     return _to(mixed, 0, soft.dim(), dim).to(table.dtype)
+
+
+def _mixed(weights: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Average rows; those of probability zero do not count."""
+    if known_finite(rows):
+        return weights @ rows.to(dtype)
+    undefined = rows.isnan()
+    mixed = restored(weights @ finite(rows, dtype).masked_fill(undefined, 0.0))
+    return mixed.masked_fill(weights @ undefined.to(dtype) > 0, math.nan)
 
 
 def _weights_last(soft: SoftIndex, draw: Draw) -> Tensor:
@@ -181,7 +233,10 @@ def _to(x: Tensor, start: int, count: int, lead: int) -> Tensor:
 @rule("index_select")
 def _index_select(call: Call) -> Any:
     x, dim, index = call.arguments("input", "dim", "index")
-    return x[(slice(None),) * (dim % x.dim()) + (index,)]
+    if not x.dim():
+        return x.reshape(1)[index.reshape(-1)].reshape(())
+    index = index if index.dim() else index.reshape(1)
+    return x[(_WHOLE,) * (dim % x.dim()) + (index,)]
 
 
 @rule("embedding")
@@ -198,17 +253,23 @@ def _take(call: Call) -> Any:
 
 @rule("gather take_along_dim")
 def _gather(call: Call) -> Any:
-    along = call.name == "take_along_dim"
-    names = ("input", "indices", "dim") if along else ("input", "dim", "index")
-    given = dict(zip(names, call.arguments(*names), strict=True))
-    x, dim, index = given.pop("input"), given["dim"], given[names[2 - along]]
-    if not isinstance(index, AbstractSoft):
+    if call.name == "gather":
+        x, dim, index = call.arguments("input", "dim", "index")
+    else:
+        x, index, dim = call.arguments("input", "indices", "dim", dim=None)
+        if dim is None:
+            return x.reshape(-1)[index.reshape(-1)]
+    if not is_soft(index):
+        given = {"dim": dim, "index": index}
+        if call.name == "take_along_dim":
+            given = {"dim": dim, "indices": index}
         return moved(lambda y: call.func(y, **given), x)
-    _check_index(index)
+    if not x.dim():
+        return x.reshape(1).gather(0, index.reshape(1)).reshape(index.shape)
     # The same as an index with an arange for each of the other dimensions.
     dim = dim % x.dim()
     sizes = list(index.shape)
-    if along:
+    if call.name == "take_along_dim":
         others = (*x.shape[:dim], 1, *x.shape[dim + 1 :])
         sizes = joint_shape(index.shape, torch.Size(others))
         x = x.expand(*sizes[:dim], x.shape[dim], *sizes[dim + 1 :])
@@ -223,75 +284,6 @@ def _gather(call: Call) -> Any:
 @rule("one_hot")
 def _one_hot(call: Call) -> Any:
     x, size = call.arguments("input", "num_classes", num_classes=-1)
-    _check_index(x)
+    x = _as_index(x)
     size = int(x.states.max()) + 1 if size == -1 else size
     return (x.unsqueeze(-1) == torch.arange(size, device=x.device)).long()
-
-
-# --- writing ------------------------------------------------------------------------
-
-
-@rule("scatter scatter_")
-def _scatter(call: Call) -> Any:
-    x, dim, index, value = (*call.args, *call.kwargs.values())
-    dim = dim % x.dim()
-    if not isinstance(index, SoftIndex) or index.shape[dim] != 1:
-        raise TypeError(refusal(sites(call.args), "scatter of several values by slice"))
-    _check_index(index)
-    size = x.shape[dim]
-    slots = torch.arange(size, device=x.device)
-    slots = slots.reshape(-1, *(1,) * (x.dim() - dim - 1))
-    result = torch.where(index == slots, value, x)
-    return _written(x, result) if call.name.endswith("_") else result
-
-
-@rule("scatter_add scatter_add_ index_add index_add_")
-def _scatter_add(call: Call) -> Any:
-    one_dim = call.name.startswith("index")
-    x, dim, index, source = call.arguments(
-        "input", "dim", "index", "source" if one_dim else "src"
-    )
-    _check_index(index)
-    dim = dim % x.dim()
-    if one_dim:
-        index = index.reshape(-1, *(1,) * (x.dim() - dim - 1))
-    # Each slot gets the source where the index is the slot.
-    slots = torch.arange(x.shape[dim], device=x.device)
-    shares = (index.unsqueeze(-1) == slots) * source.unsqueeze(-1)
-    result = x + shares.sum(dim).movedim(-1, dim)
-    return _written(x, result) if call.name.endswith("_") else result
-
-
-@rule("bincount")
-def _bincount(call: Call) -> Any:
-    x, weights, size = call.arguments(
-        "input", "weights", "minlength", weights=None, minlength=0
-    )
-    _check_index(x)
-    hits = torch.arange(
-        max(size, int(x.states.max()) + 1), device=x.device
-    ) == x.unsqueeze(-1)
-    return (hits if weights is None else hits * weights.unsqueeze(-1)).sum(0)
-
-
-@rule("setitem")
-def _setitem(call: Call) -> Any:
-    x, index, value = call.args
-    mask = isinstance(index, SoftIndex) and index.dtype is torch.bool
-    if mask and not isinstance(x, AbstractSoft):
-        index = index[(..., *(None,) * (x.dim() - index.dim()))]
-        _written(x, torch.where(index, value, x))
-    elif softs(index):
-        raise TypeError(refusal(sites(call.args), "writing at an index that is soft"))
-    elif isinstance(x, AbstractSoft) or not x.is_floating_point():
-        raise TypeError(
-            refusal(sites(call.args), "writing it into an array of integers")
-        )
-    else:
-        x[index] = plain(value)
-
-
-def _written(x: Tensor, result: Tensor) -> Tensor:
-    if isinstance(result, AbstractSoft) and not x.is_floating_point():
-        raise TypeError(refusal(result.site, "writing it into an array of integers"))
-    return x.copy_(result)

@@ -1,49 +1,57 @@
-"""What torch's functions do with soft values: elementwise and linear functions.
+"""What torch's functions do with soft values: elementwise functions.
 
-An elementwise function is applied to every value of the support. A linear function
-sees the mean. A function without a rule is refused.
+An elementwise function is applied to every value of the support. Integer results stay
+soft, and float results are averages that know their values. A function that is linear
+needs no more than the averages, and leaves the values for later.
 
 Twin: ``numpyro_concrete.soft_index.rules``.
 """
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.soft_index.algebra import (
+    LARGEST_SUPPORT,
     Draw,
+    joint_name,
     lined_up,
     merged,
-    one_draw,
     total,
     union,
 )
+from pyro_concrete.soft_index.trees import joint_shape, leaves
 from pyro_concrete.soft_index.value import (
     AbstractSoft,
+    AbstractSoftInteger,
     Call,
     SoftIndex,
     SoftNumber,
+    SoftReal,
     blank,
-    numbers,
+    of_averages,
     plain,
     refusal,
     rule,
     sites,
+    soft_real,
     softs,
     tensors,
 )
 
 # More joint values than this are merged where they are equal, ...
 _MERGE_FROM = 64
-# ... and more than this are refused.
-_LIMIT = 2**16
+# ... and more than this are too many.
+_LIMIT = LARGEST_SUPPORT**2
 
 
-def _names(text: str) -> frozenset[str]:
+def names(text: str) -> frozenset[str]:
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
@@ -54,6 +62,10 @@ def _names(text: str) -> frozenset[str]:
     size ndimension numel nelement len stride is_complex is_signed get_device
     element_size is_contiguous .requires_grad .is_cuda .is_leaf .layout .grad_fn
     .is_sparse .is_nested .is_mps .is_meta .is_cpu .is_quantized .itemsize .grad
+    dim is_floating_point .shape .dtype .device .ndim .is_sparse_csr .is_mkldnn
+    .is_mtia .is_vulkan .is_xla .is_xpu .is_ipu .is_maia .names .output_nr .nbytes
+    is_inference is_neg is_conj has_names storage_offset dim_order is_same_size
+    is_pinned is_shared is_nonzero_free .name ._version .retains_grad
 """)
 def _metadata(call: Call) -> Any:
     if torch._C._get_tracing_state():
@@ -63,8 +75,24 @@ def _metadata(call: Call) -> Any:
         return call.func(*call.args, **call.kwargs)
 
 
+@rule("backward grad requires_grad_ retain_grad register_hook")
+def _differentiated(call: Call) -> Any:
+    result = call.on(plain)
+    return call.args[0] if call.name == "requires_grad_" else result
+
+
+@rule("repr")
+def _shown(call: Call) -> str:
+    return repr(call.args[0])
+
+
+@rule("format")
+def _formatted(call: Call) -> str:
+    return format(*call.args)
+
+
 @rule("""
-    zeros_like ones_like empty_like full_like rand_like randn_like
+    zeros_like ones_like empty_like full_like rand_like randn_like randint_like
     new_zeros new_ones new_empty new_full new_tensor
 """)
 def _made(call: Call) -> Any:
@@ -73,7 +101,7 @@ def _made(call: Call) -> Any:
     return stand_in(call)
 
 
-@rule("result_type is_tensor can_cast")
+@rule("result_type is_tensor can_cast promote_types is_same_size")
 def stand_in(call: Call) -> Any:
     """Run a function that reads no value on plain tensors of the same kind."""
     return call.on(blank)
@@ -82,45 +110,140 @@ def stand_in(call: Call) -> Any:
 # --- elementwise --------------------------------------------------------------------
 
 # Of integers these give integers, whatever the type that holds them.
-_CLOSED = _names("""
+_CLOSED = names("""
     add sub rsub subtract mul multiply neg negative positive abs absolute square sign
-    sgn clamp clamp_min clamp_max clip minimum maximum remainder fmod
-    floor_divide floor ceil round trunc fix where masked_fill relu
+    sgn clamp clamp_min clamp_max clip minimum maximum remainder fmod radd rmul rmod
+    floor_divide rfloordiv floor ceil round trunc fix where masked_fill relu fmin fmax
+""")
+# These are linear in all soft arguments, ...
+_LINEAR = names("add sub rsub subtract radd neg negative positive")
+# ... and these in one, where it is the only soft one.
+_SCALING = names("mul multiply rmul")
+_DIVISION = names("div divide true_divide")
+# What is no function of an average.
+_COMPARING = names("""
+    eq ne lt le gt ge not_equal less less_equal greater greater_equal isclose
+    logical_not logical_and logical_or logical_xor isnan isinf isfinite isposinf isneginf
+    bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor rand ror rxor
+    signbit
+""")
+_ROUNDING = names("""
+    floor ceil round trunc fix sign sgn remainder fmod rmod floor_divide rfloordiv
+    heaviside frac gcd lcm bitwise_left_shift bitwise_right_shift lshift rshift
 """)
 
 
 @rule("""
     add sub rsub subtract mul multiply div divide true_divide floor_divide remainder
+    radd rmul rdiv rfloordiv rmod rpow rand ror rxor
     fmod pow float_power neg negative positive abs absolute square sqrt rsqrt reciprocal
     sign sgn clamp clamp_min clamp_max clip minimum maximum fmin fmax floor ceil round
-    trunc fix exp exp2 expm1 log log2 log10 log1p lgamma digamma gammaln sigmoid logit
-    tanh sin cos tan sinh cosh asin acos atan atan2 erf erfc relu softplus xlogy
-    special_xlogy xlog1py special_xlog1py logaddexp hypot ldexp lerp addcmul addcdiv
+    trunc fix frac exp exp2 expm1 log log2 log10 log1p lgamma digamma gammaln sigmoid
+    tanh sin cos tan sinh cosh asin acos atan atan2 arctan2 erf erfc relu softplus xlogy
+    asinh acosh atanh arcsin arccos arctan arcsinh arccosh arctanh logit i0 polygamma
+    special_xlogy xlog1py special_xlog1py logaddexp logaddexp2 hypot ldexp lerp addcmul
+    addcdiv rad2deg deg2rad copysign nextafter heaviside gcd lcm signbit
     eq ne lt le gt ge not_equal less less_equal greater greater_equal isclose
     isnan isinf isfinite isposinf isneginf logical_not logical_and logical_or
     logical_xor bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor
-    mvlgamma special_gammaln nan_to_num sinc erfinv
-    elu selu celu gelu silu mish leaky_relu relu6 log_sigmoid softsign
-    hardtanh hardsigmoid hardswish hardshrink softshrink tanhshrink
+    bitwise_left_shift bitwise_right_shift lshift rshift
+    mvlgamma special_gammaln nan_to_num sinc erfinv special_multigammaln
+    special_digamma special_psi special_entr special_erf special_erfc special_erfcx
+    special_erfinv special_exp2 special_expit special_expm1 special_i0 special_i0e
+    special_i1 special_i1e special_log1p special_log_ndtr special_logit special_ndtr
+    special_ndtri special_polygamma special_round special_sinc special_zeta
+    special_gammainc special_gammaincc igamma igammac square_ special_bessel_j0
+    special_bessel_j1 special_bessel_y0 special_bessel_y1
+    elu selu celu gelu silu mish leaky_relu relu6 log_sigmoid logsigmoid softsign
+    hardtanh hardsigmoid hardswish hardshrink softshrink tanhshrink threshold
 """)
 def elementwise(call: Call) -> Any:
     """Apply a function to every joint value of its soft operands."""
-    found = softs(call.operands)
-    if any(isinstance(x, SoftNumber) for x in found):
-        return _on_numbers(call)
-    draws = union(x.draws for x in found)
-    rank = max(x.dim() for x in tensors(call.operands))
+    operands = softs(call.operands)
+    if all(type(x) is SoftIndex for x in operands):
+        return _on_values(call, operands)
+    if _is_linear(call, operands):
+        return linear(call, lambda: elementwise(call.with_arguments(exact)).exact())
+    try:
+        known = call.with_arguments(exact)
+    except TypeError:
+        return _on_averages(call)
+    return _on_values(known, softs(known.operands))
+
+
+def exact(x: Any) -> Any:
+    """Return a soft value with its support, anything else as it is."""
+    return x.exact() if isinstance(x, AbstractSoft) else x
+
+
+def _is_linear(call: Call, operands: Sequence[Any]) -> bool:
+    if call.name in _LINEAR:
+        return True
+    if call.name in _SCALING:
+        return len(operands) == 1
+    alone = len(operands) == 1 and isinstance(call.args[0], AbstractSoft)
+    return alone and call.name in _DIVISION and not call.kwargs.get("rounding_mode")
+
+
+def _on_values(call: Call, operands: Sequence[SoftIndex]) -> Any:
+    draws = union(x.draws for x in operands)
+    if number_of_states(draws) > _LIMIT:
+        return _on_averages(call)
+    arrays = tensors(call.operands)
+    shape = joint_shape(*(x.shape for x in arrays))
+    rank = len(shape)
 
     def lifted(x: Any) -> Any:
-        if not isinstance(x, SoftIndex):
+        if type(x) is not SoftIndex:
             return x
         return lined_up(x.states, x.draws, draws, rank)
 
-    check_size(draws)
-    result = call.on(lifted)
-    if _holds_integers(call, result):
-        return soft_integer(result, draws)
-    return total(result, draws)
+    try:
+        values = call.on(lifted)
+    except RuntimeError as error:
+        if "ZeroDivisionError" not in str(error):
+            raise
+        call = call.with_arguments(possible)
+        values = call.on(lifted)
+    if values.requires_grad and not known_finite(values):
+        values = _without_undefined_gradients(call.with_arguments(lifted), values, draws)
+    if _type_depends_on_ranks(arrays):
+        values = values.to(result_dtype(call))
+    if _holds_integers(call, values):
+        return soft_integer(values, draws, shape)
+    return averaged(values, draws, shape)
+
+
+def possible(x: Any) -> Any:
+    """Return a soft value whose values of probability zero are other, possible ones."""
+    if type(x) is not SoftIndex:
+        return x
+    states = x.states
+    count = len(x.draws)
+    for i, draw in enumerate(x.draws):
+        weights = draw.positions(x.dim()).detach()
+        probable = weights.argmax(0, keepdim=True)
+        others = (1,) * (count - 1 - i)
+        size = len(weights)
+        between = (1,) * i
+        shape = torch.broadcast_shapes(
+            states.shape, (*between, size, *others, *weights.shape[1:])
+        )
+        states = states.expand(shape)
+        at = probable.reshape(*between, 1, *others, *probable.shape[1:])
+        at = at.expand(*shape[:i], 1, *shape[i + 1 :])
+        impossible = (weights == 0).reshape(*between, size, *others, *weights.shape[1:])
+        states = torch.where(impossible, states.gather(i, at), states)
+    return SoftIndex(states, x.draws, x.shape)
+
+
+def averaged(values: Tensor, draws: Sequence[Draw], shape: Sequence[int]) -> SoftReal:
+    """Return the average of floats that are known for every value of the draws."""
+    average = total(values, draws)
+    average = average if average.shape == shape else average.expand(shape)
+    return soft_real(
+        average, joint_name(draws), lambda: soft_integer(values, draws, shape)
+    )
 
 
 def _holds_integers(call: Call, result: Tensor) -> bool:
@@ -130,118 +253,144 @@ def _holds_integers(call: Call, result: Tensor) -> bool:
     return call.name in _CLOSED and all(map(integral, numbers(call.operands)))
 
 
-@rule("max min")
-def _larger_or_smaller(call: Call) -> Any:
-    if len(call.args) != 2 or not isinstance(call.args[1], Tensor):
-        raise TypeError(refusal(call.sites, f"{call.name} over positions"))
-    return elementwise(call._replace(name=call.name + "imum"))
+def numbers(tree: Any) -> list[Any]:
+    """Return the tensors and Python's numbers among arguments."""
+    return [x for x in leaves(tree) if isinstance(x, Tensor | int | float)]
 
 
 def integral(x: Any) -> bool:
     """Tell whether an operand holds integers, whatever its type."""
-    if isinstance(x, AbstractSoft):
+    if isinstance(x, AbstractSoftInteger):
         return True
     return not x.is_floating_point() if isinstance(x, Tensor) else isinstance(x, int)
 
 
-def soft_integer(values: Tensor, draws: Sequence[Draw]) -> SoftIndex:
-    """Return a soft integer; where its support has grown, equal values become one."""
-    states = math.prod(len(d.weights) for d in draws)
-    if len(draws) > 1 and states > _MERGE_FROM and values.numel() == states:
-        distinct, draw = merged(values.flatten(), one_draw(draws))
-        return SoftIndex(distinct, (draw,))
-    return SoftIndex(values, draws)
+def _type_depends_on_ranks(arrays: Sequence[Tensor]) -> bool:
+    """Whether dimensions in front of a scalar could change the type of a result."""
+    dtype = arrays[0].dtype
+    mixed = any(x.dtype is not dtype for x in arrays)
+    return mixed and any(not x.dim() for x in arrays)
+
+
+def result_dtype(call: Call) -> torch.dtype:
+    """Return the type of the discrete program's result."""
+
+    def without_data(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        return torch.empty(x.shape, dtype=x.dtype, device="meta")
+
+    return call.on(without_data).dtype
+
+
+def _without_undefined_gradients(
+    call: Call, values: Tensor, draws: Sequence[Draw]
+) -> Tensor:
+    """Keep NaN of a value of probability zero out of the gradient of the others.
+
+    Zero times the infinite slope of a function at a value is NaN. The function is
+    applied to another value there, and its result is put in without a gradient.
+    """
+    n = len(draws)
+    undefined = ~values.detach().isfinite()
+    states = undefined.flatten(0, n - 1)
+    # For each position, the first joint value at which the function is finite.
+    place = (~states).to(torch.uint8).argmax(0, keepdim=True)
+
+    def at_defined(x: Any) -> Any:
+        supported = isinstance(x, Tensor) and x.dim() == values.dim()
+        if not supported:
+            return x
+        x = x.expand(torch.broadcast_shapes(x.shape, values.shape))
+        defined = x.flatten(0, n - 1).gather(0, place)
+        return torch.where(undefined, defined.reshape((1,) * n + defined.shape[1:]), x)
+
+    return torch.where(undefined, values.detach(), call.on(at_defined))
+
+
+@rule("max min")
+def _larger_or_smaller(call: Call) -> Any:
+    if len(call.args) != 2 or not isinstance(call.args[1], Tensor):
+        if all(isinstance(x, SoftReal) for x in softs(call.operands)):
+            return of_averages(call)
+        raise TypeError(refusal(call.sites, f"{call.name} over positions"))
+    return elementwise(call._replace(name=call.name + "imum"))
+
+
+def soft_integer(
+    values: Tensor, draws: Sequence[Draw], shape: Sequence[int]
+) -> SoftIndex:
+    """Return a soft value; where its support has grown, equal values become one."""
+    states = number_of_states(draws)
+    if len(draws) > 1 and states > _MERGE_FROM and not values.requires_grad:
+        distinct, draw = merged(values, draws)
+        if len(distinct) < min(states, LARGEST_SUPPORT + 1):
+            return SoftIndex(distinct, (draw,), shape)
+    return SoftIndex(values, draws, shape)
+
+
+def number_of_states(draws: Sequence[Draw]) -> int:
+    """Return the number of joint values of draws."""
+    return math.prod(len(d.weights) for d in draws)
 
 
 def check_size(draws: Sequence[Draw]) -> None:
     """Refuse an operation whose joint support would not fit."""
-    states = math.prod(len(d.weights) for d in draws)
+    states = number_of_states(draws)
     if states > _LIMIT:
-        site = " and ".join(dict.fromkeys(d.site for d in draws))
-        raise TypeError(refusal(site, f"an operation on {states} joint values"))
+        operation = f"an operation on {states} joint values"
+        raise TypeError(refusal(joint_name(draws), operation))
 
 
-# --- numbers: integers of which only the mean is known -----------------------------
-
-_ROUNDING = _names("""
-    eq ne lt le gt ge less less_equal greater greater_equal isclose
-    logical_not logical_and logical_or logical_xor
-    bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor
-    floor ceil round trunc fix sign sgn remainder fmod floor_divide
-""")
+# --- averages -----------------------------------------------------------------------
 
 
-def _on_numbers(call: Call) -> Any:
-    """Let arithmetic see means, and refuse what would round them."""
-    if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
-        return call.on(plain)  # a check for NaN
-    if call.name in _ROUNDING:
-        raise TypeError(refusal(call.sites, call.name))
+def linear(call: Call, values: Callable[[], SoftIndex]) -> Any:
+    """Apply a linear function to averages; the values are computed when needed."""
     result = call.on(plain)
-    if call.name in _CLOSED:
-        return number(result, call.operands)
-    return result
+    if all(map(integral, numbers(call.operands))):
+        return number(result, call.operands, values)
+    if softs_of_integers(call.operands):
+        result = result.to(result_dtype(call))
+    return soft_real(result, call.sites, values)
 
 
-def number(result: Tensor, operands: Any) -> Tensor:
-    """Guard a result that would be integers in the discrete program."""
-    if not all(integral(x) for x in numbers(operands)):
-        return result
+def softs_of_integers(operands: Any) -> list[Any]:
+    """Return the soft values whose type is not a floating one."""
+    return [x for x in softs(operands) if not x.dtype.is_floating_point]
+
+
+def number(
+    result: Tensor, operands: Any, values: Callable[[], SoftIndex] | None = None
+) -> Tensor:
+    """Return an average that stands for integers in the discrete program."""
     types = [x.dtype for x in tensors(operands)]
     dtype = functools.reduce(torch.promote_types, types)
     dtype = torch.int64 if dtype is torch.bool else dtype
-    return SoftNumber(result, dtype, sites(operands))
+    if dtype.is_floating_point:
+        return soft_real(result.to(dtype), sites(operands), values)
+    return SoftNumber(result, dtype, sites(operands), values)
 
 
-@rule("""
-    sum nansum prod cumsum cumprod diff trace matmul mm bmm mv dot vdot inner
-    outer ger kron tensordot einsum addmm addmv addbmm baddbmm chain_matmul multi_dot
-    diag diag_embed diagflat
-""")
-def _linear(call: Call) -> Any:
-    return number(_of_means(call), call.operands)
+def _on_averages(call: Call) -> Any:
+    """Let arithmetic see averages, and refuse what would round them."""
+    if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
+        return call.on(plain)  # a check for NaN
+    of_integers = any(isinstance(x, AbstractSoftInteger) for x in softs(call.operands))
+    if call.name in _ROUNDING or (of_integers and call.name in _COMPARING):
+        if not _of_truths(call):
+            raise TypeError(refusal(call.sites, call.name))
+    if call.name in _CLOSED and all(map(integral, numbers(call.operands))):
+        return number(call.on(plain), call.operands)
+    return of_averages(call)
 
 
-@rule("""
-    mean linear bilinear conv1d conv2d conv3d dropout copy_
-    binary_cross_entropy binary_cross_entropy_with_logits
-""")
-def _linear_in_reals(call: Call) -> Any:
-    target = call.args[0]
-    if call.name == "copy_" and not target.is_floating_point():
-        raise TypeError(refusal(call.sites, "writing it to integers"))
-    return _of_means(call)
+def _of_truths(call: Call) -> bool:
+    """Whether a function combines comparisons of averages, as validation does.
 
-
-def _of_means(call: Call) -> Tensor:
-    dtype = plain(softs(call.operands)[0]).dtype
-
-    def in_reals(x: Any) -> Any:
-        x = plain(x)
-        whole = isinstance(x, Tensor) and not x.is_floating_point()
-        return x.to(dtype) if whole else x
-
-    return call.on(in_reals)
-
-
-@rule("all any _is_all_true")
-def _all_or_any(call: Call) -> Any:
-    x, *rest = call.args
-    if isinstance(x, SoftNumber):
-        raise TypeError(refusal(x.site, call.name))
-    states = x.states.bool().flatten(0, len(x.draws) - 1)
-    if bool((states == states[:1]).all()):
-        return call.func(states[0].expand(x.shape), *rest, **call.kwargs)
-    true = plain(x.bool().to(x.draws[0].weights.dtype))
-    if call.name == "any":
-        false = (1 - true).prod(*rest, **call.kwargs)
-        weights = torch.stack([false, 1 - false])
-    else:
-        true = true.prod(*rest, **call.kwargs)
-        weights = torch.stack([1 - true, true])
-    return SoftIndex(bits(x.device), (Draw(weights, x.site),))
-
-
-def bits(device: torch.device) -> Tensor:
-    """Return the values of a boolean."""
-    return torch.tensor([False, True], device=device)
+    Their result is refused where it is used.
+    """
+    operands = tensors(call.operands)
+    return all(x.dtype is torch.bool for x in operands) and all(
+        isinstance(x, SoftNumber) for x in softs(operands)
+    )

@@ -1,12 +1,11 @@
-"""What torch's functions do with soft values: shapes, types, selection and writing.
+"""What torch's functions do with soft values: shapes, types and selection.
 
-Shape functions move values and weights alike. Where several arrays are put together,
-each element of the result keeps the weights that it had.
+Shape functions move values, probabilities and elements alike. Where several tensors are
+put together, each element of the result keeps what it had.
 
 Twin: ``numpyro_concrete.soft_index.shapes``.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,33 +13,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.algebra import Draw, one_draw, total, union
-from pyro_concrete.soft_index.rules import bits, elementwise, integral, number, stand_in
+from pyro_concrete.soft_index.algebra import (
+    Draw,
+    new_draw,
+    total,
+    union,
+    untraced,
+)
+from pyro_concrete.soft_index.joining import put_together
+from pyro_concrete.soft_index.rules import (
+    elementwise,
+    exact,
+    integral,
+    linear,
+    stand_in,
+)
+from pyro_concrete.soft_index.trees import joint_shape
 from pyro_concrete.soft_index.value import (
     AbstractSoft,
     Call,
     SoftIndex,
     SoftNumber,
+    SoftReal,
     blank,
     is_soft,
-    joint_shape,
-    plain,
     refusal,
     rule,
-    sites,
+    soft_real,
     softs,
     tensors,
 )
 
-# --- shapes and types ---------------------------------------------------------------
+# --- shapes -------------------------------------------------------------------------
 
 
 @rule("""
     expand broadcast_to squeeze transpose swapaxes swapdims
     permute movedim moveaxis flatten ravel unflatten t adjoint narrow select unbind
-    split chunk tensor_split split_with_sizes hsplit vsplit tile repeat
-    repeat_interleave flip fliplr flipud roll rot90 diagonal unfold
+    split chunk tensor_split split_with_sizes hsplit vsplit dsplit tile repeat
+    repeat_interleave flip fliplr flipud roll rot90 diagonal linalg_diagonal unfold
     atleast_1d atleast_2d atleast_3d view_as reshape_as expand_as .T .mT .H .mH
+    unsafe_chunk unsafe_split narrow_copy matrix_H permute_copy squeeze_copy
+    unsqueeze_copy expand_copy view_copy t_copy transpose_copy select_copy slice_copy
+    squeeze_multiple sum_to_size_free resolve_conj resolve_neg positive_copy
 """)
 def _placed(call: Call) -> Any:
     x, *rest = call.args
@@ -60,12 +75,8 @@ def _known_sizes(x: Any) -> Any:
         return [_known_sizes(y) for y in x]
     if isinstance(x, AbstractSoft) or not isinstance(x, Tensor) or x.dim():
         return blank(x)
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # ty: ignore[missing-attribute]
-    try:
+    with untraced():
         return x.item()
-    finally:
-        torch._C._set_tracing_state(state)  # ty: ignore[missing-attribute]
 
 
 @rule("unsqueeze")
@@ -77,8 +88,16 @@ def _unsqueezed(call: Call) -> Any:
     dim = dim if dim < 0 else dim - x.dim() - 1
     if not -x.dim() - 1 <= dim < 0:
         raise IndexError(f"unsqueeze: no place for a dimension among {x.dim()}")
-    draws = [Draw(d.positions(x.dim()).unsqueeze(dim), d.site) for d in x.draws]
-    return SoftIndex(x.states.unsqueeze(dim), draws)
+    shape = blank(x).unsqueeze(dim).shape
+
+    def move(y: Tensor) -> Tensor:
+        return y.reshape((1,) * (x.dim() - y.dim()) + y.shape).unsqueeze(dim)
+
+    draws = [
+        Draw(d.positions(x.dim()).unsqueeze(dim), d.site, d.elements.moved(move))
+        for d in x.draws
+    ]
+    return SoftIndex(x.states.unsqueeze(dim), draws, shape)
 
 
 @rule("reshape view")
@@ -88,24 +107,23 @@ def _reshaped(call: Call) -> Any:
     # The states are the same at all positions, and the sizes numbers.
     plainly = isinstance(x, SoftIndex) and x.states.numel() == len(x.states)
     plainly = plainly and len(x.draws) == 1 and not call.kwargs
-    if not plainly or not all(isinstance(n, int) for n in sizes):
+    if not plainly or not all(isinstance(n, int) for n in sizes) or not sizes:
         return _placed(call)
     # The same with a support in front: no need of vmap.
     (draw,) = x.draws
     weights = draw.positions(x.dim()).expand(-1, *x.shape)
+    sizes = blank(x).reshape(sizes).shape
     weights = weights.reshape(len(weights), *sizes)
-    return SoftIndex(x.states.flatten(), [Draw(weights, draw.site)])
+    elements = draw.elements.moved(lambda y: y.expand(x.shape).reshape(sizes))
+    return SoftIndex(x.states.flatten(), [Draw(weights, draw.site, elements)])
 
 
 def moved(move: Callable, x: Any) -> Any:
     """Move the elements of a soft value as those of a plain one."""
-    if isinstance(x, SoftNumber):
-        return _each(lambda y: SoftNumber(y, x.dtype, x.site), move(x.number))
+    if not isinstance(x, SoftIndex):
+        return _moved_average(move, x)
     many = torch.vmap(move)
-    draws = []
-    for draw in x.draws:
-        full = draw.positions(x.dim()).expand(-1, *x.shape)
-        draws.append(_each(functools.partial(Draw, site=draw.site), many(full)))
+    draws = [_moved_draw(move, many, draw, x.shape) for draw in x.draws]
     supports = [len(d.weights) for d in x.draws]
     if x.states.numel() == math.prod(supports):
         values = x.states.reshape(supports)
@@ -116,6 +134,37 @@ def moved(move: Callable, x: Any) -> Any:
         return SoftIndex(y.unflatten(0, supports), several)
 
     return _each(rebuilt, many(states), *draws)
+
+
+def _moved_draw(
+    move: Callable, many: Callable, draw: Draw, shape: Sequence[int]
+) -> Draw | tuple[Draw, ...]:
+    weights = many(draw.positions(len(shape)).expand(-1, *shape))
+    if isinstance(weights, Tensor):
+        elements = draw.elements.moved(lambda y: move(y.expand(shape)))
+        return Draw(weights, draw.site, elements)
+    return tuple(
+        Draw(w, draw.site, draw.elements.moved(lambda y, i=i: move(y.expand(shape))[i]))
+        for i, w in enumerate(weights)
+    )
+
+
+def _moved_average(move: Callable, x: Any) -> Any:
+    moved_number = move(x.number)
+    if isinstance(moved_number, Tensor):
+        return _like(x, moved_number, lambda y: moved(move, y))
+    return tuple(
+        _like(x, piece, lambda y, i=i: moved(move, y)[i])
+        for i, piece in enumerate(moved_number)
+    )
+
+
+def _like(x: Any, number: Tensor, transform: Callable[[SoftIndex], SoftIndex]) -> Any:
+    """Return a value that is known by an average, and by values that are transformed."""
+    values = None if x.values is None else lambda: transform(x.exact())
+    if isinstance(x, SoftReal):
+        return soft_real(number, x.site, values)
+    return SoftNumber(number, x.dtype, x.site, values)
 
 
 def _each(func: Callable, *parts: Any) -> Any:
@@ -132,34 +181,63 @@ def _iter(call: Call) -> Any:
 
 @rule("broadcast_tensors")
 def _broadcast_tensors(call: Call) -> Any:
-    shape = joint_shape(*(x.shape for x in call.args))
-    return tuple(x.expand(shape) for x in call.args)
+    (arrays,) = call.args if isinstance(call.args[0], tuple | list) else (call.args,)
+    shape = joint_shape(*(x.shape for x in arrays))
+    return tuple(x.expand(shape) for x in arrays)
 
 
-@rule("pad")
+@rule("meshgrid")
+def _meshgrid(call: Call) -> Any:
+    arrays = call.args[0] if isinstance(call.args[0], tuple | list) else call.args
+    places = [torch.arange(x.numel()) for x in arrays]
+    grid = torch.meshgrid(*places, indexing=call.kwargs.get("indexing") or "ij")
+    return tuple(x.reshape(-1)[i] for x, i in zip(arrays, grid, strict=True))
+
+
+@rule("pad constant_pad_nd")
 def _pad(call: Call) -> Any:
     x, pad, mode, value = call.arguments(
         "input", "pad", "mode", "value", mode="constant", value=None
     )
+    if call.name == "constant_pad_nd":
+        value = call.args[2] if len(call.args) > 2 else call.kwargs.get("value", 0)
+        mode = "constant"
     # Where each element comes from; the first place is that of the padding.
-    at = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
+    places = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
     padding = torch.full((1,), value or 0, dtype=x.dtype, device=x.device)
-    places = call.func(at, pad, mode=mode)
+    places = torch.nn.functional.pad(places, pad, mode=mode)
     return torch.cat([padding, x.reshape(-1)])[places]
 
 
-@rule("clone contiguous requires_grad_ alias")
-def _unchanged(call: Call) -> Any:
-    return call.args[0]
+@rule("clone contiguous alias positive_ .real")
+def _copied(call: Call) -> Any:
+    x = call.args[0]
+    if isinstance(x, SoftIndex):
+        copy = SoftIndex(x.states, x.draws, x.shape)
+        copy.known_range = x.known_range
+        copy.known_mean = x.known_mean
+        copy.known_simplex = x.known_simplex
+        return copy
+    return _like(x, x.number.clone(), lambda y: y)
+
+
+# --- types and devices --------------------------------------------------------------
 
 
 @rule("detach cpu cuda .data")
 def _everywhere(call: Call) -> Any:
     x, *rest = call.args
-    move = functools.partial(_with_rest, call.func, rest, call.kwargs)
-    if isinstance(x, SoftNumber):
-        return SoftNumber(move(x.number), x.dtype, x.site)
-    return SoftIndex(move(x.states), [Draw(move(d.weights), d.site) for d in x.draws])
+
+    def move(y: Tensor) -> Tensor:
+        return call.func(y, *rest, **call.kwargs)
+
+    def moved_exact(y: SoftIndex) -> SoftIndex:
+        draws = [d.with_weights(move(d.weights)) for d in y.draws]
+        return SoftIndex(move(y.states), draws, y.shape)
+
+    if isinstance(x, SoftIndex):
+        return moved_exact(x)
+    return _like(x, move(x.number), moved_exact)
 
 
 @rule("to type type_as float double half bfloat16 long int short char byte bool")
@@ -168,20 +246,35 @@ def _cast(call: Call) -> Any:
     if not isinstance(x, AbstractSoft):
         return stand_in(call)
     rest = [blank(y) for y in rest]
-    move = functools.partial(_with_rest, call.func, rest, call.kwargs)
+    if call.name == "type" and not rest and not call.kwargs:
+        return blank(x).type()
+
+    def move(y: Tensor) -> Tensor:
+        return call.func(y, *rest, **call.kwargs)
+
     if isinstance(x, SoftIndex):
-        values = move(x.states)
-        draws = [Draw(d.weights.to(values.device), d.site) for d in x.draws]
-        return SoftIndex(values, draws)
-    dtype = move(blank(x)).dtype
-    if dtype is torch.bool:
-        raise TypeError(refusal(x.site, "a cast to bool"))
-    mean = x.number.to(dtype) if dtype.is_floating_point else x.number
-    return SoftNumber(mean, dtype, x.site)
+        return _cast_values(move, x)
+    dtype = move(blank(x)[..., :0] if x.dim() else blank(x)).dtype
+    if dtype.is_floating_point:
+        values = None if x.values is None else lambda: _cast_values(move, x.exact())
+        return soft_real(move(x.number).to(dtype), x.site, values)
+    if dtype is torch.bool or isinstance(x, SoftReal):
+        if x.values is None:
+            raise TypeError(refusal(x.site, f"a cast to {dtype}"))
+        return _cast_values(move, x.exact())
+    values = None if x.values is None else lambda: _cast_values(move, x.exact())
+    return SoftNumber(x.number, dtype, x.site, values)
 
 
-def _with_rest(func: Callable, rest: Sequence[Any], kwargs: dict, x: Tensor) -> Any:
-    return func(x, *rest, **kwargs)
+def _cast_values(move: Callable, x: SoftIndex) -> SoftIndex:
+    values = move(x.states)
+    if values.device == x.states.device:
+        cast = SoftIndex(values, x.draws, x.shape)
+        cast.known_range = x.known_range and values.dtype is not torch.bool
+        cast.known_simplex = x.known_simplex
+        return cast
+    draws = [d.with_weights(d.weights.to(values.device)) for d in x.draws]
+    return SoftIndex(values, draws, x.shape)
 
 
 # --- selection ----------------------------------------------------------------------
@@ -189,37 +282,55 @@ def _with_rest(func: Callable, rest: Sequence[Any], kwargs: dict, x: Tensor) -> 
 
 @rule("where")
 def _where(call: Call) -> Any:
-    condition, *branches = call.args
+    condition, *branches = (*call.args, *call.kwargs.values())
     if len(branches) != 2:
         raise TypeError(refusal(call.sites, "where with one argument"))
+    if call.func is Tensor.where:
+        condition, branches = branches[0], [condition, branches[1]]
+    call = Call("where", torch.where, (condition, *branches), {})
     if isinstance(condition, SoftNumber):
-        raise TypeError(refusal(condition.site, "a condition on it"))
-    whole = all(map(integral, branches))
+        condition = condition.exact()
     if isinstance(condition, SoftIndex):
-        if not softs(branches) and not whole:
-            condition = _two_valued(condition)
-        return elementwise(call._replace(args=(condition, *branches)))
-    if not whole:
-        return call.func(condition, *plain(branches), **call.kwargs)
-    numbers = any(isinstance(x, SoftNumber) for x in branches)
-    if numbers or len(union(x.draws for x in softs(branches))) == 1:
+        return _where_soft(call)
+    averages = any(isinstance(x, SoftNumber) for x in branches)
+    whole = all(map(integral, branches)) and not averages
+    if whole and len(union(x.draws for x in softs(branches))) == 1:
         return elementwise(call)
     shape = joint_shape(*(x.shape for x in tensors(call.args)))
+
     # The condition takes part, so that the result has its shape.
-    return _chosen(lambda *xs: torch.where(condition, *xs), branches, shape)
+    def choose(*several: Any) -> Tensor:
+        return torch.where(condition, *several)
+
+    if whole:
+        return put_together(choose, branches, shape)
+    return linear(
+        call, lambda: put_together(choose, [exact(x) for x in branches], shape)
+    )
+
+
+def _where_soft(call: Call) -> Any:
+    condition, *branches = call.args
+    has_many_values = len(condition.draws) > 1 or condition.states.numel() > 2
+    if softs(branches) or all(map(integral, branches)) or not has_many_values:
+        return elementwise(call)
+    # The branches take part twice, not once for every value of the condition.
+    chosen = elementwise(call._replace(args=(_two_valued(condition), *branches)))
+    return soft_real(chosen.number, chosen.site, lambda: elementwise(call).exact())
 
 
 def _two_valued(condition: SoftIndex) -> SoftIndex:
     """Return a boolean as a draw of two values."""
     dtype = condition.draws[0].weights.dtype
-    true = total(condition.states.to(dtype), condition.draws, bounded=False)
+    true = total(condition.states.to(dtype), condition.draws)
     weights = torch.stack([1 - true, true])
-    return SoftIndex(bits(condition.device), (Draw(weights, condition.site),))
+    truths = torch.tensor([False, True], device=condition.device)
+    return SoftIndex(truths, (new_draw(weights, condition.site),), condition.shape)
 
 
 @rule("masked_fill")
 def _masked_fill(call: Call) -> Any:
-    x, mask, value = call.args
+    x, mask, value = call.arguments("input", "mask", "value")
     value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
     return torch.where(mask, value, x)
 
@@ -232,48 +343,30 @@ def _triangle(call: Call) -> Any:
     return torch.where(call.func(ones, *rest, **call.kwargs), x, zero)
 
 
-@rule("stack cat concat concatenate hstack vstack column_stack dstack")
+@rule("diag diag_embed diagflat")
+def _diagonal(call: Call) -> Any:
+    x, *rest = call.args
+    if call.name == "diag" and x.dim() == 2:
+        return torch.diagonal(x, *rest, **call.kwargs)
+    # Where each element comes from; the first place is that of the zeros.
+    places = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
+    zero = torch.zeros(1, dtype=x.dtype, device=x.device)
+    return torch.cat([zero, x.reshape(-1)])[call.func(places, *rest, **call.kwargs)]
+
+
+@rule("""
+    stack cat concat concatenate hstack vstack row_stack column_stack dstack
+    cartesian_prod
+""")
 def _concatenated(call: Call) -> Any:
-    parts = call.args[0]
-    if all(map(integral, parts)) and not any(isinstance(x, SoftNumber) for x in parts):
-        return _chosen(lambda *xs: call.func(xs, *call.args[1:], **call.kwargs), parts)
-    return number(call.on(plain), parts)  # plain if one of them is of floats
+    parts = call.args[0] if isinstance(call.args[0], tuple | list) else call.args
+    rest = call.args[1:] if parts is call.args[0] else ()
 
+    def join(*several: Any) -> Tensor:
+        several = several if parts is call.args else (several,)
+        return call.func(*several, *rest, **call.kwargs)
 
-def _chosen(
-    func: Callable, parts: Sequence[Any], shape: Sequence[int] | None = None
-) -> SoftIndex:
-    """Let a function place the elements of several integer arrays, soft and plain.
-
-    Each element of the result is an element of one of them: so are its weights.
-    """
-    device = next(x.device for x in parts if isinstance(x, AbstractSoft))
-    arrays = [torch.as_tensor(x, device=device) for x in parts]
-    support, weights = common_support(arrays)
-    shapes = [x.shape if shape is None else shape for x in arrays]
-    full = [
-        w.reshape(len(w), *(1,) * (len(s) - w.dim() + 1), *w.shape[1:]).expand(-1, *s)
-        for w, s in zip(weights, shapes, strict=True)
-    ]
-    return SoftIndex(support, (Draw(torch.vmap(func)(*full), sites(parts)),))
-
-
-def common_support(arrays: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Return the values of several integer arrays, and the weights of each on these."""
-    draws = [one_draw(x.draws) if isinstance(x, SoftIndex) else None for x in arrays]
-    values = [
-        x.states.flatten(0, len(x.draws) - 1) if isinstance(x, SoftIndex) else x[None]
-        for x in arrays
-    ]
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in values))
-    real = next(d.weights.dtype for d in draws if d is not None)
-    support = torch.cat([x.flatten().to(dtype) for x in values]).unique()
-    weights = []
-    for x, draw, array in zip(values, draws, arrays, strict=True):
-        # One-hot over the common support, with the array's own support next.
-        shape = (len(support), *(1,) * x.dim())
-        hit = (x == support.reshape(shape)).to(real)
-        if draw is not None:
-            hit = hit * draw.positions(array.dim())
-        weights.append(hit.sum(1))
-    return support, weights
+    averages = any(isinstance(x, SoftNumber) for x in parts)
+    if all(map(integral, parts)) and not averages:
+        return put_together(join, parts)
+    return linear(call, lambda: put_together(join, [exact(x) for x in parts]))

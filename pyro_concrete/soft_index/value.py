@@ -1,21 +1,23 @@
-"""SoftIndex: the relaxed value of an integer site, a distribution over its support.
+"""Soft values: what a program receives in place of the integers of a relaxed site.
 
 A program indexes, compares, selects and counts with the integers of a discrete site.
 A `SoftIndex` stands for one: it has the site's shape and type, and for an operation the
-operation's results for every value of the support, each with its weight. Results that
-are integers again stay soft; others are summed with the weights. At one-hot weights
-every result equals the discrete program's.
+operation's results for every value of the support, each with its probability. A
+`SoftNumber` is an integer whose probabilities are computed when they are needed, such
+as a count, and a `SoftReal` a float: a tensor that holds the average and knows the
+values behind it. At one-hot probabilities every result equals the discrete program's.
 
 Twin: ``numpyro_concrete.soft_index.value``.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.algebra import Draw, total
+from pyro_concrete.soft_index.algebra import Draw, joint_name, new_draw, total
+from pyro_concrete.soft_index.trees import joint_shape, leaves, mapped
 
 
 class Call(NamedTuple):
@@ -48,6 +50,11 @@ class Call(NamedTuple):
         """Call the function on transformed arguments."""
         args, kwargs = mapped(transform, self.operands)
         return self.func(*args, **kwargs)
+
+    def with_arguments(self, transform: Callable) -> "Call":
+        """Return the call with transformed arguments."""
+        args, kwargs = mapped(transform, self.operands)
+        return self._replace(args=args, kwargs=kwargs)
 
     def arguments(self, *names: str, **defaults: Any) -> list[Any]:
         """Return arguments in this order, however they were given."""
@@ -84,19 +91,34 @@ def refusal(site: str, operation: str) -> str:
         f"site {site!r} is relaxed: its value is soft, and {operation} needs one that "
         "is drawn. Leave the site out with infer={'relax': False} or enumerate it with "
         "infer={'enumerate': 'parallel'}; or, where the mean of the soft value is "
-        "meant, take it with 1.0 * value"
+        "meant, take it with pyro_concrete.soft_index.plain(value)"
     )
 
 
-def _operator(name: str, *, reflected: bool = False) -> Callable:
+def _operator(name: str) -> Callable:
+    function = getattr(torch, name)
+
     def operator(self: Tensor, other: Any) -> Any:
         if not isinstance(other, Tensor | int | float):
             return NotImplemented
-        # Not all of torch's functions take a number on the left.
-        pair = (torch.as_tensor(other), self) if reflected else (self, other)
-        return AbstractSoft.__torch_function__(getattr(torch, name), (), pair)
+        return AbstractSoft.__torch_function__(function, (), (self, other))
 
     return operator
+
+
+def _reflected(name: str, operator: str) -> Callable:
+    function = getattr(torch, name)
+    # Not all of torch's functions take a number on the left.
+    of_number = getattr(Tensor, operator)
+
+    def reflected(self: Tensor, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return AbstractSoft.__torch_function__(function, (), (other, self))
+        if not isinstance(other, int | float):
+            return NotImplemented
+        return AbstractSoft.__torch_function__(of_number, (), (self, other))
+
+    return reflected
 
 
 def _unreadable(self: "AbstractSoft", *_: Any) -> None:
@@ -108,49 +130,119 @@ def _unhashable(self: "AbstractSoft") -> None:
 
 
 class AbstractSoft(Tensor):
-    """What soft values have in common: a shape and a type, and no data of their own.
+    """What soft values have in common.
 
     Attributes:
         site: Name of the sample site, or sites, for errors.
-        kind: Its shape, type and device, which tracers need not know of.
     """
 
     site: str
-    kind: tuple[torch.Size, torch.dtype, torch.device]
 
     # Tensor's own operators turn a TypeError of ours into Python's, or a plain False.
-    __add__ = _operator("add")
-    __radd__ = _operator("add", reflected=True)
-    __sub__ = _operator("sub")
-    __rsub__ = _operator("sub", reflected=True)
-    __mul__ = _operator("mul")
-    __rmul__ = _operator("mul", reflected=True)
-    __truediv__ = _operator("div")
-    __rtruediv__ = _operator("div", reflected=True)
-    __floordiv__ = _operator("floor_divide")
-    __rfloordiv__ = _operator("floor_divide", reflected=True)
-    __mod__ = _operator("remainder")
-    __rmod__ = _operator("remainder", reflected=True)
-    __pow__ = _operator("pow")
-    __rpow__ = _operator("pow", reflected=True)
+    __add__ = __iadd__ = _operator("add")
+    __radd__ = _reflected("add", "__radd__")
+    __sub__ = __isub__ = _operator("sub")
+    __rsub__ = _reflected("sub", "__rsub__")
+    __mul__ = __imul__ = _operator("mul")
+    __rmul__ = _reflected("mul", "__rmul__")
+    __truediv__ = __itruediv__ = _operator("div")
+    __rtruediv__ = _reflected("div", "__rtruediv__")
+    __floordiv__ = __ifloordiv__ = _operator("floor_divide")
+    __rfloordiv__ = _reflected("floor_divide", "__rfloordiv__")
+    __mod__ = __imod__ = _operator("remainder")
+    __rmod__ = _reflected("remainder", "__rmod__")
+    __pow__ = __ipow__ = _operator("pow")
+    __rpow__ = _reflected("pow", "__rpow__")
     __matmul__ = _operator("matmul")
-    __rmatmul__ = _operator("matmul", reflected=True)
+    __rmatmul__ = _reflected("matmul", "__rmatmul__")
     __eq__ = _operator("eq")
     __ne__ = _operator("ne")
     __lt__ = _operator("lt")
     __le__ = _operator("le")
     __gt__ = _operator("gt")
     __ge__ = _operator("ge")
-    __and__ = _operator("bitwise_and")
-    __rand__ = _operator("bitwise_and", reflected=True)
-    __or__ = _operator("bitwise_or")
-    __ror__ = _operator("bitwise_or", reflected=True)
-    __xor__ = _operator("bitwise_xor")
-    __rxor__ = _operator("bitwise_xor", reflected=True)
+    __and__ = __iand__ = _operator("bitwise_and")
+    __rand__ = _reflected("bitwise_and", "__rand__")
+    __or__ = __ior__ = _operator("bitwise_or")
+    __ror__ = _reflected("bitwise_or", "__ror__")
+    __xor__ = __ixor__ = _operator("bitwise_xor")
+    __rxor__ = _reflected("bitwise_xor", "__rxor__")
     __int__ = __float__ = __complex__ = __index__ = _unreadable
-    __format__ = _unreadable
     item = tolist = numpy = __array__ = _unreadable
     __hash__ = _unhashable
+
+    def exact(self) -> "SoftIndex":
+        """Return the value with its support and probabilities.
+
+        Raises:
+            TypeError: If only the mean of the value is known.
+        """
+        raise NotImplementedError
+
+    def __bool__(self) -> bool:
+        """Return the truth where every value of the support has the same."""
+        exact = exact_or_none(self)
+        if exact is not None and exact.numel() == 1:
+            truths = exact.states.bool().flatten()
+            if bool((truths == truths[0]).all()):
+                return bool(truths[0])
+        raise TypeError(refusal(self.site, "a Python condition on it"))
+
+    def __format__(self, spec: str) -> str:
+        """Show what it is, whatever the format for numbers."""
+        return repr(self)
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Iterable[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Look up the rule of a function, or refuse it."""
+        call = Call(_name(func), func, args, kwargs or {})
+        function = _RULES.get(call.name, _without_rule)
+        return function(call)
+
+
+def _without_rule(call: Call) -> Any:
+    """Apply a function to averages of floats; refuse it for integers."""
+    out_of_place = call.name.removesuffix("_")
+    if out_of_place != call.name and out_of_place in _RULES:
+        return _RULES["_in_place"](call._replace(name=out_of_place))
+    if any(isinstance(x, AbstractSoftInteger) for x in softs(call.operands)):
+        raise TypeError(refusal(call.sites, call.name))
+    return of_averages(call)
+
+
+def of_averages(call: Call) -> Any:
+    """Apply a function to averages: of its results, no values are known."""
+    site = call.sites
+
+    def guarded(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        if x.is_floating_point():
+            return soft_real(x, site)
+        return SoftNumber(x, x.dtype, site)
+
+    result = call.on(plain)
+    if isinstance(result, Tensor) or type(result) in (tuple, list):
+        return mapped(guarded, result)
+    if isinstance(result, tuple):  # torch's own kinds of named tuples
+        return type(result)([guarded(x) for x in result])
+    return result
+
+
+class AbstractSoftInteger(AbstractSoft):
+    """An integer that is soft: it has a shape and a type, and no data of its own.
+
+    Attributes:
+        kind: Its shape, type and device, which tracers need not know of.
+    """
+
+    kind: tuple[torch.Size, torch.dtype, torch.device]
 
     # Read without a detour through __torch_function__, and past tracers.
     @property
@@ -182,21 +274,6 @@ class AbstractSoft(Tensor):
         return self.kind[1].is_floating_point
 
     @classmethod
-    def __torch_function__(
-        cls,
-        func: Any,
-        types: Iterable[type],
-        args: tuple = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Look up the rule of a function, or refuse it."""
-        call = Call(_name(func), func, args, kwargs or {})
-        function = _RULES.get(call.name)
-        if function is None:
-            raise TypeError(refusal(call.sites, call.name))
-        return function(call)
-
-    @classmethod
     def __torch_dispatch__(
         cls,
         func: Any,
@@ -205,49 +282,61 @@ class AbstractSoft(Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Refuse what reaches the dispatcher: a soft value has no data to read."""
-        raise TypeError(refusal(sites((args, kwargs)), str(func)))
+        # Tensor's operators would take a TypeError for "compare them in another way".
+        raise RuntimeError(refusal(sites((args, kwargs)), str(func)))
 
 
-class SoftNumber(AbstractSoft):
-    """The mean of an integer whose support is too large to list, such as a sum of bits.
+class SoftNumber(AbstractSoftInteger):
+    """An integer that is known by its mean, and exactly where that is asked for.
 
-    Arithmetic sees the mean; whatever would round it raises an error.
+    A sum of soft integers is one: arithmetic uses the mean, and what needs the integers
+    uses the probabilities of all sums, which are computed then. Where the sum has more
+    than some hundreds of values, that is an error.
 
     Shapes:
-        number: any; the shape of the integer array that it stands for.
+        number: any; the shape of the integer tensor that it stands for.
 
     Args:
         number: Mean of the integers.
         dtype: Type that the discrete program's integers have.
         site: Name of the relaxed sites, for errors.
+        values: Returns the value with its support, or is None where nothing can.
 
     Raises:
-        TypeError: When it is compared, used as an index or condition, or read as a
-            Python number.
+        TypeError: When the values are needed and not known.
 
     Example:
         >>> weights = torch.tensor([[0.25, 0.5], [0.75, 0.5]])
         >>> z = soft_index("z", torch.arange(2), weights)
         >>> 2.0 * z.sum()
         tensor(2.5000)
+        >>> torch.where(z.sum() == 2, 1.0, 0.0)
+        tensor(0.3750)
 
     Twin: :class:`numpyro_concrete.soft_index.SoftNumber`.
     """
 
     number: Tensor
+    values: Callable[[], "SoftIndex"] | None
 
     @staticmethod
     def __new__(
-        cls: "type[SoftNumber]", number: Tensor, dtype: torch.dtype, site: str
+        cls: "type[SoftNumber]",
+        number: Tensor,
+        dtype: torch.dtype,
+        site: str,
+        values: Callable[[], "SoftIndex"] | None = None,
     ) -> "SoftNumber":
         """Return a tensor without data, of the shape and type of the integers."""
         soft = _empty(cls, number.shape, dtype, number.device)
-        soft.number, soft.site = number, site
+        soft.number = number
+        soft.site = site
+        soft.values = values
         return soft
 
-    def __bool__(self) -> bool:
-        """Refuse to be a condition."""
-        raise TypeError(refusal(self.site, "a Python condition on it"))
+    def exact(self) -> "SoftIndex":
+        """Return the value with its support and probabilities."""
+        return _known_values(self)
 
     def __repr__(self) -> str:
         """Show the site and the shape."""
@@ -255,28 +344,112 @@ class SoftNumber(AbstractSoft):
 
     def __deepcopy__(self, memo: Any) -> "SoftNumber":
         """Copy the number."""
-        return SoftNumber(self.number.clone(), self.dtype, self.site)
+        return SoftNumber(self.number.clone(), self.dtype, self.site, self.values)
 
     def __reduce_ex__(self, proto: Any) -> tuple:
-        """Pickle as a number."""
-        return SoftNumber, (self.number, self.dtype, self.site)
+        """Pickle as a number with its values."""
+        return _known_number, (self.number, self.dtype, self.site, exact_or_none(self))
 
 
-class SoftIndex(AbstractSoft):
+class SoftReal(AbstractSoft):
+    """A float that depends on soft integers: their average, which knows its values.
+
+    It is a tensor that holds the average, and any function can use it as such. An
+    elementwise function is applied to every value; what compares, rounds or converts it
+    to integers uses the values as well. Networks see the average: the result of a
+    matrix product is a plain tensor.
+
+    Example:
+        >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
+        >>> x = 1.0 - z
+        >>> x
+        tensor(0.2500)
+        >>> torch.tensor([4.0, 8.0])[x.long()]
+        tensor(5.)
+    """
+
+    number: Tensor
+    values: Callable[[], "SoftIndex"] | None
+
+    __hash__ = Tensor.__hash__
+
+    def exact(self) -> "SoftIndex":
+        """Return the values, floats, with their probabilities."""
+        return _known_values(self)
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """Return the averages as an array."""
+        return self.number.numpy(force=force)
+
+    def __array__(self, dtype: Any = None) -> Any:
+        """Return the averages as an array."""
+        return self.number.__array__(dtype)
+
+    def __repr__(self, **kwargs: Any) -> str:
+        """Show the average."""
+        return repr(self.number)
+
+    def __deepcopy__(self, memo: Any) -> "SoftReal":
+        """Copy the average."""
+        return soft_real(self.number.clone(), self.site, self.values)
+
+    def __reduce_ex__(self, proto: Any) -> tuple:
+        """Pickle as an average with its values."""
+        return _known_real, (self.number, self.site, exact_or_none(self))
+
+
+def soft_real(
+    number: Tensor, site: str, values: "Callable[[], SoftIndex] | None" = None
+) -> SoftReal:
+    """Return the average of a float that depends on soft integers.
+
+    Args:
+        number: The average.
+        site: Name of the relaxed sites, for errors.
+        values: Returns the float with its support, or is None where nothing can.
+    """
+    real = number.as_subclass(SoftReal)
+    real.number = number
+    real.site = site
+    real.values = values
+    return real
+
+
+def _known_values(soft: Any) -> "SoftIndex":
+    if soft.values is None:
+        raise TypeError(refusal(soft.site, "a function of averages that uses it"))
+    exact = soft.values()
+    soft.values = lambda: exact
+    return exact
+
+
+def _known_number(
+    number: Tensor, dtype: torch.dtype, site: str, exact: "SoftIndex | None"
+) -> SoftNumber:
+    values = None if exact is None else lambda: exact
+    return SoftNumber(number, dtype, site, values)
+
+
+def _known_real(number: Tensor, site: str, exact: "SoftIndex | None") -> SoftReal:
+    return soft_real(number, site, None if exact is None else lambda: exact)
+
+
+class SoftIndex(AbstractSoftInteger):
     """An integer that is a convex combination of integers.
 
     Each operation on it is applied to every value of its support. An integer or boolean
-    result stays soft, with the same weights; a float result is the weighted sum. At a
-    vertex, where one weight is one, every result is the discrete program's.
+    result stays soft, with the same probabilities; a float result is a `SoftReal`. At a
+    vertex, where one probability is one, every result is the discrete program's.
 
     Shapes:
-        states: (*supports, *shape), with one leading axis for each draw; positions of
-            size one stand for all.
+        states: (*supports, *shape), with one leading dimension for each draw; positions
+            of size one stand for all.
         shape: the shape of the site, as for its samples.
 
     Args:
         states: Value for each joint value of the draws.
-        draws: Weights of each support.
+        draws: Probabilities of each support.
+        shape: Shape, by default that of the states and draws.
 
     Raises:
         TypeError: When it is read as a Python number, hashed, or used in an operation
@@ -305,10 +478,15 @@ class SoftIndex(AbstractSoft):
 
     @staticmethod
     def __new__(
-        cls: "type[SoftIndex]", states: Tensor, draws: Sequence[Draw]
+        cls: "type[SoftIndex]",
+        states: Tensor,
+        draws: Sequence[Draw],
+        shape: Sequence[int] | None = None,
     ) -> "SoftIndex":
         """Return a tensor without data, of the shape and type of the site's samples."""
-        if len(draws) == 1 and states.dim() == 1:
+        if shape is not None:
+            pass
+        elif len(draws) == 1 and states.dim() == 1:
             shape = draws[0].weights.shape[1:]
         else:
             positions = (d.weights.shape[1:] for d in draws)
@@ -318,20 +496,18 @@ class SoftIndex(AbstractSoft):
         if missing:
             supports, positions = states.shape[: len(draws)], states.shape[len(draws) :]
             states = states.reshape(*supports, *(1,) * missing, *positions)
-        soft.states, soft.draws = states, tuple(draws)
+        soft.states = states
+        soft.draws = tuple(draws)
         return soft
 
     @property
-    def site(self) -> str:
+    def site(self) -> str:  # ty: ignore[invalid-attribute-override]
         """Names of the sites that it depends on."""
-        return " and ".join(dict.fromkeys(d.site for d in self.draws))
+        return joint_name(self.draws)
 
-    def __bool__(self) -> bool:
-        """Return the truth where every value of the support has the same."""
-        truths = self.states.bool()
-        if self.numel() == 1 and bool((truths == truths.flatten()[0]).all()):
-            return bool(truths.flatten()[0])
-        raise TypeError(refusal(self.site, "a Python condition on it"))
+    def exact(self) -> "SoftIndex":
+        """Return the value itself."""
+        return self
 
     def __repr__(self) -> str:
         """Show the site, the shape and the size of the support."""
@@ -339,13 +515,13 @@ class SoftIndex(AbstractSoft):
         return f"SoftIndex(site={self.site!r}, shape={tuple(self.shape)}, {support=})"
 
     def __deepcopy__(self, memo: Any) -> "SoftIndex":
-        """Copy the values and the weights."""
-        draws = tuple(Draw(d.weights.clone(), d.site) for d in self.draws)
-        return SoftIndex(self.states.clone(), draws)
+        """Copy the values and the probabilities; the draws are the same."""
+        draws = [d.with_weights(d.weights.clone()) for d in self.draws]
+        return SoftIndex(self.states.clone(), draws, self.shape)
 
     def __reduce_ex__(self, proto: Any) -> tuple:
-        """Pickle as values and weights."""
-        return SoftIndex, (self.states, self.draws)
+        """Pickle as values and probabilities."""
+        return SoftIndex, (self.states, self.draws, self.shape)
 
 
 def soft_index(site: str, values: Tensor, weights: Tensor) -> SoftIndex:
@@ -358,7 +534,7 @@ def soft_index(site: str, values: Tensor, weights: Tensor) -> SoftIndex:
     Args:
         site: Name of the sample site, for errors.
         values: The integers of its support.
-        weights: Their weights, which sum to one over the first axis.
+        weights: Their probabilities, which sum to one over the first dimension.
 
     Example:
         >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
@@ -367,7 +543,7 @@ def soft_index(site: str, values: Tensor, weights: Tensor) -> SoftIndex:
 
     Twin: :func:`numpyro_concrete.soft_index.soft_index`.
     """
-    return SoftIndex(values, (Draw(weights, site),))
+    return SoftIndex(values, (new_draw(weights, site),))
 
 
 def _empty(cls: type, *kind: Any) -> Any:
@@ -377,38 +553,8 @@ def _empty(cls: type, *kind: Any) -> Any:
     return soft
 
 
-def joint_shape(*shapes: Any) -> Any:
-    """Return the shape that shapes broadcast to."""
-    # torch's own takes ten times as long to find that there is nothing to do.
-    shapes = tuple(x for x in shapes if len(x)) or shapes
-    if all(x == shapes[0] for x in shapes):
-        return shapes[0]
-    return torch.broadcast_shapes(*shapes)
-
-
-def leaves(tree: Any) -> Iterator[Any]:
-    """Return what is in nested tuples, lists and dictionaries, as arguments are."""
-    # torch's own pytrees do this ten times slower, at every operation.
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, tuple | list):
-        yield tree
-        return
-    for x in tree:
-        yield from leaves(x)
-
-
-def mapped(transform: Callable, tree: Any) -> Any:
-    """Return nested tuples, lists and dictionaries with their leaves transformed."""
-    if isinstance(tree, dict):
-        return {key: mapped(transform, x) for key, x in tree.items()}
-    if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
-        return type(tree)([mapped(transform, x) for x in tree])
-    return transform(tree)
-
-
 def is_soft(x: Any) -> bool:
-    """Tell whether a value stands for an integer, rather than being an array.
+    """Tell whether a value depends on soft integers, rather than being an array.
 
     Args:
         x: Any value.
@@ -418,6 +564,14 @@ def is_soft(x: Any) -> bool:
         False
     """
     return isinstance(x, AbstractSoft)
+
+
+def exact_or_none(x: AbstractSoft) -> SoftIndex | None:
+    """Return a soft value with its support, or None if only its mean is known."""
+    try:
+        return x.exact()
+    except TypeError:
+        return None
 
 
 def softs(tree: Any) -> list[Any]:
@@ -435,21 +589,20 @@ def tensors(tree: Any) -> list[Tensor]:
     return [x for x in leaves(tree) if isinstance(x, Tensor)]
 
 
-def numbers(tree: Any) -> list[Any]:
-    """Return the tensors and Python's numbers among arguments."""
-    return [x for x in leaves(tree) if isinstance(x, Tensor | int | float)]
-
-
 def blank(x: Any) -> Any:
     """Return a plain tensor of the kind of a soft value, anything else as it is."""
     if not isinstance(x, AbstractSoft):
         return x
+    if isinstance(x, SoftReal):
+        return x.number
     shape, dtype, device = x.kind
     return torch.empty((), dtype=dtype, device=device).expand(shape)
 
 
 def plain(x: Any) -> Any:
     """Return a value of the program as plain numbers: a constant, or the mean.
+
+    This is how a program asks for the mean of a soft value.
 
     Args:
         x: Any value, or nested containers of values.
@@ -472,10 +625,12 @@ def _mean(x: Any) -> Any:
         return x.known_mean
     dtype = x.states.dtype if x.is_floating_point() else x.draws[0].weights.dtype
     states = x.states.to(dtype)
-    if states.numel() == len(states) and len(x.draws) == 1:
-        weights = x.draws[0].weights.to(dtype)
-        return (weights.movedim(0, -1) @ states.flatten()).expand(x.shape)
-    return total(states, x.draws, bounded=False).expand(x.shape)
+    if states.numel() == len(states) and len(x.draws) == 1 and not x.is_floating_point():
+        weights = x.draws[0].weights
+        mean = weights.movedim(0, -1) @ states.flatten()
+    else:
+        mean = total(states, x.draws)
+    return mean if mean.shape == x.shape else mean.expand(x.shape)
 
 
 def _name(func: Any) -> str:

@@ -1,0 +1,366 @@
+"""What torch's functions do with soft values: sums, products and linear maps.
+
+A sum of soft integers is known by its mean, and the probabilities of its values are
+computed when something needs the integers. Networks see the average.
+
+NumPyro has these rules beside the elementwise ones.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_concrete.soft_index.algebra import LARGEST_SUPPORT
+from pyro_concrete.soft_index.rules import (
+    elementwise,
+    integral,
+    number,
+    numbers,
+    result_dtype,
+)
+from pyro_concrete.soft_index.value import (
+    Call,
+    SoftIndex,
+    SoftNumber,
+    exact_or_none,
+    is_soft,
+    of_averages,
+    plain,
+    refusal,
+    rule,
+    soft_real,
+    softs,
+)
+
+# Floats have no equal sums: of these many joint values their sums are not listed.
+_MOST_SUMS_OF_FLOATS = 2**12
+# A product of two soft matrices is exact up to this number of products of elements.
+_MOST_PRODUCTS = 2**16
+
+
+# --- folds --------------------------------------------------------------------------
+
+
+def folded(function: Callable, x: Any, dim: Any, keepdim: bool = False) -> Any:
+    """Combine the elements along dimensions in pairs, by an elementwise function.
+
+    Args:
+        function: An associative and commutative function of two soft values.
+        x: Soft value.
+        dim: A dimension, several, or None for all.
+        keepdim: Whether they stay, with size one.
+    """
+    dims = _dimensions(dim, x.dim())
+    kept = [d for d in range(x.dim()) if d not in dims]
+    shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
+    x = _last(x, kept, dims)
+    leftovers = []
+    while x.shape[-1] > 1:
+        half = x.shape[-1] // 2
+        if x.shape[-1] % 2:
+            leftovers.append(x[..., -1])
+        x = function(x[..., :half], x[..., half : 2 * half])
+    result = x[..., 0]
+    for leftover in leftovers:
+        result = function(result, leftover)
+    return result.reshape(shape) if keepdim else result
+
+
+def _dimensions(dim: Any, rank: int) -> list[int]:
+    if dim is None or (isinstance(dim, tuple | list) and not dim):
+        return [*range(rank)]
+    dims = dim if isinstance(dim, tuple | list) else [dim]
+    return sorted(d % max(rank, 1) for d in dims if rank)
+
+
+def _last(x: Any, kept: Sequence[int], dims: Sequence[int]) -> Any:
+    """Move dimensions to the end, as one."""
+    if len(dims) == 1 and dims[0] == x.dim() - 1:
+        return x
+    sizes = [x.shape[d] for d in kept]
+    length = math.prod(x.shape[d] for d in dims)
+    if kept and dims:
+        x = x.permute(*kept, *dims)
+    return x.reshape(*sizes, length)
+
+
+def _check_number_of_sums(x: SoftIndex, dim: Any) -> None:
+    """Refuse a sum that has more values than are listed."""
+    dims = _dimensions(dim, x.dim())
+    elements = math.prod(_elements_along(x, d) for d in dims)
+    if elements == 1:
+        return
+    states = x.states
+    if states.is_floating_point() and bool((states != states.round()).any()):
+        size = max(2, number_along(x)) ** elements
+        too_many = size > _MOST_SUMS_OF_FLOATS
+    else:
+        span = int(states.max()) - int(states.min()) if states.numel() else 0
+        too_many = span * elements >= LARGEST_SUPPORT
+    if too_many:
+        operation = f"a function of a sum of more than {LARGEST_SUPPORT} values"
+        raise TypeError(refusal(x.site, operation))
+
+
+def number_along(x: SoftIndex) -> int:
+    """Return the number of joint values of one element."""
+    return math.prod(len(d.weights) for d in x.draws)
+
+
+def _elements_along(x: SoftIndex, dim: int) -> int:
+    """The number of draws along a dimension."""
+    sizes = [d.positions(x.dim()).shape[1 + dim] for d in x.draws]
+    return max(sizes)
+
+
+# --- sums ---------------------------------------------------------------------------
+
+
+@rule("sum nansum")
+def _sum(call: Call) -> Any:
+    x, dim, keepdim, dtype = call.arguments(
+        "input", "dim", "keepdim", "dtype", dim=None, keepdim=False, dtype=None
+    )
+    if "axis" in call.kwargs:
+        dim = call.kwargs["axis"]
+
+    def values() -> SoftIndex:
+        known = x.exact()
+        _check_number_of_sums(known, dim)
+        return folded(torch.add, _for_sums(known, dtype), dim, keepdim).exact()
+
+    return _reduced(call, x, values)
+
+
+@rule("mean")
+def _mean(call: Call) -> Any:
+    x, dim = call.arguments("input", "dim", dim=None)
+    result = call.on(_in_reals(call))
+    count = math.prod(x.shape[d] for d in _dimensions(dim, x.dim()))
+    given = {**call.kwargs, **dict(zip(("dim", "keepdim"), call.args[1:], strict=False))}
+    if given.pop("dtype", None) is None and not x.dtype.is_floating_point:
+        result = result.to(torch.get_default_dtype())
+    return soft_real(
+        result, call.sites, lambda: (torch.sum(x, **given) / count).exact()
+    )
+
+
+@rule("cumsum")
+def _cumsum(call: Call) -> Any:
+    x, dim, dtype = call.arguments("input", "dim", "dtype", dtype=None)
+
+    def values() -> SoftIndex:
+        known = x.exact()
+        _check_number_of_sums(known, dim)
+        return _accumulated(torch.add, _for_sums(known, dtype), dim).exact()
+
+    return _reduced(call, x, values)
+
+
+def _accumulated(function: Callable, x: Any, dim: int) -> Any:
+    if not x.dim() or not x.shape[dim]:
+        return x
+    results = [x.select(dim, 0)]
+    for i in range(1, x.shape[dim]):
+        results.append(function(results[-1], x.select(dim, i)))
+    return torch.stack(results, dim)
+
+
+def _for_sums(x: SoftIndex, dtype: torch.dtype | None) -> Any:
+    """Return what is added up: integers and truths as int64."""
+    if dtype is None:
+        dtype = x.dtype if x.is_floating_point() else torch.int64
+    return x.to(dtype)
+
+
+def _reduced(call: Call, x: Any, values: Callable[[], SoftIndex]) -> Any:
+    if isinstance(x, SoftNumber) and x.dtype is torch.bool:
+        raise TypeError(refusal(x.site, call.name))
+    result = call.on(plain)
+    if x.dtype.is_floating_point and result.dtype is x.dtype:
+        return soft_real(result, x.site, values)
+    dtype = result_dtype(call)
+    if dtype.is_floating_point:
+        return soft_real(result.to(dtype), x.site, values)
+    return SoftNumber(result, dtype, x.site, values)
+
+
+@rule("prod cumprod")
+def _prod(call: Call) -> Any:
+    x, dim, keepdim, dtype = call.arguments(
+        "input", "dim", "keepdim", "dtype", dim=None, keepdim=False, dtype=None
+    )
+    known = exact_or_none(x)
+    if known is not None and x.numel():
+        known = _for_sums(known, dtype)
+        if call.name == "prod":
+            result = folded(torch.mul, known, dim, keepdim)
+        else:
+            result = _accumulated(torch.mul, known, dim)
+        if exact_or_none(result) is not None:
+            return result
+    return _reduced(call, x, lambda: x.exact() and _too_many(call))
+
+
+def _too_many(call: Call) -> SoftIndex:
+    raise TypeError(refusal(call.sites, f"a function of {call.name}"))
+
+
+@rule("diff")
+def _diff(call: Call) -> Any:
+    x, n, dim, prepend, append = call.arguments(
+        "input", "n", "dim", "prepend", "append", n=1, dim=-1, prepend=None, append=None
+    )
+    parts = [part for part in (prepend, x, append) if part is not None]
+    x = torch.cat(parts, dim) if len(parts) > 1 else x
+    for _ in range(n):
+        length = max(x.shape[dim] - 1, 0)
+        later = x.narrow(dim, min(1, x.shape[dim]), length)
+        earlier = x.narrow(dim, 0, length)
+        x = later != earlier if x.dtype is torch.bool else later - earlier
+    return x
+
+
+@rule("trace")
+def _trace(call: Call) -> Any:
+    return torch.diagonal(call.args[0]).sum()
+
+
+@rule("count_nonzero")
+def _count_nonzero(call: Call) -> Any:
+    x, dim = call.arguments("input", "dim", dim=None)
+    return (x != 0).sum(dim)
+
+
+# --- truths -------------------------------------------------------------------------
+
+
+@rule("all any")
+def _all_or_any(call: Call) -> Any:
+    x, dim, keepdim = call.arguments(
+        "input", "dim", "keepdim", dim=None, keepdim=False
+    )
+    if isinstance(x, SoftNumber) and x.dtype is torch.bool:
+        return of_averages(call)  # of a validation
+    truths = x.exact().bool()
+    states = truths.states.flatten(0, len(truths.draws) - 1)
+    if bool((states == states[:1]).all()):
+        return call.func(states[0].expand(x.shape), *call.args[1:], **call.kwargs)
+    function = torch.logical_and if call.name == "all" else torch.logical_or
+    return folded(function, truths, dim, keepdim)
+
+
+@rule("_is_all_true")
+def _is_valid(call: Call) -> Tensor:
+    """Whether arguments of a distribution are valid for some value of each element.
+
+    Only torch's distributions call this function.
+    """
+    (x,) = call.args
+    if not isinstance(x, SoftIndex):
+        return call.on(plain)
+    possible = x.states
+    for i in reversed(range(len(x.draws))):
+        has_mass = x.draws[i].positions(x.dim()).detach() > 0
+        possible = (possible & has_mass).any(i)
+    return possible.all()
+
+
+# --- linear maps --------------------------------------------------------------------
+
+
+@rule("matmul mm bmm mv dot vdot inner vecdot linalg_vecdot rmatmul linalg_matmul")
+def _product(call: Call) -> Any:
+    a, b = call.args[:2]
+    if call.name == "rmatmul":
+        a, b = b, a
+    if call.name in ("inner", "vecdot", "linalg_vecdot"):
+        return _linear_map(call) if not _both_soft(a, b) else _dots(call, a, b)
+    if not _both_soft(a, b):
+        return _linear_map(call, lambda: _products(a, b).exact())
+    if _number_of_products(a, b) > _MOST_PRODUCTS:
+        return _linear_map(call)
+    return _products(a, b)
+
+
+def _both_soft(a: Any, b: Any) -> bool:
+    return is_soft(a) and is_soft(b)
+
+
+def _dots(call: Call, a: Any, b: Any) -> Any:
+    if call.name == "inner" and a.dim() and b.dim():
+        return _products(a, b.unsqueeze(-1) if b.dim() == 1 else b.mT).squeeze(-1)
+    return (a * b).sum(-1) if a.dim() else a * b
+
+
+def _products(a: Any, b: Any) -> Any:
+    """A matrix product as sums of products, of which all values are known."""
+    if b.dim() == 1:
+        return (a * b).sum(-1)
+    if a.dim() == 1:
+        return (a.unsqueeze(-1) * b).sum(-2)
+    return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
+
+
+def _number_of_products(a: Any, b: Any) -> int:
+    return a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
+
+
+@rule("outer ger")
+def _outer(call: Call) -> Any:
+    a, b = call.args
+    return a.unsqueeze(-1) * b
+
+
+@rule("""
+    kron tensordot einsum addmm addmv addbmm baddbmm addr chain_matmul multi_dot
+    linalg_multi_dot cov block_diag
+""")
+def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> Any:
+    result = call.on(_in_reals(call))
+    if all(map(integral, numbers(call.operands))):
+        return number(result, call.operands, values)
+    return result
+
+
+@rule("linear bilinear conv1d conv2d conv3d dropout")
+def _network(call: Call) -> Any:
+    return call.on(_in_reals(call))
+
+
+@rule("copy_")
+def _copied(call: Call) -> Any:
+    target = call.args[0]
+    if is_soft(target) or not target.is_floating_point():
+        raise TypeError(refusal(call.sites, "writing it to integers"))
+    return call.on(_in_reals(call))
+
+
+@rule("binary_cross_entropy binary_cross_entropy_with_logits")
+def _binary_cross_entropy(call: Call) -> Any:
+    names = ("input", "target", "weight")
+    score, target, weight = call.arguments(*names, weight=None)
+    options = {k: v for k, v in call.kwargs.items() if k not in names}
+    if call.args[3:] or options.pop("reduction", "mean") != "none" or weight is not None:
+        return call.on(_in_reals(call))
+
+    def of_each(score: Tensor, target: Tensor) -> Tensor:
+        score, target = torch.broadcast_tensors(score, target)
+        return call.func(score, target.to(score.dtype), reduction="none", **options)
+
+    return elementwise(Call(call.name, of_each, (score, target), {}))
+
+
+def _in_reals(call: Call) -> Callable:
+    """Return what makes operands averages, and integers beside them floats."""
+    dtype = plain(softs(call.operands)[0]).dtype
+
+    def in_reals(x: Any) -> Any:
+        x = plain(x)
+        whole = isinstance(x, Tensor) and not x.is_floating_point()
+        return x.to(dtype) if whole else x
+
+    return in_reals

@@ -1,0 +1,39 @@
+"""Shapes, and the leaves of arguments, at less cost than torch's own functions.
+
+NumPyro needs no such module, as JAX traces a program once.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+
+def joint_shape(*shapes: Any) -> Any:
+    """Return the shape that shapes broadcast to."""
+    # torch's own takes ten times as long to find that there is nothing to do.
+    shapes = tuple(x for x in shapes if len(x)) or shapes
+    if all(x == shapes[0] for x in shapes):
+        return shapes[0]
+    return torch.broadcast_shapes(*shapes)
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """Return what is in nested tuples, lists and dictionaries, as arguments are."""
+    # torch's own pytrees do this ten times slower, at every operation.
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, tuple | list):
+        yield tree
+        return
+    for x in tree:
+        yield from leaves(x)
+
+
+def mapped(transform: Callable, tree: Any) -> Any:
+    """Return nested tuples, lists and dictionaries with their leaves transformed."""
+    if isinstance(tree, dict):
+        return {key: mapped(transform, x) for key, x in tree.items()}
+    if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
+        return type(tree)([mapped(transform, x) for x in tree])
+    return transform(tree)

@@ -1,0 +1,319 @@
+"""What torch's functions do with soft values: writing by index, in place, and counting.
+
+What is written into a plain tensor of floats is an average from there on. A plain
+tensor of integers has no place for a soft value.
+
+Twin: ``numpyro_concrete.soft_index.writing``.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_concrete.soft_index.rules import elementwise
+from pyro_concrete.soft_index.value import (
+    Call,
+    SoftIndex,
+    SoftReal,
+    is_soft,
+    plain,
+    refusal,
+    rule,
+    sites,
+    soft_real,
+    softs,
+)
+
+# Writing compares each place with each index: no more comparisons than these.
+_MOST_COMPARISONS = 2**24
+
+
+# --- by index -----------------------------------------------------------------------
+
+
+@rule("scatter scatter_")
+def _scatter(call: Call) -> Any:
+    x, dim, index, source = _scatter_arguments(call)
+    if call.kwargs.get("reduce") is not None:
+        raise TypeError(refusal(sites(call.operands), "scatter with a reduction"))
+    if not x.dim():
+        return _in_place(call, x, source.reshape(()) + torch.zeros_like(x))
+    dim = dim % x.dim()
+    others = [n for d, n in enumerate(x.shape) if d != dim]
+    of_others = [n for d, n in enumerate(index.shape) if d != dim]
+    if index.shape[dim] == 1 and others == of_others:
+        source = source[_corner(index)] if source.dim() else source
+        return _in_place(call, x, torch.where(index == _slots(x, dim), source, x))
+    source = source[_corner(index)] if source.dim() else source.expand(index.shape)
+    written = _written_at(x, _places_along(x, dim, index), source)
+    return _in_place(call, x, written)
+
+
+def _scatter_arguments(call: Call) -> tuple[Tensor, int, Tensor, Tensor]:
+    names = ("input", "dim", "index", "src")
+    given = dict(zip(names, call.args, strict=False)) | call.kwargs
+    source = given.get("src", given.get("value", given.get("source")))
+    x = given["input"]
+    if not isinstance(source, Tensor):
+        source = torch.as_tensor(source, dtype=x.dtype, device=x.device)
+    return x, given["dim"], given["index"], source
+
+
+def _slots(x: Tensor, dim: int) -> Tensor:
+    slots = torch.arange(x.shape[dim], device=x.device)
+    return slots.reshape(-1, *(1,) * (x.dim() - dim - 1))
+
+
+def _corner(index: Tensor) -> tuple[slice, ...]:
+    """The part of a source that an index of smaller shape reads."""
+    return tuple(slice(0, n) for n in index.shape)
+
+
+def _places_along(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return the place in the flat tensor of what an index along a dimension names."""
+    places = torch.arange(x.numel(), device=x.device).reshape(x.shape)
+    return places[_corner_but(index, dim)].gather(dim, index)
+
+
+def _corner_but(index: Tensor, dim: int) -> tuple[slice, ...]:
+    return tuple(
+        slice(None) if d == dim else slice(0, n) for d, n in enumerate(index.shape)
+    )
+
+
+def _written_at(
+    x: Tensor, places: Tensor, values: Any, *, accumulate: bool = False
+) -> Tensor:
+    """Return averages of a tensor into which values are written at soft places.
+
+    Of two values at one place the later one is kept, as if they were written in order.
+
+    Shapes:
+        places: (*written,), numbers of elements of the flat tensor.
+        values: broadcasts to places.
+    """
+    site = sites((x, places, values))
+    if not x.is_floating_point():
+        raise TypeError(refusal(site, "writing into integers at a soft index"))
+    if places.numel() * x.numel() > _MOST_COMPARISONS:
+        raise TypeError(refusal(site, f"writing at {places.numel()} soft indices"))
+    values = torch.broadcast_to(torch.as_tensor(values, device=x.device), places.shape)
+    slots = torch.arange(x.numel(), device=x.device)
+    hits = plain((places.reshape(-1, 1) == slots).to(x.dtype)).to(x.dtype)
+    flat = plain(x).reshape(-1)
+    values = plain(values).to(x.dtype).reshape(-1, 1)
+    if accumulate:
+        return soft_real((flat + (hits * values).sum(0)).reshape(x.shape), site)
+    missed = (1 - hits).flip(0).cumprod(0).flip(0)  # by this and all later writes
+    later = torch.cat([missed[1:], torch.ones_like(missed[:1])])
+    written = (hits * later * values).sum(0) + (flat * missed[0] if len(hits) else flat)
+    return soft_real(written.reshape(x.shape), site)
+
+
+@rule("scatter_add scatter_add_ index_add index_add_")
+def _scatter_add(call: Call) -> Any:
+    x, dim, index, source = _scatter_arguments(call)
+    dim = dim % max(x.dim(), 1)
+    if call.name.startswith("index"):
+        source = source * call.kwargs.get("alpha", 1)
+        index = index.reshape(-1, *(1,) * (x.dim() - dim - 1))
+    else:
+        source = source[_corner(index)]
+    if not x.dim():
+        return _in_place(call, x, x + source.sum())
+    # Each slot gets the source where the index is the slot.
+    slots = torch.arange(x.shape[dim], device=x.device)
+    shares = (index.unsqueeze(-1) == slots) * source.unsqueeze(-1)
+    added = shares.sum(dim).movedim(-1, dim)
+    missing = [n - m for n, m in zip(x.shape, added.shape, strict=True)]
+    if any(missing):
+        pairs = [(0, n) for n in reversed(missing)]
+        added = torch.nn.functional.pad(added, [n for pair in pairs for n in pair])
+    return _in_place(call, x, x + added)
+
+
+@rule("index_fill index_fill_ index_copy index_copy_")
+def _index_fill(call: Call) -> Any:
+    x, dim, index, source = _scatter_arguments(call)
+    dim = dim % x.dim()
+    index = index.reshape([-1 if d == dim else 1 for d in range(x.dim())])
+    shape = [index.shape[dim] if d == dim else n for d, n in enumerate(x.shape)]
+    source = source.expand(shape)
+    return _in_place(call, x, x.scatter(dim, index.expand(shape), source))
+
+
+@rule("index_put index_put_ _index_put_impl_")
+def _index_put(call: Call) -> Any:
+    x, index, values, accumulate = call.arguments(
+        "input", "indices", "values", "accumulate", accumulate=False
+    )
+    return _in_place(call, x, _put(x, tuple(index), values, accumulate=accumulate))
+
+
+def _put(x: Tensor, index: Any, values: Any, *, accumulate: bool = False) -> Tensor:
+    if isinstance(index, tuple) and len(index) == 1:
+        (index,) = index
+    is_mask = is_soft(index) and index.dtype is torch.bool
+    if is_mask and not accumulate:
+        mask = index[(..., *(None,) * (x.dim() - index.dim()))]
+        return torch.where(mask, torch.as_tensor(values, device=x.device), x)
+    places = torch.arange(x.numel(), device=x.device).reshape(x.shape)[index]
+    if softs(index):
+        return _written_at(x, places, values, accumulate=accumulate)
+    if accumulate:
+        values = x.reshape(-1)[places] + values
+    return _replaced(x, places, values)
+
+
+def _replaced(x: Any, places: Tensor, values: Any) -> Any:
+    """Return a tensor with other elements at known places."""
+    values = torch.as_tensor(values, dtype=None, device=x.device)
+    values = values.expand(places.shape) if is_soft(values) else values
+    values = torch.broadcast_to(values, places.shape).reshape(-1)
+    sources = torch.arange(x.numel(), device=x.device)
+    count = torch.arange(places.numel(), device=x.device)
+    sources[places.reshape(-1)] = x.numel() + count
+    every = torch.cat([x.reshape(-1), values.to(x.dtype)])
+    return every[sources].reshape(x.shape)
+
+
+@rule("setitem")
+def _setitem(call: Call) -> None:
+    x, index, value = call.args
+    if not is_soft(x) and not softs(index) and x.is_floating_point():
+        x[index] = plain(value)
+        return
+    _written(x, _put(x, index, value))
+
+
+# --- in place -----------------------------------------------------------------------
+
+
+def _in_place(call: Call, x: Any, result: Any) -> Any:
+    return _written(x, result) if call.name.endswith("_") else result
+
+
+def _written(x: Any, result: Any) -> Any:
+    """Put a result in the place of a value."""
+    if not is_soft(x):
+        if is_soft(result) and not x.is_floating_point():
+            site = sites(result)
+            raise TypeError(refusal(site, "writing it into a tensor of integers"))
+        return x.copy_(plain(result))
+    if isinstance(x, SoftReal):
+        x.number.copy_(plain(result))
+        x.values = result.exact if is_soft(result) else None
+        return x
+    if not isinstance(x, SoftIndex):
+        raise TypeError(refusal(x.site, "writing into it"))
+    exact = result.exact().to(x.dtype).expand(x.shape)
+    x.states = exact.states
+    x.draws = exact.draws
+    x.known_range = False
+    x.known_mean = None
+    x.known_simplex = None
+    return x
+
+
+@rule("_in_place")
+def _any_in_place(call: Call) -> Any:
+    """Replace a value by the result of a function that has a rule."""
+    return _written(call.args[0], getattr(Tensor, call.name)(*call.args, **call.kwargs))
+
+
+# The functions behind Python's operators that write in place.
+_OPERATORS = {
+    "iadd": "add",
+    "isub": "sub",
+    "imul": "mul",
+    "idiv": "div",
+    "itruediv": "div",
+    "ifloordiv": "floor_divide",
+    "imod": "remainder",
+    "ipow": "pow",
+    "iand": "bitwise_and",
+    "ior": "bitwise_or",
+    "ixor": "bitwise_xor",
+}
+
+
+@rule(" ".join(_OPERATORS))
+def _operator_in_place(call: Call) -> Any:
+    x = call.args[0]
+    name = _OPERATORS[call.name]
+    result = elementwise(Call(name, getattr(torch, name), call.args, call.kwargs))
+    _written(x, result)
+    if is_soft(x) or not isinstance(result, SoftReal):
+        return x
+    return soft_real(x, result.site, result.values)
+
+
+# --- counting -----------------------------------------------------------------------
+
+
+@rule("bincount")
+def _bincount(call: Call) -> Any:
+    x, weights, size = call.arguments(
+        "input", "weights", "minlength", weights=None, minlength=0
+    )
+    x = x.exact() if is_soft(x) else x
+    largest = int((x.states if is_soft(x) else x).max()) if x.numel() else -1
+    slots = torch.arange(max(size, largest + 1), device=x.device)
+    hits = slots == x.unsqueeze(-1)
+    return (hits if weights is None else hits * weights.unsqueeze(-1)).sum(0)
+
+
+@rule("bucketize")
+def _bucketize(call: Call) -> Any:
+    x, boundaries = call.arguments("input", "boundaries")
+    if is_soft(boundaries):
+        raise TypeError(refusal(call.sites, "bucketize with soft boundaries"))
+    options = {k: v for k, v in call.kwargs.items() if k in ("right", "out_int32")}
+
+    def of_each(values: Tensor) -> Tensor:
+        return torch.bucketize(values, boundaries, **options)
+
+    return elementwise(Call("bucketize", of_each, (x,), {}))
+
+
+@rule("searchsorted")
+def _searchsorted(call: Call) -> Any:
+    boundaries, x = call.arguments("sorted_sequence", "input")
+    right = call.kwargs.get("right", False) or call.kwargs.get("side") == "right"
+    if call.kwargs.get("sorter") is not None or is_soft(boundaries):
+        raise TypeError(refusal(call.sites, "searchsorted in this form"))
+    if boundaries.dim() > 1:
+        boundaries = boundaries.unsqueeze(-2)
+    below = boundaries <= x.unsqueeze(-1) if right else boundaries < x.unsqueeze(-1)
+    count = below.sum(-1)
+    return count.int() if call.kwargs.get("out_int32") else count
+
+
+@rule("isin")
+def _isin(call: Call) -> Any:
+    x, among = call.arguments("elements", "test_elements")
+    invert = call.kwargs.get("invert", False)
+    x = x if isinstance(x, Tensor) else torch.as_tensor(x)
+    among = among if isinstance(among, Tensor) else torch.as_tensor(among)
+    found = (x.unsqueeze(-1) == among.reshape(-1)).any(-1)
+    return ~found if invert else found
+
+
+# --- losses -------------------------------------------------------------------------
+
+
+@rule("nll_loss nll_loss_nd cross_entropy cross_entropy_loss")
+def _nll_loss(call: Call) -> Any:
+    scores, target, weight = call.arguments("input", "target", "weight", weight=None)
+    reduction = call.kwargs.get("reduction", "mean")
+    if weight is not None or call.kwargs.get("label_smoothing"):
+        operation = f"{call.name} with class weights or smoothing"
+        raise TypeError(refusal(call.sites, operation))
+    dim = min(1, scores.dim() - 1)
+    if call.name.startswith("cross"):
+        scores = scores.log_softmax(dim)
+    losses = -scores.gather(dim, target.unsqueeze(dim)).squeeze(dim)
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.mean()
