@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-
-from api_sweep.calls import constants
-from api_sweep.programs import soft_results
-from api_sweep.sweep import Function, operators
+import numpy as np
 from backends import get_backend
+
+from api_sweep.arguments import assignments, values_at
+from api_sweep.calls import constants
+from api_sweep.programs import point, results_of, run_relaxed
+from api_sweep.sweep import Function, Leaf, leaves_and_kinds, operators
 
 NAMESPACES = {
     "jnp": jnp,
@@ -23,9 +25,9 @@ class NumPyroHost:
 
     name = "numpyro"
     kinds = tuple(DTYPES)
-    spelling = {"axis": "axis", "keep": "keepdims", "float": "jnp.float64"}
 
     def __init__(self):
+        self.spelling = {"axis": "axis", "keep": "keepdims", "float": "jnp.float64"}
         self.backend = get_backend("numpyro")
         self.arrays = {name: jnp.asarray(x) for name, x in constants().items()}
 
@@ -44,15 +46,70 @@ class NumPyroHost:
     def constants(self):
         return self.arrays | {"jnp": jnp}
 
-    def is_traceable(self, case, values):
-        """Whether JAX can trace a call, which costs much less than to compile it."""
-        arrays = {name: self.plain(x, case.kind) for name, x in values.items()}
+    def accepts(self, case):
+        """Whether JAX can trace a call with plain arguments; nothing is compiled."""
+        values = values_at(case.kind, case.arguments, case.assignments[0])
+        kinds = []
+
+        def traced(arrays):
+            leaves, found = leaves_and_kinds(self, case, arrays)
+            kinds.extend(found)
+            return leaves
+
         try:
-            jax.eval_shape(lambda: case.run(self, arrays))
-        except TypeError as error:
-            # The result may be no array, and the call valid.
-            return "is not a valid JAX type" in str(error)
-        return True
+            jax.eval_shape(traced, self.plain(values, case.kind))
+        except Exception:
+            return False
+        return bool(kinds) and not any(
+            "complex" in str(k) or "key" in str(k) for k in kinds
+        )
+
+    def plain(self, values, kind):
+        return {name: jnp.asarray(x, DTYPES[kind]) for name, x in values.items()}
+
+    def run_on_plain_values(self, cases, kind):
+        """Fill in what each case gives at every value of its arguments.
+
+        Cases with the same arguments are compiled together.
+        """
+        groups = {}
+        for case in cases:
+            groups.setdefault(case.arguments, []).append(case)
+        for arguments, group in groups.items():
+            kinds = []
+
+            def traced(arrays, group=group, kinds=kinds):
+                both = [leaves_and_kinds(self, case, arrays) for case in group]
+                kinds[:] = [found for _, found in both]
+                return [leaves for leaves, _ in both]
+
+            compiled = jax.jit(traced)
+            for case in group:
+                case.results = []
+            for assignment in assignments(kind, arguments):
+                values = values_at(kind, arguments, assignment)
+                results = jax.device_get(compiled(self.plain(values, kind)))
+                for case, leaves, found in zip(group, results, kinds, strict=True):
+                    pairs = zip(leaves, found, strict=True)
+                    case.results.append(
+                        [Leaf(np.asarray(self.numpy(x)), k) for x, k in pairs]
+                    )
+
+    def soft_results(self, cases, kind):
+        """A function from probabilities to what each case gives; compiled as one."""
+        outcomes = []
+
+        @jax.jit
+        def traced(at_point):
+            found, arrays = run_relaxed(self, cases, kind, at_point)
+            outcomes[:] = found
+            return arrays
+
+        def results_at(probabilities):
+            arrays = traced(point(self.backend, kind, probabilities))
+            return results_of(self, outcomes, jax.device_get(arrays))
+
+        return results_at
 
     def is_array(self, x):
         return isinstance(x, jax.Array)
@@ -62,12 +119,6 @@ class NumPyroHost:
 
     def numpy(self, x):
         return self.backend.numpy(x)
-
-    def plain(self, x, kind):
-        return jnp.asarray(x, DTYPES[kind])
-
-    def soft_results(self, cases, kind, probabilities):
-        return soft_results(self, cases, kind, probabilities)
 
 
 def is_public(name):

@@ -1,13 +1,14 @@
 """torch: the functions and methods that dispatch on the types of their arguments."""
 
+import numpy as np
 import torch
+from backends import get_backend
 from torch.overrides import get_overridable_functions
 
-from api_sweep.arguments import KINDS
+from api_sweep.arguments import KINDS, values_at
 from api_sweep.calls import constants
-from api_sweep.programs import soft_results
-from api_sweep.sweep import Function, operators
-from backends import get_backend
+from api_sweep.programs import point, results_of, run_relaxed
+from api_sweep.sweep import Function, Leaf, leaves_and_kinds, operators
 
 NAMESPACES = {
     "torch": torch,
@@ -25,9 +26,9 @@ class PyroHost:
 
     name = "pyro"
     kinds = KINDS
-    spelling = {"axis": "dim", "keep": "keepdim", "float": "torch.float64"}
 
     def __init__(self):
+        self.spelling = {"axis": "dim", "keep": "keepdim", "float": "torch.float64"}
         self.backend = get_backend("pyro")
         self.arrays = constants()
 
@@ -51,8 +52,43 @@ class PyroHost:
         arrays = {name: torch.tensor(x) for name, x in self.arrays.items()}
         return arrays | {"torch": torch}
 
-    def is_traceable(self, case, values):
-        return True
+    def accepts(self, case):
+        """Whether plain arguments can be used, with a result that is no random one."""
+        try:
+            self.run_on_plain_values([case], case.kind)
+            last = case.results[-1]
+            self.run_on_plain_values([case], case.kind)
+        except Exception:
+            return False
+        pairs = zip(last, case.results[-1], strict=True)
+        return bool(last) and all(
+            x.number.dtype.kind in "biuf"
+            and np.array_equal(x.number, y.number, equal_nan=True)
+            for x, y in pairs
+        )
+
+    def run_on_plain_values(self, cases, kind):
+        """Fill in what each case gives at every value of its arguments."""
+        for case in cases:
+            case.results = [self.plain_result(case, a) for a in case.assignments]
+
+    def plain_result(self, case, assignment):
+        values = values_at(case.kind, case.arguments, assignment)
+        dtype = DTYPES[case.kind]
+        tensors = {name: torch.tensor(x, dtype=dtype) for name, x in values.items()}
+        pairs = zip(*leaves_and_kinds(self, case, tensors), strict=True)
+        return [Leaf(np.asarray(self.numpy(x)), kind) for x, kind in pairs]
+
+    def soft_results(self, cases, kind):
+        """A function from probabilities to what each case gives."""
+
+        def results_at(probabilities):
+            at_point = point(self.backend, kind, probabilities)
+            with torch.no_grad():
+                outcomes, arrays = run_relaxed(self, cases, kind, at_point)
+            return results_of(self, outcomes, arrays)
+
+        return results_at
 
     def is_array(self, x):
         return isinstance(x, torch.Tensor)
@@ -62,10 +98,3 @@ class PyroHost:
 
     def numpy(self, x):
         return self.backend.numpy(x)
-
-    def plain(self, x, kind):
-        return torch.tensor(x, dtype=DTYPES[kind])
-
-    def soft_results(self, cases, kind, probabilities):
-        with torch.no_grad():
-            return soft_results(self, cases, kind, probabilities)

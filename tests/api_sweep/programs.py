@@ -38,15 +38,38 @@ def point(backend, kind, probabilities):
     return found
 
 
-def soft_results(host, cases, kind, probabilities):
-    """What each case gives for soft arguments with these probabilities."""
-    backend = host.backend
+def run_relaxed(host, cases, kind, at_point):
+    """Make all calls in one relaxed program.
+
+    Returns:
+        For each case the kinds of its leaves, or the error that it raised; and by the
+        number of a case its leaves, soft ones as their mean.
+    """
+    backend, outcomes = host.backend, []
 
     def program():
-        soft = soft_arguments(backend, kind)
-        return [sweep.attempt(host, case, soft) for case in cases]
+        soft, arrays = soft_arguments(backend, kind), {}
+        for number, case in enumerate(cases):
+            try:
+                leaves, kinds = sweep.leaves_and_kinds(host, case, soft)
+            except Exception as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(kinds)
+                arrays[number] = leaves
+        return arrays
 
     relaxed = backend.package.relax(program, TEMPERATURE)
-    at_point = backend.condition(relaxed, point(backend, kind, probabilities))
-    with sweep.quiet():
-        return backend.call(at_point)
+    return outcomes, backend.call(backend.condition(relaxed, at_point))
+
+
+def results_of(host, outcomes, arrays):
+    """For each case the leaves of its result, or the error."""
+    results = []
+    for number, outcome in enumerate(outcomes):
+        if isinstance(outcome, Exception):
+            results.append(outcome)
+            continue
+        pairs = zip(arrays[number], outcome, strict=True)
+        results.append([sweep.Leaf(np.asarray(host.numpy(x)), k) for x, k in pairs])
+    return results

@@ -17,7 +17,6 @@ from api_sweep.arguments import (
     elements,
     inside,
     probability,
-    values_at,
 )
 from api_sweep.calls import calls, code_of, names_in
 
@@ -86,7 +85,7 @@ class Case:
     def run(self, host, soft):
         """Call the function with these soft arguments."""
         names = host.constants() | {name: soft[name] for name in self.arguments}
-        return eval(code_of(self.call), {**names, "f": self.function.function})  # noqa: S307
+        return eval(code_of(self.call), {**names, "f": self.function.function})
 
     def __str__(self):
         return f"{self.function.name}({self.call})"
@@ -117,48 +116,32 @@ def quiet():
         yield
 
 
-# --- what plain integers give ---------------------------------------------------------
+# --- results --------------------------------------------------------------------------
 
 
 def leaves_of(host, result):
-    """The leaves of a result, or NotAnArray."""
+    """The arrays and numbers of a result, or NotAnArray."""
     if isinstance(result, dict):
         result = [*result.values()]
     if isinstance(result, tuple | list):
         return [*itertools.chain(*(leaves_of(host, x) for x in result))]
-    if host.is_array(result):
-        kind = tuple(result.shape), host.dtype(result)
-        return [Leaf(np.asarray(host.numpy(result)), kind)]
-    if isinstance(result, bool | int | float):
-        return [Leaf(np.asarray(result), type(result).__name__)]
+    if host.is_array(result) or isinstance(result, bool | int | float):
+        return [result]
     raise NotAnArray(type(result).__name__)
 
 
-def plain_leaves(host, case, assignment):
-    values = values_at(case.kind, case.arguments, assignment)
-    arrays = {name: host.plain(x, case.kind) for name, x in values.items()}
-    leaves = leaves_of(host, case.run(host, arrays))
-    if not leaves or any(x.number.dtype.kind not in "biuf" for x in leaves):
-        raise NotAnArray
-    return leaves
+def kind_of(host, leaf):
+    """The shape and type of an array, or the name of a number's type."""
+    if host.is_array(leaf):
+        return tuple(leaf.shape), host.dtype(leaf)
+    return type(leaf).__name__
 
 
-def accepted(host, case):
-    """Run a case at every value: whether the function takes it, and is no random one."""
-    try:
-        values = values_at(case.kind, case.arguments, case.assignments[0])
-        if not host.is_traceable(case, values):
-            return False
-        case.results = [plain_leaves(host, case, a) for a in case.assignments]
-        again = plain_leaves(host, case, case.assignments[-1])
-    except Exception:  # noqa: BLE001 (whatever a function says of its arguments)
-        return False
-    return equal(again, case.results[-1])
-
-
-def equal(a, b):
-    pairs = zip(a, b, strict=True)
-    return all(np.array_equal(x.number, y.number, equal_nan=True) for x, y in pairs)
+def leaves_and_kinds(host, case, arguments):
+    """What a case gives: leaves, and what each of them is."""
+    leaves = leaves_of(host, case.run(host, arguments))
+    kinds = [kind_of(host, leaf) for leaf in leaves]
+    return leaves, kinds
 
 
 def cases_of(host, function, kind, limit=CALLS_PER_FUNCTION):
@@ -167,7 +150,7 @@ def cases_of(host, function, kind, limit=CALLS_PER_FUNCTION):
     with quiet():
         for call in calls(host.spelling):
             case = Case(function, call, kind)
-            if case.arguments and accepted(host, case):
+            if case.arguments and host.accepts(case):
                 found.append(case)
             if len(found) == limit:
                 break
@@ -177,43 +160,22 @@ def cases_of(host, function, kind, limit=CALLS_PER_FUNCTION):
 # --- what soft integers give ----------------------------------------------------------
 
 
-def attempt(host, case, soft):
-    """The leaves of a call on soft arguments, or the error that it raised.
-
-    Leaves are read later, as a soft value means nothing outside of its program.
-    """
-    try:
-        result = case.run(host, soft)
-        return leaf_kinds(host, result), result
-    except Exception as error:  # noqa: BLE001
-        return error
-
-
-def leaf_kinds(host, result):
-    if isinstance(result, dict):
-        result = [*result.values()]
-    if isinstance(result, tuple | list):
-        return [*itertools.chain(*(leaf_kinds(host, x) for x in result))]
-    if host.is_array(result):
-        return [(tuple(result.shape), host.dtype(result))]
-    if isinstance(result, bool | int | float):
-        return [type(result).__name__]
-    raise NotAnArray(type(result).__name__)
-
-
 def judge(host, cases, kind, seed=7):
     """The verdict on each of several cases of one kind."""
     rng = np.random.default_rng(seed)
     verdicts = [[] for _ in cases]
-    for _ in range(CORNERS):
-        indices, probabilities = corner(rng, kind)
-        results = host.soft_results(cases, kind, probabilities)
-        for case, result, reasons in zip(cases, results, verdicts, strict=True):
-            reasons.append(judge_corner(host, case, result, indices))
-    probabilities = inside(rng, kind)
-    results = host.soft_results(cases, kind, probabilities)
-    for case, result, reasons in zip(cases, results, verdicts, strict=True):
-        reasons.append(judge_inside(host, case, result, probabilities))
+    with quiet():
+        host.run_on_plain_values(cases, kind)
+        results_at = host.soft_results(cases, kind)
+        for _ in range(CORNERS):
+            indices, probabilities = corner(rng, kind)
+            results = results_at(probabilities)
+            for case, result, found in zip(cases, results, verdicts, strict=True):
+                found.append(judge_corner(case, result, indices))
+        probabilities = inside(rng, kind)
+        results = results_at(probabilities)
+        for case, result, found in zip(cases, results, verdicts, strict=True):
+            found.append(judge_inside(case, result, probabilities))
     return [*map(worst, verdicts)]
 
 
@@ -222,17 +184,17 @@ def worst(verdicts):
     return min(verdicts, key=lambda verdict: order.index(verdict.word))
 
 
-def judge_corner(host, case, result, indices):
+def judge_corner(case, result, indices):
     if isinstance(result, Exception):
         return judge_error(result)
     if not case.has_fixed_kinds:
         return Verdict(OPEN, "a result of one shape, which depends on the value")
     at = tuple(int(indices[n][p]) for n, p, _ in elements(case.kind, case.arguments))
     expected = case.results[case.assignments.index(at)]
-    return compare(host, result, expected, "at a corner")
+    return compare(result, expected, "at a corner")
 
 
-def judge_inside(host, case, result, probabilities):
+def judge_inside(case, result, probabilities):
     if isinstance(result, Exception):
         return judge_error(result)
     if not case.has_fixed_kinds:
@@ -248,7 +210,7 @@ def judge_inside(host, case, result, probabilities):
             return Verdict(OPEN, "a Python number, of a soft value")
         mean = np.tensordot(weights, states, 1) if np.isfinite(states).all() else None
         expected.append(Leaf(mean, several[0].kind))
-    return compare(host, result, expected, "inside")
+    return compare(result, expected, "inside")
 
 
 def judge_error(error):
@@ -260,15 +222,13 @@ def judge_error(error):
     return Verdict(OPEN, f"{type(error).__name__}: {first[:90]}")
 
 
-def compare(host, result, expected, where):
+def compare(result, expected, where):
     """Compare the leaves of a result with what they should be."""
-    kinds, result = result
-    leaves = leaves_of(host, result)
-    if len(leaves) != len(expected):
-        return Verdict(OPEN, f"{len(leaves)} results {where} for {len(expected)}")
-    for kind, leaf, right in zip(kinds, leaves, expected, strict=True):
-        if kind != right.kind:
-            return Verdict(OPEN, f"{kind} {where} for {right.kind}")
+    if len(result) != len(expected):
+        return Verdict(OPEN, f"{len(result)} results {where} for {len(expected)}")
+    for leaf, right in zip(result, expected, strict=True):
+        if leaf.kind != right.kind:
+            return Verdict(OPEN, f"{leaf.kind} {where} for {right.kind}")
         if right.number is not None and not close(leaf.number, right):
             found = np.round(leaf.number.astype(float), 4).tolist()
             wanted = np.round(right.number.astype(float), 4).tolist()

@@ -38,7 +38,7 @@ def write(name, kinds, verdicts):
 
 
 def cases_in(host, verdicts, kind):
-    """The cases of a table's lines, run on plain integers; the others are missing."""
+    """The cases of a table that plain integers accept; and those that they do not."""
     functions = {function.name: function for function in host.functions()}
     cases, missing = [], []
     with sweep.quiet():
@@ -46,6 +46,6 @@ def cases_in(host, verdicts, kind):
             if other != kind:
                 continue
             case = sweep.Case(functions.get(function), call, kind)
-            known = function in functions and sweep.accepted(host, case)
+            known = function in functions and host.accepts(case)
             (cases if known else missing).append(case)
     return cases, missing

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from random_programs.program import Observation, Program
+from random_programs.program import Observation
 
 LARGEST_SIZE = 24
 LARGEST_NUMBER = 1e4
@@ -174,6 +174,6 @@ def sample_dtype(host, family):
         slots["t3"] = "array([[0.2, 0.3, 0.5]])"
         slots |= {f"p{k}": f"array({[1 / k] * k})" for k in (1, 2, 3, 4)}
         source = family.spelled(host.name).format(**slots)
-        fn = eval(source, dict(host.names))  # noqa: S307
+        fn = eval(source, dict(host.names))
         _SAMPLE_DTYPES[key] = host.backend.dtype(host.backend.sample(fn, 0))
     return _SAMPLE_DTYPES[key]

@@ -6,7 +6,6 @@ import warnings
 from types import SimpleNamespace
 
 import numpy as np
-
 from backends import get_backend
 
 TEMPERATURE = 0.5
@@ -53,7 +52,7 @@ class AbstractHost:
     def execute(self, part, names):
         """Run one part with these names, which it adds to."""
         try:
-            exec(_compiled("\n".join(part.lines(self.name))), names)  # noqa: S102
+            exec(_compiled("\n".join(part.lines(self.name))), names)
         except Exception as error:
             raise PartError(part, error) from error
 
