@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import warnings
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,27 @@ class PartError(Exception):
 @functools.cache
 def _compiled(source):
     return compile(source, "program", "exec")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a relaxed program at a point.
+
+    Attributes:
+        means: Each variable, soft ones as their mean, and as `y` the log-probability
+            of the observation.
+        kinds: Shape and type of each variable.
+        gradients: Those of each mean in the relaxed sites, by name of either.
+    """
+
+    means: dict[str, np.ndarray]
+    kinds: dict[str, tuple]
+    gradients: dict[str, dict[str, np.ndarray] | None]
+
+
+def combination(size):
+    """Weights with which the elements of a result are added, all of them different."""
+    return np.cos(1.0 + np.arange(size))
 
 
 class AbstractHost:
@@ -114,56 +136,59 @@ class PyroHost(AbstractHost):
         """A context in which plates can draw subsamples."""
         return contextlib.nullcontext()
 
-    def results(self, program, point):
-        """Variables and log-probability of a relaxed program at a point; the kinds."""
-        pyro, kinds = self.backend.pyro, {}
-        at_point = pyro.poutine.condition(self.relaxed(program, kinds), point)
-        self.backend.torch.manual_seed(0)
-        trace = pyro.poutine.trace(at_point).get_trace()
-        variables = trace.nodes["_RETURN"]["value"]
-        observation = program.observation
-        score = observation and self.score(observation, trace.nodes["y"])
-        return variables, score, kinds
-
-    def gradients(self, program, point, combinations):
-        """Variables and log-probability at a point, and the gradients of each.
-
-        Args:
-            combinations: By name of a variable, a function of its size to weights with
-                which its elements are added.
-        """
+    def runner(self, program):
+        """A function from a point of the relaxed sites to results there."""
         torch, plain = self.backend.torch, self.backend.soft_index.plain
-        point = {name: x.requires_grad_() for name, x in point.items()}
-        variables, score, _ = self.results(program, point)
-        means = {name: plain(x).double() for name, x in variables.items()}
-        if score is not None:
-            means["y"] = plain(score).double()
-        gradients = {}
-        for name, x in means.items():
-            total = (x.flatten() * torch.tensor(combinations(x.numel()))).sum()
-            gradients[name] = self._gradient(total, point)
-        return {name: x.detach().numpy() for name, x in means.items()}, gradients
+        kinds = {}
+        relaxed = self.relaxed(program, kinds)
+
+        def run(point, with_gradients=False):
+            point = {
+                name: torch.tensor(x, requires_grad=True) for name, x in point.items()
+            }
+            variables = self._variables(program, relaxed, point)
+            means = {name: plain(x).double() for name, x in variables.items()}
+            gradients = {}
+            for name, x in means.items() if with_gradients else ():
+                weights = torch.tensor(combination(x.numel()))
+                gradients[name] = self._gradient((x.flatten() * weights).sum(), point)
+            arrays = {name: x.detach().numpy() for name, x in means.items()}
+            return Results(arrays, kinds, gradients)
+
+        return run
+
+    def _variables(self, program, relaxed, point):
+        """The variables at a point, and the log-probability of the observation."""
+        poutine = self.backend.pyro.poutine
+        self.backend.torch.manual_seed(0)
+        trace = poutine.trace(poutine.condition(relaxed, point)).get_trace()
+        variables = trace.nodes["_RETURN"]["value"]
+        if program.observation:
+            variables["y"] = self.score(program.observation, trace.nodes["y"])
+        return variables
 
     def _gradient(self, total, point):
-        torch = self.backend.torch
+        """The gradient in each relaxed site; None if torch itself has no derivative."""
         zeros = {name: np.zeros(x.shape) for name, x in point.items()}
         if not total.requires_grad:
             return zeros
         options = {"retain_graph": True, "allow_unused": True}
         try:
-            found = torch.autograd.grad(total, [*point.values()], **options)
+            found = self.backend.torch.autograd.grad(
+                total, [*point.values()], **options
+            )
         except RuntimeError as error:
             if "derivative" not in str(error):
                 raise
-            return None  # torch itself has no derivative
+            return None
         pairs = zip(zeros.items(), found, strict=True)
         return {name: zero if g is None else g.numpy() for (name, zero), g in pairs}
 
 
 class NumPyroHost(AbstractHost):
-    """JAX and NumPyro. Every new shape is compiled, so there are few of them."""
+    """JAX and NumPyro. Whatever is new to JAX is compiled, so there is less of it."""
 
-    corners = 2
+    corners = 3
     largest_support = 12
     shapes = ((), (), (2,))
 
@@ -177,38 +202,48 @@ class NumPyroHost(AbstractHost):
         """A context in which plates can draw subsamples."""
         return self.backend.numpyro.handlers.seed(rng_seed=0)
 
-    def results(self, program, point):
-        """Variables and log-probability of a relaxed program at a point; the kinds."""
-        handlers, kinds = self.backend.numpyro.handlers, {}
-        relaxed, variables = self.relaxed(program, kinds), {}
+    def runner(self, program):
+        """A function from a point of the relaxed sites to results there.
+
+        It is compiled as a step of SVI is: one program costs less than its operations.
+        """
+        jax, jnp = self.backend.jax, self.backend.jnp
+        kinds = {}
+        relaxed = self.relaxed(program, kinds)
+
+        def means_at(point):
+            variables = self._variables(program, relaxed, point)
+            return {name: jnp.asarray(x, float) for name, x in variables.items()}
+
+        def means_and_gradients(point):
+            means, pull_back = jax.vjp(means_at, point)
+            zeros = {name: jnp.zeros_like(x) for name, x in means.items()}
+            gradients = {}
+            for name, x in means.items():
+                weights = jnp.asarray(combination(x.size)).reshape(x.shape)
+                (gradients[name],) = pull_back({**zeros, name: weights})
+            return means, gradients
+
+        compiled = self.backend.jitted(means_and_gradients)
+
+        def run(point, with_gradients=False):
+            means, gradients = jax.device_get(compiled(point))
+            return Results(means, kinds, gradients)
+
+        return run
+
+    def _variables(self, program, relaxed, point):
+        """The variables at a point, and the log-probability of the observation."""
+        handlers, variables = self.backend.numpyro.handlers, {}
 
         def model():
             variables.update(relaxed())
 
         at_point = handlers.seed(handlers.substitute(model, point), 0)
         trace = handlers.trace(at_point).get_trace()
-        observation = program.observation
-        score = observation and self.score(observation, trace["y"])
-        return variables, score, kinds
-
-    def gradients(self, program, point, combinations):
-        """Variables and log-probability at a point, and the gradients of each."""
-        jax, jnp = self.backend.jax, self.backend.jnp
-
-        def means_at(point):
-            variables, score, _ = self.results(program, point)
-            if score is not None:
-                variables["y"] = score
-            return {name: jnp.asarray(x, float) for name, x in variables.items()}
-
-        means, pull_back = jax.vjp(means_at, point)
-        zeros = {name: jnp.zeros_like(x) for name, x in means.items()}
-        gradients = {}
-        for name, x in means.items():
-            weights = jnp.asarray(combinations(x.size)).reshape(x.shape)
-            (found,) = pull_back({**zeros, name: weights})
-            gradients[name] = {site: np.asarray(g) for site, g in found.items()}
-        return {name: np.asarray(x) for name, x in means.items()}, gradients
+        if program.observation:
+            variables["y"] = self.score(program.observation, trace["y"])
+        return variables
 
 
 def get_host(name):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from random_programs.discrete import Discrete, Invalid
-from random_programs.hosts import PartError
+from random_programs.hosts import PartError, combination
 from random_programs.program import Part, Program
 from random_programs.promises import Promise, promises_of
 
@@ -102,6 +102,7 @@ class Comparison:
     def __init__(self, host, discrete, rng):
         self.host, self.discrete, self.rng = host, discrete, rng
         self.program = discrete.program
+        self.run = host.runner(self.program)
         self.promises = promises_of(discrete)
         text = self.program.text(host.name)
         is_single = any(word in text for word in ("float32", ".float()"))
@@ -121,18 +122,21 @@ class Comparison:
 
     def at_corner(self, state):
         point = self.corner(self.discrete.assignments[state])
-        results, score, kinds = self.host.results(self.program, point)
+        results = self.run(point)
         for name, variable in self.discrete.variables.items():
             kind = variable.shape, variable.dtype
             # One-hot samples are integers, and points of the simplex are reals.
-            if self.promises[name] is not Promise.ONE_HOT and kinds[name] != kind:
-                return Failure("shape or type", name, kind, kinds[name])
-            found = self.host.numpy(results[name])
+            if (
+                self.promises[name] is not Promise.ONE_HOT
+                and results.kinds[name] != kind
+            ):
+                return Failure("shape or type", name, kind, results.kinds[name])
+            found = results.means[name]
             if not self.is_close(found, variable.states[state]):
                 return Failure("corner", name, variable.states[state], found)
-        if score is not None:
+        if "y" in results.means:
             expected = self.discrete.scores[state]
-            found = self.host.numpy(score)
+            found = results.means["y"]
             if not np.allclose(found, expected, SINGLE, SINGLE, equal_nan=True):
                 return Failure("log-probability at a corner", "y", expected, found)
         return None
@@ -150,7 +154,7 @@ class Comparison:
     def point(self, logs):
         """Values of the relaxed sites; sites of one class have none."""
         return {
-            f"{name}_relaxed": self.host.backend.array(x)
+            f"{name}_relaxed": x
             for name, x in logs.items()
             if len(self.program.site(name).family.values) > 1
         }
@@ -166,9 +170,8 @@ class Comparison:
             if site.family.is_binary:
                 logs[site.target] = np.log(p[..., 1] / p[..., 0])
         weights = self.weights(probabilities)
-        means, gradients = self.host.gradients(
-            self.program, self.point(logs), combination
-        )
+        results = self.run(self.point(logs), with_gradients=True)
+        means, gradients = results.means, results.gradients
         for name, variable in self.discrete.variables.items():
             promise = self.promises[name]
             if promise.is_exact:
@@ -228,8 +231,3 @@ class Comparison:
             return False
         tolerance = self.tolerance
         return np.allclose(found, expected, tolerance, tolerance, equal_nan=True)
-
-
-def combination(size):
-    """Weights with which the elements of a result are added, all of them different."""
-    return np.cos(1.0 + np.arange(size))
