@@ -11,7 +11,7 @@ Twin: ``pyro_concrete.soft_parameters``.
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +29,17 @@ from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import lazy_property
 
 from numpyro_concrete.soft_index import SoftIndex, is_soft, plain, refusal
-from numpyro_concrete.soft_index.algebra import Joint, flat_weights, ranked
-from numpyro_concrete.soft_index.interpreter import read
-from numpyro_concrete.soft_index.value import Known, bounded, contract
+from numpyro_concrete.soft_index.algebra import (
+    Joint,
+    enumerate_operands,
+    flat_table,
+    flat_weights,
+    held,
+    ranked,
+)
+from numpyro_concrete.soft_index.expectation import bounded, contract
+from numpyro_concrete.soft_index.interpreter import value_of
+from numpyro_concrete.soft_index.value import AbstractAverage, Known
 
 Path = tuple[Any, ...]
 
@@ -68,7 +76,7 @@ def with_known_parameters(fn: Any) -> Any:
     if isinstance(fn, ExpandedDistribution):
         return with_known_parameters(fn.base_dist).expand(fn.batch_shape)
     if isinstance(fn, MaskedDistribution):
-        base, mask = with_known_parameters(fn.base_dist), read(fn._mask)
+        base, mask = with_known_parameters(fn.base_dist), value_of(fn._mask)
         if not is_soft(mask):
             return base.mask(mask)
         share = jnp.broadcast_to(mask.number(), base.batch_shape)
@@ -77,11 +85,13 @@ def with_known_parameters(fn: Any) -> Any:
     for path, owner, soft in list(_soft_parameters(fn)):
         if _is_real(owner, path[-1], soft):
             known = _replaced(known, {path: plain(soft)})
-        elif isinstance(soft, SoftIndex):
+            continue
+        if isinstance(soft, AbstractAverage):
+            soft = soft.exact(f"{type(owner).__name__}({path[-1]}=...)")
+        if isinstance(soft, SoftIndex):
             integers[path] = soft
         else:
-            operation = f"{type(owner).__name__}({path[-1]}=...)"
-            raise TypeError(refusal(soft.site, operation))
+            known = _replaced(known, {path: soft})
     return averaged(known, integers) if integers else known
 
 
@@ -114,7 +124,100 @@ def averaged(fn: Any, parameters: dict[Path, SoftIndex]) -> "SoftParameters":
     )
     weights = flat_weights(whole)
     largest = {p: _largest(x) for p, x in zip(parameters, softs, strict=True)}
-    return SoftParameters(_replaced(fn, largest), states, weights)
+    result = SoftParameters(_replaced(fn, largest), states, weights)
+    result.parameters = parameters
+    return result
+
+
+def within_bounds(fn: Any, value: SoftIndex) -> SoftIndex:
+    """Return a value of a site within the bounds that soft parameters set to it.
+
+    A site with a soft count has the values up to the largest count. For each value of
+    the count, what lies beyond it, and has probability zero, becomes the count itself:
+    `count - value` is never negative.
+
+    Args:
+        fn: Distribution of the site, without wrappers.
+        value: Value of the site.
+    """
+    if not isinstance(fn, SoftParameters):
+        return value
+    for path, soft in fn.parameters.items():
+        bound = _BOUNDS.get(path[-1])
+        if bound is not None:
+            table, joint = enumerate_operands(bound, [value, soft], value.extent)
+            factors, weights = tuple(joint.factors), tuple(joint.weights)
+            value = SoftIndex(held(table), weights, factors, value.extent)
+    return value
+
+
+# What keeps a value within a bound, by the name of the parameter.
+_BOUNDS = {"total_count": jnp.minimum, "high": jnp.minimum, "low": jnp.maximum}
+
+
+class SoftlyObserved(Distribution):
+    r"""A distribution at a soft value, averaged over its values.
+
+    .. math:: \log p(z) = \sum_k w_k \log p(k)
+
+    Shapes:
+        values: `(K,)` and a shape that broadcasts with `batch_shape`.
+        weights: likewise.
+
+    Args:
+        base_dist: The distribution.
+        values: Joint values of the observation.
+        weights: Their weights.
+    """
+
+    pytree_data_fields = ("base_dist", "values", "weights")
+
+    def __init__(self, base_dist: Any, values: Array, weights: Array) -> None:
+        self.base_dist = base_dist
+        self.values, self.weights = values, weights
+        super().__init__(
+            base_dist.batch_shape, base_dist.event_shape, validate_args=False
+        )
+
+    @property
+    def support(self) -> Any:
+        return self.base_dist.support
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self.base_dist.sample(key, sample_shape)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
+        del value, intermediates  # the mean of the observation
+        terms = jax.vmap(self.base_dist.log_prob)(self.values)
+        missing = terms.ndim - self.weights.ndim
+        shape = (*self.weights.shape[:1], *(1,) * missing, *self.weights.shape[1:])
+        weights = [self.weights.reshape(shape)]
+        return contract(terms, weights, terms.shape[1:], terms.dtype)
+
+
+def observed_softly(fn: Any, name: str, soft: SoftIndex) -> Any:
+    """Return the distribution of a site whose observed value is soft.
+
+    Args:
+        fn: Distribution, with its wrappers (`to_event`, `expand`, `mask`).
+        name: Name of the observed site, for errors.
+        soft: The observation.
+    """
+    if isinstance(fn, Independent):
+        base = observed_softly(fn.base_dist, name, soft)
+        return base.to_event(fn.reinterpreted_batch_ndims)
+    if isinstance(fn, ExpandedDistribution):
+        return observed_softly(fn.base_dist, name, soft).expand(fn.batch_shape)
+    if isinstance(fn, MaskedDistribution):
+        return observed_softly(fn.base_dist, name, soft).mask(fn._mask)
+    if isinstance(fn, SoftlyMasked):
+        return SoftlyMasked(observed_softly(fn.base_dist, name, soft), fn.share)
+    if fn.event_dim:
+        operation = f"observing it at site {name!r}, of vectors,"
+        raise TypeError(refusal(soft.site, operation))
+    table = jnp.asarray(flat_table(soft))
+    shape = (*table.shape[:1], *soft.extent)
+    return SoftlyObserved(fn, jnp.broadcast_to(table, shape), flat_weights(soft))
 
 
 class SoftParameters(Distribution):
@@ -140,6 +243,8 @@ class SoftParameters(Distribution):
 
     pytree_data_fields = ("base", "states", "weights")
     pytree_aux_fields = ("rank",)
+    # The soft parameters themselves, while the site of the distribution is handled.
+    parameters: ClassVar[dict[Path, SoftIndex]] = {}
 
     def __init__(self, base: Any, states: dict[Path, Array], weights: Array) -> None:
         self.base, self.weights = base, weights
@@ -273,6 +378,14 @@ def _promote_soft_parameters(d: SoftParameters) -> SoftParameters:
 
 
 @promote_batch_shape.register
+def _promote_softly_observed(d: SoftlyObserved) -> SoftlyObserved:
+    new: Any = copy.copy(d)
+    new.base_dist = promote_batch_shape(d.base_dist)
+    new._batch_shape = new.base_dist.batch_shape
+    return new
+
+
+@promote_batch_shape.register
 def _promote_softly_masked(d: SoftlyMasked) -> SoftlyMasked:
     new: Any = copy.copy(d)
     new.base_dist = promote_batch_shape(d.base_dist)
@@ -286,7 +399,7 @@ def _promote_softly_masked(d: SoftlyMasked) -> SoftlyMasked:
 def _soft_parameters(owner: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
     """Where soft parameters are, in whose hands, and what they are."""
     for key, value in _items(owner):
-        soft = read(value)
+        soft = value_of(value)
         if is_soft(soft) and not _is_cached(owner, key):
             yield (*path, key), owner, soft
         else:
@@ -321,7 +434,7 @@ def _replaced(owner: Any, values: dict[Path, Any]) -> Any:
     new = copy.copy(owner)
     fields = vars(new)
     for key, value in list(fields.items()):
-        if _is_cached(owner, key) and is_soft(read(value)):
+        if _is_cached(owner, key) and is_soft(value_of(value)):
             del fields[key]
     for key, inner in groups.items():
         fields[key] = inner[()] if () in inner else _replaced(fields[key], inner)

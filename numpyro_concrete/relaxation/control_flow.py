@@ -67,7 +67,7 @@ def enter_scan(messenger: Any, msg: dict[str, Any]) -> Callable:
         x = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), xs)
         return _quietly(step)(carry, jax.tree.unflatten(xs_tree, x))[0]
 
-    forms = settled(first, init)
+    forms = settled(first, init, length)
 
     def stable(carry: Any, x: Any) -> Any:
         carry, y = step(_flat(carry)[0], x)

@@ -49,10 +49,14 @@ from numpyro_concrete.soft_index import (
     Interpreter,
     SoftIndex,
     plain,
-    refusal,
 )
-from numpyro_concrete.soft_index.interpreter import read
-from numpyro_concrete.soft_parameters import with_known_parameters
+from numpyro_concrete.soft_index.averages import exact
+from numpyro_concrete.soft_index.interpreter import value_of
+from numpyro_concrete.soft_parameters import (
+    observed_softly,
+    with_known_parameters,
+    within_bounds,
+)
 
 _ENUMERATION = "numpyro.contrib.funsor.enum_messenger"
 
@@ -140,7 +144,6 @@ class RelaxMessenger(Messenger):
         self._pending: list[tuple[Any, Callable | None]] = []
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        self._refuse_observation(msg)
         outside = self.interpreter.outside()
         outside.__enter__()
         self._pending.append((outside, None))
@@ -149,12 +152,14 @@ class RelaxMessenger(Messenger):
             receive = self._enter_control_flow(msg)
         elif msg["type"] == "deterministic" and self.interpreter.is_soft(msg["value"]):
             # Traces see the mean, and the program its value.
-            soft = read(msg["value"])
+            soft = value_of(msg["value"])
             receive = functools.partial(_given_back, plain(soft), soft)
             msg["value"] = receive.args[0]
         elif msg["type"] == "sample":
             self.settings.seen.add(msg["name"])
             msg["fn"] = with_known_parameters(msg["fn"])
+            if self.interpreter.is_soft(msg["value"]):
+                self._observe(msg)
         for field in ("fn", "args", "kwargs", "value", "scale", "infer"):
             if field in msg:
                 msg[field] = self.interpreter.lower(msg[field])
@@ -203,6 +208,8 @@ class RelaxMessenger(Messenger):
             # What a scan collects of a site must not hold arrays of one step.
             aux["infer"].pop("_relaxed_from", None)
         value = site.value(aux["value"])
+        if isinstance(value, SoftIndex):
+            value = within_bounds(leaf_of(msg["fn"]), value)
         seen = value.number() if isinstance(value, SoftIndex) else value
         msg.clear()
         msg.update(deterministic, type="deterministic", value=seen, infer={})
@@ -243,10 +250,13 @@ class RelaxMessenger(Messenger):
 
         return relaxed
 
-    def _refuse_observation(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and self.interpreter.is_soft(msg["value"]):
-            soft = msg["value"].value
-            raise TypeError(refusal(soft.site, f"observing it at site {msg['name']!r}"))
+    def _observe(self, msg: dict[str, Any]) -> None:
+        """Average the log-probability over the values of a soft observation."""
+        name = msg["name"]
+        soft = exact(value_of(msg["value"]), f"observing it at site {name!r}")
+        msg["value"] = plain(soft)
+        if isinstance(soft, SoftIndex):
+            msg["fn"] = observed_softly(msg["fn"], name, soft)
 
 
 class HardenMessenger(Messenger):

@@ -13,6 +13,7 @@ from numpyro_concrete.soft_index.interpreter import Interpreter, plain
 from numpyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
+    SoftReal,
     is_soft,
     refusal,
     soft_index,
@@ -22,6 +23,7 @@ __all__ = [
     "Interpreter",
     "SoftIndex",
     "SoftNumber",
+    "SoftReal",
     "is_soft",
     "plain",
     "refusal",

@@ -13,25 +13,34 @@ import numpy as np
 from jax import Array, lax
 
 from numpyro_concrete.soft_index import internals
+from numpyro_concrete.soft_index.expectation import contract, mixed
 from numpyro_concrete.soft_index.value import (
     Factor,
     Known,
     SoftIndex,
-    contract,
+    SoftReal,
+    Values,
     fresh,
     is_soft,
-    mixed,
     named,
+    tokens,
 )
 
 # Known arrays stay known up to this size.
 LIMIT = 2**16
 # Joint supports of known values are merged where equal from this size on.
 MERGED = 64
+# Equal values are added by a product with a matrix up to this size of it.
+LARGEST_MATRIX = 2**20
 # Joint supports never grow past this size.
 STATES = 2**16
 
 Table = Any  # of NumPy if it is known while tracing, else of JAX
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text, such as names of primitives."""
+    return frozenset(text.split())
 
 
 def typed(x: Any) -> internals.ShapedArray:
@@ -148,6 +157,11 @@ def ranked(soft: SoftIndex, rank: int) -> SoftIndex:
     )
 
 
+def is_one_draw(soft: SoftIndex) -> bool:
+    """Tell whether each factor is one draw at all positions."""
+    return all(w.size == len(w) for w in soft.weights)
+
+
 def rebuilt(
     soft: SoftIndex,
     table: Table,
@@ -156,11 +170,9 @@ def rebuilt(
     extent: Sequence[int],
 ) -> SoftIndex:
     """Return a value of the same draws, in another shape."""
-    factors = tuple(
-        Factor(f.site, f.token, Known(x))
-        for f, x in zip(soft.factors, ids, strict=True)
-    )
-    return SoftIndex(held(table), tuple(weights), factors, tuple(extent))
+    factors = tuple(f.at(x) for f, x in zip(soft.factors, ids, strict=True))
+    possible = None if isinstance(table, np.ndarray) else soft.possible
+    return SoftIndex(held(table), tuple(weights), factors, tuple(extent), possible)
 
 
 def held(table: Table) -> Known | Array:
@@ -168,10 +180,15 @@ def held(table: Table) -> Known | Array:
     return Known(table) if isinstance(table, np.ndarray) else table
 
 
-def enumerate_operands(
-    function: Callable, operands: Sequence[Any], shape: Sequence[int]
-) -> tuple[Table, Joint]:
-    """Apply an elementwise function to every joint value of its operands."""
+def tables_of(
+    operands: Sequence[Any], shape: Sequence[int]
+) -> tuple[list[Table], Joint]:
+    """Return the joint values of operands, and their draws.
+
+    Args:
+        operands: Soft and plain operands.
+        shape: Shape with which they broadcast.
+    """
     joint = Joint(shape)
     rank = len(joint.shape)
     softs = [ranked(x, rank) if is_soft(x) else x for x in operands]
@@ -186,9 +203,31 @@ def enumerate_operands(
             table = jnp.asarray(x) if known is None else uniform(known)
             table = table.reshape((1,) * (rank - table.ndim) + table.shape)
         tables.append(joint.spread(table, axes))
+    return tables, joint
+
+
+def enumerate_operands(
+    function: Callable, operands: Sequence[Any], shape: Sequence[int]
+) -> tuple[Table, Joint]:
+    """Apply an elementwise function to every joint value of its operands."""
+    tables, joint = tables_of(operands, shape)
     full = np.broadcast_shapes(*(t.shape for t in tables))
     tables = [_broadcast(t, full) for t in tables]
     return run(function, *tables), joint
+
+
+def placed(joint: Joint, shape: Sequence[int], place: Callable) -> Joint:
+    """Return the draws of a joint value on the axes of a result.
+
+    Args:
+        joint: The draws.
+        shape: Shape of the result.
+        place: Reshapes an array behind its leading axes.
+    """
+    result = Joint(shape)
+    result.weights = [place(w, 1) for w in joint.weights]
+    result.factors = [f.at(place(f.ids.array, 0)) for f in joint.factors]
+    return result
 
 
 def _broadcast(table: Table, shape: Sequence[int]) -> Table:
@@ -196,20 +235,46 @@ def _broadcast(table: Table, shape: Sequence[int]) -> Table:
     return (np if known else jnp).broadcast_to(table, tuple(shape))
 
 
-def finish(
-    table: Table, joint: Joint, shape: Sequence[int], *, integers: bool = False
-) -> Any:
-    """Return the result: soft if it is made of integers, else the weighted sum.
+def finish(table: Table, joint: Joint, shape: Sequence[int]) -> Any:
+    """Return the result: an average if it is made of floats, else soft.
 
     Args:
         table: Values of the result, with an axis for every factor.
         joint: The factors.
         shape: Shape of the result.
-        integers: Whether floats are integers, as after a cast.
     """
-    if jnp.issubdtype(table.dtype, jnp.inexact) and not integers:
-        return contract(table, joint.weights, shape, table.dtype)
+    if jnp.issubdtype(table.dtype, jnp.inexact):
+        return averaged(table, joint.factors, joint.weights, shape)
     return simplified(table, joint.factors, joint.weights, shape)
+
+
+def averaged(
+    table: Table,
+    factors: Sequence[Factor],
+    weights: Sequence[Array],
+    shape: Sequence[int],
+    mean: Array | None = None,
+) -> Any:
+    """Return the average of floats that are known for every value of the draws.
+
+    Args:
+        table: The values, with an axis for every factor.
+        factors: The draws.
+        weights: Their weights.
+        shape: Shape of the result.
+        mean: The average, if it is known.
+    """
+    known = isinstance(table, np.ndarray)
+    if known or not factors:
+        exact = simplified(table, factors, weights, shape)
+        if not isinstance(exact, SoftIndex) or exact.certain:
+            return exact
+    if mean is None:
+        mean = contract(table, weights, shape, table.dtype)
+    sites = " and ".join(dict.fromkeys(f.site for f in factors))
+    draws = frozenset().union(*(f.tokens for f in factors))
+    values = Values(lambda: simplified(table, factors, weights, shape))
+    return SoftReal(mean, table.dtype, sites, draws, values)
 
 
 def simplified(
@@ -229,7 +294,9 @@ def simplified(
         return constant(table, shape)
     soft = SoftIndex(held(table), tuple(weights), tuple(factors), tuple(shape))
     crowded = math.prod(table.shape[: len(factors)]) > MERGED
-    return merged(soft) if crowded and len(factors) > 1 and soft.compact else soft
+    if crowded and len(factors) > 1 and soft.compact and (table == table).all():
+        return merged(soft)
+    return soft
 
 
 def constant(table: Table, shape: Sequence[int]) -> Any:
@@ -252,7 +319,7 @@ def flat_weights(soft: SoftIndex) -> Array:
     for i, w in enumerate(soft.weights):
         axes = (1,) * i + w.shape[:1] + (1,) * (n - i - 1)
         total = total * w.reshape(axes + w.shape[1:])
-    return total.reshape((-1, *total.shape[n:]))
+    return total.reshape((math.prod(total.shape[:n]), *total.shape[n:]))
 
 
 def flat_table(soft: SoftIndex) -> Table:
@@ -260,18 +327,34 @@ def flat_table(soft: SoftIndex) -> Table:
     n = len(soft.factors)
     sizes = tuple(w.shape[0] for w in soft.weights)
     table = _broadcast(soft.table, sizes + soft.table.shape[n:])
-    return table.reshape((-1, *table.shape[n:]))
+    return table.reshape((math.prod(sizes), *table.shape[n:]))
 
 
 def on_support(soft: SoftIndex, support: np.ndarray) -> Array:
     """Return the weight of each value of a support that holds all of its values."""
+    if not soft.compact:
+        return _probabilities(soft, support)
     values = soft.table.reshape(soft.table.shape[: len(soft.factors)])
     values = flat_table(SoftIndex(Known(values), soft.weights, soft.factors, ()))
     weights = flat_weights(soft)
     if np.array_equal(values, support):
         return weights
+    if len(support) * len(values) > LARGEST_MATRIX:
+        places = np.searchsorted(support, values)
+        return jax.ops.segment_sum(weights, places, len(support))
     rows = (support[:, None] == values).astype(weights.dtype)
     return mixed(rows.T, weights)
+
+
+def _probabilities(soft: SoftIndex, support: np.ndarray) -> Array:
+    """Return the probability of each value, where values depend on the position."""
+    dtype = jnp.result_type(*soft.weights)
+
+    def probability(value: Array) -> Array:
+        hit = (soft.table == value).astype(dtype)
+        return contract(hit, soft.weights, soft.extent, dtype)
+
+    return jax.vmap(probability)(jnp.asarray(support))
 
 
 def merged(soft: SoftIndex, support: np.ndarray | None = None) -> SoftIndex:
@@ -280,14 +363,17 @@ def merged(soft: SoftIndex, support: np.ndarray | None = None) -> SoftIndex:
         support = np.unique(soft.table)
     weights = on_support(soft, support)
     table = support.reshape((-1,) + (1,) * len(soft.extent))
-    factor = fresh(named(soft), weights.shape[1:])
+    factor = fresh(named(soft), weights.shape[1:], tokens(soft))
     return SoftIndex(Known(table), (weights,), (factor,), soft.extent)
 
 
 def values_of(x: Any) -> np.ndarray | None:
     """Return the few values that an operand can have, or None if they are not known."""
+    if isinstance(x, SoftIndex) and not x.known:
+        return None if x.possible is None else x.possible.array
     if is_soft(x):
-        return np.unique(x.table) if x.compact else None
+        values = np.unique(x.table)
+        return values if x.compact or len(values) <= MERGED else None
     known = concrete(x)
     if known is None:
         return None
@@ -320,7 +406,8 @@ def pick(function: Callable, operands: Sequence[Any]) -> SoftIndex:
     shape = moved.shape[1:]
     if support is not None:
         table = support.reshape((-1,) + (1,) * len(shape))
-    return SoftIndex(held(table), (moved,), (fresh(named(*operands), shape),), shape)
+    factor = fresh(named(*operands), shape, tokens(*operands))
+    return SoftIndex(held(table), (moved,), (factor,), shape)
 
 
 def common_values(operands: Sequence[Any]) -> np.ndarray | None:

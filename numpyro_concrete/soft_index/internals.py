@@ -15,11 +15,18 @@ from jax._src.core import (
     jaxpr_as_fun,
     set_current_trace,
     take_current_trace,
+    trace_ctx,
     typeof,
 )
 from quax._compat import unpack_scan_args
 from quax._trace import _QuaxTrace as QuaxTrace
 from quax._trace import _QuaxTracer as QuaxTracer
+
+
+def current_trace() -> object:
+    """Return the trace that operations go to at present."""
+    return trace_ctx.trace
+
 
 __all__ = [
     "ClosedJaxpr",
@@ -28,6 +35,7 @@ __all__ = [
     "ShapedArray",
     "TraceTag",
     "Tracer",
+    "current_trace",
     "eval_trace",
     "jaxpr_as_fun",
     "set_current_trace",

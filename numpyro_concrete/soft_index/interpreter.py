@@ -16,12 +16,23 @@ import numpy as np
 
 from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.algebra import concrete
+from numpyro_concrete.soft_index.averages import exact
 from numpyro_concrete.soft_index.loops import RULES as LOOPS
+from numpyro_concrete.soft_index.loops import chosen, rounds_floats
 from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
+from numpyro_concrete.soft_index.single import (
+    ELEMENTWISE_CALLS,
+    is_small,
+    on_each_value,
+    on_elements,
+)
 from numpyro_concrete.soft_index.value import (
     Pieces,
     SoftIndex,
+    SoftNumber,
+    SoftReal,
     is_soft,
+    named,
     refusal,
 )
 
@@ -43,6 +54,12 @@ class _SoftTracer(internals.QuaxTracer):
             return np.broadcast_to(self.value.table, self.value.extent)
         raise TypeError(refusal(self.site, what))
 
+    def _read_float(self, what: str) -> np.ndarray:
+        """The mean of a float, as of one that is no draw; JAX refuses it under jit."""
+        if isinstance(self.value, SoftReal):
+            return np.asarray(self.value.average)
+        return self._read(what)
+
     def __bool__(self) -> bool:
         return bool(self._read("reading it as a truth value"))
 
@@ -50,7 +67,7 @@ class _SoftTracer(internals.QuaxTracer):
         return int(self._read("reading it as a Python number"))
 
     def __float__(self) -> float:
-        return float(self._read("reading it as a Python number"))
+        return float(self._read_float("reading it as a Python number"))
 
     def __index__(self) -> int:
         return int(self._read("using it as a Python index or size"))
@@ -60,20 +77,27 @@ class _SoftTracer(internals.QuaxTracer):
         raise TypeError("unhashable type: array")
 
     def __format__(self, spec: str) -> str:
-        return format(self._read("writing it into a text"), spec)
+        return repr(self)
+
+    def __repr__(self) -> str:
+        return repr(
+            joined(self.value) if isinstance(self.value, Pieces) else self.value
+        )
+
+    __str__ = __repr__
 
     def _origin_msg(self) -> str:
         # JAX ends its errors with it, as where a shape or size must be known.
         return "\n" + refusal(self.site, "reading it as a shape or size")
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-        return self._read("reading it as a NumPy array")
+        return self._read_float("reading it as a NumPy array")
 
     def item(self, *_: Any) -> Any:
-        return self._read("reading it as a Python number").item()
+        return self._read_float("reading it as a Python number").item()
 
     def tolist(self) -> Any:
-        return self._read("reading it as Python numbers").tolist()
+        return self._read_float("reading it as Python numbers").tolist()
 
 
 class _SoftTrace(internals.QuaxTrace):
@@ -94,15 +118,52 @@ class _SoftTrace(internals.QuaxTrace):
             return self._plain(primitive, values, params)
         body = _CALLS.get(primitive.name)
         if body is not None:
-            return self._inlined(params[body], values)
+            return self._called(params.get("name", ""), params[body], values)
+        if primitive.name == "cond" and is_soft(values[0]):
+            return self._branches(params["branches"], values)
+        if primitive.name in LOOPS:
+            return self._loop(primitive, values, params)
         with internals.set_current_trace(self.parent_trace):
-            rule = LOOPS.get(primitive.name)
             if primitive.name == "gather":
                 values = [values[0], self._shortened(values[1])]
-            if rule is None:
-                out = apply(primitive, values, params)
-            else:
-                out = rule(primitive, [whole(x) for x in values], params)
+            return self.wrapped(apply(primitive, values, params))
+
+    def _called(self, name: str, jaxpr: Any, values: list[Any]) -> Any:
+        """Run a jitted function: its steps, or the whole for each value."""
+        if name in ELEMENTWISE_CALLS and len(jaxpr.out_avals) == 1:
+            try:
+                with internals.set_current_trace(self.parent_trace):
+                    return self._elementwise(jaxpr, [exact(whole(x)) for x in values])
+            except TypeError:
+                pass  # values that are not known, or a function that is not elementwise
+        return self._inlined(jaxpr, values)
+
+    def _elementwise(self, jaxpr: Any, values: list[Any]) -> list[Any]:
+        function = internals.jaxpr_as_fun(jaxpr)
+        shape = jaxpr.out_avals[0].shape
+        return self.wrapped([on_elements(lambda *x: function(*x)[0], values, shape)])
+
+    def _loop(self, primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+        """Run a loop on integers with their weights, and on the means of floats."""
+        values = [whole(x) for x in values]
+        reals = [isinstance(x, SoftReal) for x in values]
+        with internals.set_current_trace(self.parent_trace):
+            if rounds_floats(primitive, params, reals):
+                known = [exact(x, primitive.name) for x in values]
+                if not is_small(known):
+                    raise TypeError(refusal(named(*values), "a loop over what it says"))
+                return self.wrapped(on_each_value(primitive, known, params))
+            values = [x.average if isinstance(x, SoftReal) else x for x in values]
+            if any(map(is_soft, values)):
+                return self.wrapped(LOOPS[primitive.name](primitive, values, params))
+        return self._plain(primitive, values, params)
+
+    def _branches(self, branches: Sequence[Any], values: list[Any]) -> list[Any]:
+        """Choose between the results of all branches by a soft value."""
+        which, *operands = values
+        cases = [map(_value, self._inlined(b, operands)) for b in branches]
+        with internals.set_current_trace(self.parent_trace):
+            out = [chosen(which, each) for each in zip(*cases, strict=True)]
         return self.wrapped(out)
 
     def stage_value(self, val: Any) -> Any:
@@ -136,6 +197,9 @@ class _SoftTrace(internals.QuaxTrace):
         self, primitive: Any, functions: Any, tracers: Any, params: dict[str, Any]
     ) -> Any:
         values = [_value(t) for t in tracers]
+        if primitive.name != "custom_jvp_call":
+            # A rule for gradients, such as a straight-through one, is one of floats.
+            values = [x.average if isinstance(x, SoftReal) else x for x in values]
         if any(map(is_soft, values)):
             # The function of the support's values, which have no derivative.
             with internals.set_current_trace(self):
@@ -223,9 +287,25 @@ def whole(x: Any) -> Any:
     return joined(x) if isinstance(x, Pieces) else x
 
 
-def read(x: Any) -> Any:
+def value_of(x: Any) -> Any:
     """Return what an interpreter's value is, whichever interpreter made it."""
     return whole(_value(x))
+
+
+def read(x: Any) -> Any:
+    """Return the value in a form that any trace can hold: a tree of plain arrays.
+
+    Floats become their means. A count becomes its values, where they are known.
+    """
+    soft = value_of(x)
+    if isinstance(soft, SoftReal):
+        return soft.average
+    if not isinstance(soft, SoftNumber) or soft.values is None:
+        return soft
+    try:
+        return soft.exact()
+    except TypeError:
+        return SoftNumber(soft.average, soft.dtype, soft.sites, soft.tokens)
 
 
 class Interpreter:
@@ -272,7 +352,7 @@ class Interpreter:
             return jax.tree.map(read, tree)
 
     def is_soft(self, x: Any) -> bool:
-        """Tell whether a value of the program is soft."""
+        """Tell whether a value of the program depends on soft integers."""
         return isinstance(x, _SoftTracer)
 
     def lower(self, tree: Any) -> Any:
@@ -286,6 +366,8 @@ class Interpreter:
 def plain(x: Any) -> Any:
     """Return a value of the program as plain numbers: a constant, or the mean.
 
+    This is how a program asks for the mean of a soft value.
+
     Args:
         x: Any value.
 
@@ -296,7 +378,7 @@ def plain(x: Any) -> Any:
 
     Twin: :func:`pyro_concrete.soft_index.plain`.
     """
-    soft = read(x)
+    soft = value_of(x)
     if not is_soft(soft):
         return x
     if isinstance(soft, SoftIndex) and soft.certain:

@@ -16,11 +16,13 @@ from jax import Array, lax
 from numpyro_concrete.soft_index.algebra import (
     Joint,
     Table,
+    averaged,
     concrete,
     finish,
     flat_weights,
     held,
     on_support,
+    placed,
     ranked,
     rebuilt,
     run,
@@ -29,18 +31,17 @@ from numpyro_concrete.soft_index.algebra import (
     uniform,
     values_of,
 )
+from numpyro_concrete.soft_index.expectation import bounded, mixed
 from numpyro_concrete.soft_index.value import (
-    Factor,
+    AbstractAverage,
     Known,
     Pieces,
     SoftIndex,
-    SoftNumber,
-    bounded,
     fresh,
     is_soft,
-    mixed,
     named,
     refusal,
+    tokens,
 )
 
 
@@ -81,7 +82,7 @@ def _part(
     if known:
         ids = [move(f.ids.array, 0) for f in soft.factors]
         return rebuilt(soft, table, weights, ids, shape)
-    factors = [fresh(f.site, w.shape[1:])
+    factors = [fresh(f.site, w.shape[1:], f.tokens)
                for f, w in zip(soft.factors, weights, strict=True)]  # fmt: skip
     return SoftIndex(held(table), tuple(weights), tuple(factors), shape)
 
@@ -268,9 +269,11 @@ def read(operand: Any, parts: Sequence[Any], reading: Reading, name: str) -> Any
         index = stacked([t.reshape(t.shape[:lead]) for t in tables], sizes)
         index = index.reshape(-1, len(tables))
         rows = _read(reading.rows, operand, index)
-        if jnp.issubdtype(rows.dtype, jnp.inexact):
-            return _weighted_rows(rows, joint, reading)
         table = rows.reshape(sizes + _window_only(rows.shape[1:], reading))
+        if jnp.issubdtype(rows.dtype, jnp.inexact):
+            mean = _weighted_rows(rows, joint, reading)
+            spaced = placed(joint, reading.shape, reading.spaced)
+            return averaged(table, spaced.factors, spaced.weights, reading.shape, mean)
     else:
         # Read once what is the same all along an axis.
         batch = reading.batch
@@ -282,22 +285,6 @@ def read(operand: Any, parts: Sequence[Any], reading: Reading, name: str) -> Any
         table = table.reshape(sizes + table.shape[1:])
     spaced = placed(joint, reading.shape, reading.spaced)
     return finish(table, spaced, reading.shape)
-
-
-def placed(joint: Joint, shape: Sequence[int], place: Callable) -> Joint:
-    """Return the draws of a joint value on the axes of a result.
-
-    Args:
-        joint: The draws.
-        shape: Shape of the result.
-        place: Reshapes an array behind its leading axes.
-    """
-    result = Joint(shape)
-    result.weights = [place(w, 1) for w in joint.weights]
-    result.factors = [
-        Factor(f.site, f.token, Known(place(f.ids.array, 0))) for f in joint.factors
-    ]
-    return result
 
 
 def _read(function: Callable, operand: Any, index: Table) -> Table:
@@ -319,7 +306,7 @@ def _weighted_rows(rows: Array, joint: Joint, reading: Reading) -> Array:
         Known(np.zeros(())), tuple(joint.weights), tuple(joint.factors), joint.shape
     )
     weights = flat_weights(soft)
-    finite, restore = bounded(rows)
+    finite, restore = bounded(rows, weights)
     total = restore(mixed(weights, finite)).astype(rows.dtype)
     # The batch comes first: its axes, then the window's, go where the result has them.
     rank = len(reading.shape)
@@ -332,8 +319,6 @@ def _read_soft(
     operand: SoftIndex, parts: Sequence[Any], reading: Reading, name: str
 ) -> SoftIndex:
     """Return what is found in soft integers: their weights, read like floats."""
-    if isinstance(operand, SoftNumber):
-        raise TypeError(refusal(named(operand, *parts), name))
     support = values_of(operand)
     site = named(operand, *parts)
     if support is None:
@@ -341,10 +326,14 @@ def _read_soft(
         raise TypeError(refusal(site, operation))
     weights = on_support(operand, support)
     weights = jnp.broadcast_to(weights, weights.shape[:1] + operand.extent)
-    weights = jax.vmap(lambda w: read(w, parts, reading, name))(weights)
+    weights = jax.vmap(lambda w: _mean(read(w, parts, reading, name)))(weights)
     table = support.reshape((-1,) + (1,) * len(reading.shape))
-    factor = fresh(site, reading.shape)
+    factor = fresh(site, reading.shape, tokens(operand, *parts))
     return SoftIndex(Known(table), (weights,), (factor,), reading.shape)
+
+
+def _mean(x: Any) -> Any:
+    return x.average if isinstance(x, AbstractAverage) else x
 
 
 RULES: dict[str, Callable] = {"gather": _gather, "dynamic_slice": _dynamic_slice}

@@ -17,8 +17,10 @@ import numpy as np
 from jax import Array, lax
 
 from numpyro_concrete.soft_index import internals
-from numpyro_concrete.soft_index.algebra import concrete, merged, typed, values_of
+from numpyro_concrete.soft_index.algebra import concrete, on_support, typed, values_of
+from numpyro_concrete.soft_index.counts import LARGEST_SUPPORT
 from numpyro_concrete.soft_index.rules import apply
+from numpyro_concrete.soft_index.single import is_small, on_each_value
 from numpyro_concrete.soft_index.value import (
     Factor,
     Known,
@@ -32,7 +34,7 @@ from numpyro_concrete.soft_index.value import (
     refusal,
 )
 
-_PASSES = 6
+_PASSES = 8
 _GROWS = (
     "site '{}' is relaxed, and a loop carries an integer whose possible values grow "
     "with every step. Carry it as a float (1.0 * value), or leave the site out with "
@@ -50,6 +52,8 @@ class Form:
         open: Whether its first value is not known, and takes a place of its own.
         dtype: Type of the weights.
         token: Identity of its draws inside of the loop.
+        bounded: Whether the support is that after the last step, so that what lies
+            beyond it after one step more has probability zero.
     """
 
     site: str = ""
@@ -57,6 +61,7 @@ class Form:
     open: bool = False
     dtype: Any = None
     token: Any = None
+    bounded: bool = False
 
     def join(self, x: Any, first: bool = False) -> "Form":
         """Return the form that can hold one more value, which comes from a step.
@@ -71,9 +76,12 @@ class Form:
         new = dataclasses.replace(
             self, site=self.site or named(x), dtype=self.dtype or _float_type(x)
         )
+        x = exact_or_number(x)
         if isinstance(x, SoftNumber) or (self.site and self.support is None):
             return dataclasses.replace(new, support=None)
         values = _values(x, first)
+        if self.bounded:
+            return new
         if self.support is not None:
             values = np.union1d(values, self.support.array)
         return dataclasses.replace(new, support=Known(values))
@@ -94,7 +102,8 @@ class Form:
             return x.number().astype(typed(x).dtype) if is_soft(x) else x
         if self.support is None:
             number = x.number() if is_soft(x) else jnp.asarray(x)
-            return SoftNumber(number.astype(self.dtype), self.site)
+            return SoftNumber(number.astype(self.dtype), typed(x).dtype, self.site)
+        x = exact_or_number(x)
         shape, dtype = typed(x).shape, typed(x).dtype
         support = self.support.array.astype(dtype)
         values = support.reshape((-1,) + (1,) * len(shape))
@@ -121,12 +130,19 @@ class Form:
                 weights = jnp.zeros((len(values), *typed(x).shape), self.dtype)
                 return _one_more(weights, 1), jnp.asarray(x)
             return (_one_more(weights, 0) if self.open else weights), own
-        if not x.compact:
+        if values_of(x) is None:
             return x.weights[0], x.table[-1:]  # it is in this form already
-        if not np.isin(x.table, support).all():
-            raise NotImplementedError(_GROWS.format(named(x)))
-        weights = merged(x, support).weights[0]
+        weights = self._on_support(x, support)
         return (_one_more(weights, 0) if self.open else weights), own
+
+    def _on_support(self, x: SoftIndex, support: np.ndarray) -> Array:
+        values = values_of(x)
+        if np.isin(values, support).all():
+            return on_support(x, support)
+        if not self.bounded:
+            raise NotImplementedError(_GROWS.format(named(x)))
+        larger = np.union1d(support, values)
+        return on_support(x, larger)[np.isin(larger, support)]
 
 
 def _one_more(weights: Array, value: float) -> Array:
@@ -138,9 +154,19 @@ def _inexact(x: Any) -> bool:
     return jnp.issubdtype(typed(x).dtype, jnp.inexact)
 
 
+def exact_or_number(x: Any) -> Any:
+    """Return a count as its values if they are known; others as they are."""
+    if not isinstance(x, SoftNumber) or x.values is None:
+        return x
+    try:
+        return x.exact()
+    except TypeError:
+        return x
+
+
 def _float_type(x: Any) -> Any:
     if isinstance(x, SoftNumber):
-        return x.value.dtype
+        return x.average.dtype
     return jnp.result_type(*(w.dtype for w in x.weights))
 
 
@@ -159,17 +185,22 @@ def _values(x: SoftIndex, first: bool) -> np.ndarray:
     return support
 
 
-def settled(step: Callable, init: Sequence[Any]) -> list[Form]:
+def settled(
+    step: Callable, init: Sequence[Any], length: int | None = None
+) -> list[Form]:
     """Return the forms that a loop's carry has in every step.
 
     Args:
         step: Takes the carry and returns it after one step; runs without effects.
         init: The first carry, of which some may be soft.
+        length: Number of steps, if it is known. Values that grow by the same amount in
+            each step, as counts do, are then bounded.
 
     Raises:
         NotImplementedError: If its values grow from step to step; it names the sites.
     """
     forms = [Form(token=new_token()).join(x) for x in init]
+    history: list[list[Form]] = []
     for i in range(_PASSES):
         started = [f.start(x) for f, x in zip(forms, init, strict=True)]
         entered = [f.enter(x) for f, x in zip(started, init, strict=True)]
@@ -178,9 +209,34 @@ def settled(step: Callable, init: Sequence[Any]) -> list[Form]:
         new = [f.join(_closed(f, x), not i) for f, x in zip(started, out, strict=True)]
         if i and new == started:
             return started
+        history.append(started)
+        if length is not None and i == _PASSES // 2:
+            new = [
+                _grown(f, [fs[j] for fs in history], length) for j, f in enumerate(new)
+            ]
         forms = new
     names = " and ".join(dict.fromkeys(f.site for f in forms if f.site))
     raise NotImplementedError(_GROWS.format(names))
+
+
+def _grown(form: Form, history: Sequence[Form], length: int) -> Form:
+    """The form after all steps, if its values grow by the same amount in each."""
+    forms = [*history, form][-3:]
+    if form.open or any(f.support is None for f in forms) or form in history[-1:]:
+        return form
+    supports = [f.support.array for f in forms]
+    if any(x.size == 0 or x.dtype == bool for x in supports):
+        return form
+    lows, highs = [x.min() for x in supports], [x.max() for x in supports]
+    low, high = np.diff(lows), np.diff(highs)
+    if low[0] != low[1] or high[0] != high[1] or not (low[0] or high[0]):
+        return form
+    first, last = lows[-1] + length * low[0], highs[-1] + length * high[0]
+    values = np.arange(first, last + 1)
+    if len(values) > LARGEST_SUPPORT:
+        return dataclasses.replace(form, support=None)
+    support = Known(values.astype(supports[-1].dtype))
+    return dataclasses.replace(form, support=support, bounded=True)
 
 
 def _shapes(step: Callable, carry: list[Any]) -> list[Any]:
@@ -204,7 +260,8 @@ def left(form: Form, x: Any) -> Any:
     """A carried value after the loop: draws that nothing else knows."""
     if not isinstance(x, SoftIndex):
         return x
-    return SoftIndex(x.values, x.weights, (fresh(form.site, x.extent),), x.extent)
+    factor = fresh(form.site, x.extent)
+    return SoftIndex(x.values, x.weights, (factor,), x.extent)
 
 
 # --- sequences ------------------------------------------------------------------------
@@ -271,9 +328,59 @@ def _join(
             token = tokens.setdefault(token, new_token())
             steps = np.arange(time).reshape((-1,) + (1,) * (ids.ndim - 1))
             ids = steps * 2**32 + ids
-        factors.append(Factor(f.site, token, Known(ids)))
+        factors.append(dataclasses.replace(f, token=token, ids=Known(ids)))
     weights = tuple(jnp.moveaxis(w, 0, 1) for w in soft.weights)
     return SoftIndex(values, weights, tuple(factors), (time, *soft.extent))
+
+
+# --- which results depend on floats ---------------------------------------------------
+
+
+def rounds_floats(
+    primitive: Any, params: dict[str, Any], reals: Sequence[bool]
+) -> bool:
+    """Tell whether a loop makes integers or truths of some of its floats.
+
+    Args:
+        primitive: The primitive of the loop.
+        params: Its parameters.
+        reals: Which of its operands are averages of floats.
+    """
+    if not any(reals):
+        return False
+    if primitive.name == "cond":
+        return any(_rounds(j.jaxpr, reals[1:]) for j in params["branches"])
+    if primitive.name == "scan":
+        body, n = params["jaxpr"].jaxpr, params["num_consts"]
+        m = n + params["num_carry"]
+        consts, carry, xs = reals[:n], reals[n:m], reals[m:]
+    else:
+        n, m = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        body = params["body_jaxpr"].jaxpr
+        consts, carry, xs = reals[n:m], reals[m:], []
+    outputs = _dependent(body, [*consts, *carry, *xs])
+    while any(o and not c for o, c in zip(outputs, carry, strict=False)):
+        carry = [o or c for o, c in zip(outputs, carry, strict=False)]
+        outputs = _dependent(body, [*consts, *carry, *xs])
+    if primitive.name == "while":
+        asks = params["cond_jaxpr"].jaxpr
+        if any(_dependent(asks, [*reals[:n], *carry])):
+            return True
+    return _rounds(body, [*consts, *carry, *xs])
+
+
+def _rounds(jaxpr: Any, reals: Sequence[bool]) -> bool:
+    outputs = zip(jaxpr.outvars, _dependent(jaxpr, reals), strict=True)
+    return any(d and not jnp.issubdtype(v.aval.dtype, jnp.inexact) for v, d in outputs)
+
+
+def _dependent(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
+    """Which results depend on some of the inputs."""
+    own = {id(v) for v, d in zip(jaxpr.invars, inputs, strict=True) if d}
+    for eqn in jaxpr.eqns:
+        if any(id(v) in own for v in eqn.invars):
+            own |= {id(v) for v in eqn.outvars}
+    return [id(v) in own for v in jaxpr.outvars]
 
 
 # --- the primitives -------------------------------------------------------------------
@@ -303,7 +410,7 @@ def _scan(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
         return out[:n], out[n:]
 
     one = _first(sequences)
-    forms = settled(lambda carry: step(carry, one())[0], init)
+    forms = settled(lambda carry: step(carry, one())[0], init, params["length"])
 
     def stable(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
         carry, y = step(carry, x)
@@ -329,6 +436,24 @@ def _first(sequences: list[Any]) -> Callable[[], list[Any]]:
         return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), sequences)
 
     return zeros
+
+
+def _of_one_draw(rule: Callable) -> Callable:
+    """A loop of a single draw is run for each of its values, if no more is unknown."""
+
+    def of_one_draw(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+        plain = [x for x in values if not is_soft(x)]
+        small = not any(isinstance(x, SoftNumber) for x in values) and is_small(values)
+        if small and all(concrete(x) is not None for x in plain):
+            return on_each_value(primitive, values, params)
+        try:
+            return rule(primitive, values, params)
+        except (TypeError, NotImplementedError):
+            if not small:
+                raise
+            return on_each_value(primitive, values, params)
+
+    return of_one_draw
 
 
 def _while(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
@@ -380,4 +505,8 @@ def chosen(which: Any, cases: Sequence[Any]) -> Any:
     return apply(lax.select_n_p, [which, *cases], {})
 
 
-RULES: dict[str, Callable] = {"scan": _scan, "while": _while, "cond": _cond}
+RULES: dict[str, Callable] = {
+    "scan": _of_one_draw(_scan),
+    "while": _of_one_draw(_while),
+    "cond": _cond,
+}

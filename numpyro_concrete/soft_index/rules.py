@@ -3,6 +3,7 @@
 Twin: ``pyro_concrete.soft_index``.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,26 +14,34 @@ import numpy as np
 from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import (
+    MERGED,
     Joint,
     Table,
+    common_values,
     concrete,
     enumerate_operands,
     finish,
+    is_one_draw,
     pick,
     rebuilt,
     run,
-    simplified,
     typed,
+    words,
 )
+from numpyro_concrete.soft_index.averages import average_of, exact, with_averages
+from numpyro_concrete.soft_index.axes import RULES as ALONG_AXES
+from numpyro_concrete.soft_index.counts import sum_of
+from numpyro_concrete.soft_index.expectation import bounded, contract
 from numpyro_concrete.soft_index.lookup import RULES as LOOKUPS
 from numpyro_concrete.soft_index.lookup import shapes_of
+from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.value import (
+    AbstractAverage,
     Known,
     Pieces,
     SoftIndex,
-    SoftNumber,
-    bounded,
-    fresh,
+    SoftReal,
+    Values,
     is_soft,
     named,
     refusal,
@@ -51,12 +60,9 @@ ELEMENTWISE = """
 """
 SHAPES = "reshape squeeze expand_dims transpose rev slice split unstack"
 JOINS = "concatenate stack pad dynamic_update_slice tile"
+# Indices of several axes come in pieces.
+_BY_PARTS = words("gather scatter scatter-add scatter_add")
 LINEAR = "dot_general conv_general_dilated reduce_window_sum fft"
-SUMS, PRODUCTS = ("reduce_sum", "cumsum"), ("reduce_prod", "cumprod")
-ALONG_AXES = """
-    reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax
-    argmin cumsum cumprod cummax cummin cumlogsumexp sort
-"""
 
 
 def apply(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -71,17 +77,21 @@ def apply(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
         TypeError: If the operation has no relaxation; it names the site.
     """
     name = primitive.name
-    if name not in ("gather", "scatter", "scatter-add", "scatter_add"):
+    if name not in _BY_PARTS:
         values = [joined(x) if isinstance(x, Pieces) else x for x in values]
+    values = list(values)
+    if any(isinstance(x, AbstractAverage) for x in values):
+        return with_averages(apply, primitive, values, params)
     rule = RULES.get(name)
-    if any(isinstance(x, SoftNumber) for x in values):
-        rule = _number
-    elif rule is None and all(x.certain for x in values if isinstance(x, SoftIndex)):
+    if rule is not None:
+        return rule(primitive, values, params)
+    softs = [x for x in values if isinstance(x, SoftIndex)]
+    if all(x.certain for x in softs):
         plain = [x.materialise() if is_soft(x) else x for x in values]
         return primitive.bind(*plain, **params)
-    if rule is None:
-        raise TypeError(refusal(named(*values), name))
-    return rule(primitive, list(values), params)
+    if all(map(is_one_draw, softs)):
+        return on_each_value(primitive, values, params)
+    raise TypeError(refusal(named(*values), name))
 
 
 def bound(primitive: Any, params: dict[str, Any]) -> Callable:
@@ -95,7 +105,8 @@ def bound(primitive: Any, params: dict[str, Any]) -> Callable:
             if primitive.name == "convert_element_type":
                 return x[0].astype(params["new_dtype"])
             if primitive.name in _NUMPY:
-                return _NUMPY[primitive.name](*x)
+                with np.errstate(all="ignore"):
+                    return _NUMPY[primitive.name](*x)
         return primitive.bind(*x, **params)
 
     return function
@@ -130,17 +141,93 @@ _NUMPY: dict[str, Callable] = {
 
 def _elementwise(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     shape = np.broadcast_shapes(*(typed(x).shape for x in values))
-    table, joint = enumerate_operands(bound(primitive, params), values, shape)
+    if primitive.name in ("add", "sub") and _is_crowded_sum(values):
+        return _sum_of_draws(primitive, values, shape)
+    function = finite_slopes(primitive, bound(primitive, params))
+    table, joint = enumerate_operands(function, values, shape)
     if primitive.multiple_results:
         return [finish(t, joint, shape) for t in table]
     return finish(table, joint, shape)
 
 
+def _is_crowded_sum(values: Sequence[Any]) -> bool:
+    """Whether different draws have so many joint values that their sum is a count."""
+    x, y = values
+    if not (is_soft(x) and is_soft(y)) or _inexact(x):
+        return False
+    if not {f.token for f in x.factors}.isdisjoint(f.token for f in y.factors):
+        return False
+    sizes = [len(w) for soft in values for w in soft.weights]
+    return x.known and y.known and math.prod(sizes) > MERGED
+
+
+def _sum_of_draws(primitive: Any, values: Sequence[SoftIndex], shape: Any) -> Any:
+    def compute() -> SoftIndex:
+        result = sum_of(*values, sign=1 if primitive.name == "add" else -1)
+        if result is None:
+            raise TypeError(refusal(named(*values), "the values of a sum of it"))
+        return result
+
+    means = [x.number() for x in values]
+    mean = jnp.broadcast_to(primitive.bind(*jnp.broadcast_arrays(*means)), shape)
+    return average_of(mean, values, values[0].table.dtype, Values(compute))
+
+
+# The slopes of these are infinite at values where they may be finite, or NaN.
+_STEEP = words("""
+    div log log1p sqrt rsqrt cbrt pow integer_pow acos acosh asin atanh atan2
+    lgamma digamma erf_inv rem igamma igammac zeta polygamma
+""")
+
+
+def finite_slopes(primitive: Any, function: Callable) -> Callable:
+    """Return an elementwise function whose slopes are zero where they are not finite.
+
+    A value of probability zero has no part in a gradient, and zero times an infinite
+    slope would be NaN.
+    """
+    if primitive.name not in _STEEP:
+        return function
+
+    def steep(*x: Any) -> Any:
+        traced = [i for i, y in enumerate(x) if isinstance(y, jax.Array)]
+        if not any(_inexact(x[i]) for i in traced):
+            return function(*x)
+        return _with_finite_slopes(function, x)
+
+    return steep
+
+
+def _with_finite_slopes(function: Callable, operands: Sequence[Any]) -> Array:
+    floats = [i for i, x in enumerate(operands) if _inexact(x)]
+
+    def of_floats(*x: Array) -> Array:
+        full = list(operands)
+        for i, y in zip(floats, x, strict=True):
+            full[i] = y
+        return function(*full)
+
+    sloped = jax.custom_jvp(of_floats)
+
+    @sloped.defjvp
+    def slopes(primals: Any, tangents: Any) -> Any:
+        total = jnp.zeros_like(of_floats(*primals))
+        for i, tangent in enumerate(tangents):
+            ones = [jnp.ones_like(p) if i == j else jnp.zeros_like(p)
+                    for j, p in enumerate(primals)]  # fmt: skip
+            slope = jax.jvp(of_floats, primals, tuple(ones))[1]
+            total += jnp.where(jnp.isfinite(slope), slope, 0) * tangent
+        return of_floats(*primals), total
+
+    return sloped(*(jnp.asarray(operands[i]) for i in floats))
+
+
 def _convert(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     (soft,) = values
-    # A cast to float still is an integer: where(z > 0, z, 0.5) keeps its one draw.
     table = run(bound(primitive, params), soft.table)
-    return simplified(table, soft.factors, soft.weights, soft.extent)
+    joint = _joint_of(soft)
+    joint.factors, joint.weights = list(soft.factors), list(soft.weights)
+    return finish(table, joint, soft.extent)
 
 
 def _select(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
@@ -153,30 +240,35 @@ def _select(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
         if not _one_draw(cases, shape):
             return _moved_together(lambda *x: primitive.bind(which, *x), cases)
     elif not any(map(is_soft, cases)) and _inexact(cases[0]):
-        return _mixture(which, cases)
-    return _elementwise(primitive, values, params)
+        return _mixture(primitive, which, cases)
+    result = _elementwise(primitive, values, params)
+    if isinstance(result, SoftIndex) and not result.known:
+        support = common_values(cases)
+        possible = None if support is None else Known(support)
+        return dataclasses.replace(result, possible=possible)
+    return result
 
 
-def _mixture(which: SoftIndex, cases: Sequence[Any]) -> Array:
+def _mixture(primitive: Any, which: SoftIndex, cases: Sequence[Any]) -> SoftReal:
     """Weigh plain branches by the probability that each is chosen."""
-    joint = _joint_of(which)
-    shares = [_share(which.table == i, joint, which.extent) for i in range(len(cases))]
-    terms, restores = zip(*(bounded(jnp.asarray(x)) for x in cases), strict=True)
-    total = sum(w * x for w, x in zip(shares, terms, strict=True))
     shape, dtype = typed(cases[0]).shape, typed(cases[0]).dtype
-    return jnp.broadcast_to(restores[0](total), shape).astype(dtype)
+    probs = jnp.result_type(*which.weights)
+    shares = [
+        contract(run(lambda t, i=i: t == i, which.table).astype(probs),
+                 which.weights, which.extent, probs)
+        for i in range(len(cases))
+    ]  # fmt: skip
+    pairs = [bounded(jnp.asarray(x), *shares) for x in cases]
+    mean = sum(w * x for w, (x, _) in zip(shares, pairs, strict=True))
+    mean = jnp.broadcast_to(pairs[0][1](mean), shape).astype(dtype)
+    values = Values(lambda: exact(_elementwise(primitive, [which, *cases], {})))
+    return average_of(mean, [which], dtype, values)
 
 
 def _joint_of(soft: SoftIndex) -> Joint:
     joint = Joint(soft.extent)
     joint.add(soft)
     return joint
-
-
-def _share(true: Table, joint: Joint, shape: Sequence[int]) -> Array:
-    """Return the probability of the values where a table is true."""
-    dtype = jnp.result_type(*joint.weights)
-    return finish(true.astype(dtype), joint, shape)
 
 
 def _one_draw(operands: Sequence[Any], shape: Sequence[int]) -> bool:
@@ -242,7 +334,7 @@ def _join(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
 def _stacked(function: Callable, arrays: Sequence[Any], axis: int) -> Any:
     """Put arrays beside each other: functions of one draw stay functions of it."""
     shape = typed(arrays[0]).shape
-    if _inexact(arrays[0]) or not _one_draw(arrays, shape):
+    if not _one_draw(arrays, shape):
         return _moved_together(function, arrays)
     rank = len(shape) + 1
     axis = axis % rank
@@ -283,14 +375,18 @@ def joined(pieces: Pieces) -> Any:
     def function(*x: Table) -> Any:
         return lax.concatenate(x, pieces.axis)
 
+    if any(isinstance(x, AbstractAverage) for x in pieces.parts):
+        dtype = pieces.aval().dtype
+        values = Values(lambda: _moved_together(function, [*map(exact, pieces.parts)]))
+        means = [x.number() if is_soft(x) else jnp.asarray(x) for x in pieces.parts]
+        floats = jnp.result_type(*(m for m in means if _inexact(m)))
+        mean = function(*(m.astype(floats) for m in means))
+        return average_of(mean, pieces.parts, dtype, values)
     return _moved_together(function, pieces.parts)
 
 
 def _moved_together(function: Callable, operands: Sequence[Any]) -> Any:
     """Apply a function that only moves elements to several operands."""
-    softs = [x for x in operands if is_soft(x)]
-    if _inexact(operands[0]) and len(softs) < len(operands):
-        return function(*(x.number() if is_soft(x) else x for x in operands))
     whole = _one_array(function, operands)
     return pick(function, operands) if whole is None else whole
 
@@ -314,150 +410,35 @@ def _one_array(function: Callable, operands: Sequence[Any]) -> SoftIndex | None:
     return rebuilt(first, table, [weights], [ids], weights.shape[1:])
 
 
-# --- along axes -----------------------------------------------------------------------
-
-
-def _along(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    name = primitive.name
-    if len(values) > 1:
-        raise TypeError(refusal(named(*values), name))
-    (soft,) = values
-    axes = next(params[k] for k in ("axes", "axis", "dimension") if k in params)
-    axes = tuple(axes) if isinstance(axes, Sequence) else (axes,)
-    if _same_draws(soft, axes) and not (name in SUMS and _inexact(soft)):
-        out = _each_draw(primitive, soft, axes, params)
-        return [out] if primitive.multiple_results else out
-    if name in SUMS or name in PRODUCTS:
-        # Draws at different places are independent: the mean of their product is the
-        # product of their means.
-        return _linear(primitive, values, params)
-    if name in ("reduce_and", "reduce_or") and soft.table.dtype == bool:
-        return _all_or_any(soft, axes, name == "reduce_and")
-    raise TypeError(refusal(soft.site, name))
-
-
-def _same_draws(soft: SoftIndex, axes: Sequence[int]) -> bool:
-    """Whether each factor is one draw along these axes, so that values can reduce."""
-    return all(w.shape[1 + a] == 1 for w in soft.weights for a in axes)
-
-
-def _each_draw(
-    primitive: Any, soft: SoftIndex, axes: Sequence[int], params: dict[str, Any]
-) -> Any:
-    lead = soft.table.shape[: len(soft.factors)]
-    sizes = list(soft.table.shape[len(lead) :])
-    for a in axes:
-        sizes[a] = soft.extent[a]
-    broadcast = np.broadcast_to if soft.known else jnp.broadcast_to
-    flat = broadcast(soft.table, (*lead, *sizes)).reshape(math.prod(lead), *sizes)
-    out = run(jax.vmap(lambda x: _only(primitive.bind(x, **params))), flat)
-    out = out.reshape(lead + out.shape[1:])
-    drops = out.ndim - len(lead) < len(sizes)
-    shape = [n for a, n in enumerate(soft.extent) if not (drops and a in axes)]
-
-    def dropped(x: Table, offset: int) -> Table:
-        if not drops:
-            return x
-        at = [0 if a in axes else slice(None) for a in range(len(sizes))]
-        x = x[(slice(None),) * offset + tuple(at)]
-        return np.asarray(x) if isinstance(x, np.generic) else x
-
-    result = rebuilt(
-        soft,
-        out,
-        [dropped(w, 1) for w in soft.weights],
-        [dropped(f.ids.array, 0) for f in soft.factors],
-        shape,
-    )
-    return finish(out, _joint_of(result), shape)
-
-
-def _only(x: Any) -> Any:
-    return x[0] if isinstance(x, list | tuple) else x
-
-
-def _all_or_any(soft: SoftIndex, axes: Sequence[int], every: bool) -> SoftIndex:
-    """Return the truth over positions, whose draws count as independent."""
-    joint = _joint_of(soft)
-    true = soft.table if every else run(jnp.logical_not, soft.table)
-    each = _share(true, joint, soft.extent)
-    held_ = each.prod(tuple(axes))
-    weights = jnp.stack([1 - held_, held_] if every else [held_, 1 - held_])
-    table = np.array([False, True]).reshape((2,) + (1,) * held_.ndim)
-    factor = fresh(soft.site, held_.shape)
-    return SoftIndex(Known(table), (weights,), (factor,), held_.shape)
+# --- means ----------------------------------------------------------------------------
 
 
 def _linear(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    """Let a linear operation see the mean: plain if it is one of floats."""
+    """Let a network see the mean: plain if it is one of floats."""
     if any(_inexact(x) for x in values):
         dtype = jnp.result_type(*(typed(x).dtype for x in values if _inexact(x)))
         means = [x.number().astype(dtype) if is_soft(x) else x for x in values]
         return primitive.bind(*means, **params)
-    return _number(primitive, values, params)
+    averages = [
+        average_of(x.number(), [x], x.table.dtype, None) if is_soft(x) else x
+        for x in values
+    ]
+    return with_averages(apply, primitive, averages, params)
 
 
-# --- numbers with a guard -------------------------------------------------------------
-
-_KEPT = """
-    add sub mul neg integer_pow cumsum cumprod reduce_prod broadcast_in_dim reshape
-    squeeze expand_dims transpose rev slice dynamic_slice concatenate pad select_n copy
-    split tile stack unstack
-"""
-# The pick of a select and the indices of a lookup stay what they are.
-_FIXED = {"select_n": slice(1), "gather": slice(1, 2), "dynamic_slice": slice(1, None)}
+def _shown(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    """Print the mean."""
+    return primitive.bind(*(x.number() if is_soft(x) else x for x in values), **params)
 
 
-def _number(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    """Let arithmetic see the number, and refuse what would round it."""
-    name, site = primitive.name, named(*values)
-    if name == "convert_element_type":
-        return _cast(values[0], params["new_dtype"])
-    if name in ("eq", "ne") and values[0] is values[1]:
-        # x == x asks for NaN, as the host's validation does.
-        return primitive.bind(values[0].value, values[1].value, **params)
-    linear = {"dot_general": _dot, "reduce_sum": _sum, "gather": _gather}
-    fixed = _FIXED.get(name, slice(0))
-    kept = name in linear or name in _KEPT.split()
-    if not kept or any(map(is_soft, values[fixed])):
-        raise TypeError(refusal(site, name))
-    means = [x.number() if is_soft(x) else x for x in values]
-    dtype = jnp.result_type(
-        *(m for m, x in zip(means, values, strict=True) if is_soft(x))
-    )
-    numbers = [jnp.asarray(m, dtype) for m in means]
-    numbers[fixed] = values[fixed]
-    result = linear.get(name, _as_it_is)(primitive, numbers, params)
-    if primitive.multiple_results:
-        return [SoftNumber(x, site) for x in result]
-    return SoftNumber(result, site)
-
-
-def _cast(number: SoftNumber, dtype: Any) -> Any:
-    if jnp.issubdtype(dtype, jnp.floating):
-        return number.value.astype(dtype)
-    if jnp.issubdtype(dtype, jnp.integer):
-        return number
-    raise TypeError(refusal(number.site, f"a cast to {jnp.dtype(dtype)}"))
-
-
-def _as_it_is(
-    primitive: Any, numbers: Sequence[Array], params: dict[str, Any]
-) -> Array:
-    return primitive.bind(*numbers, **params)
-
-
-def _dot(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
-    return lax.dot_general(numbers[0], numbers[1], params["dimension_numbers"])
-
-
-def _sum(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
-    return numbers[0].sum(params["axes"])
-
-
-def _gather(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
-    kept = ("dimension_numbers", "slice_sizes", "mode")
-    return lax.gather(numbers[0], numbers[1], **{k: params[k] for k in kept})
+def _weights_changed(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    """Apply to the weights what changes no value, such as a stop of the gradient."""
+    (soft,) = values
+    weights = tuple(primitive.bind(w, **params) for w in soft.weights)
+    held = soft.values
+    if not soft.known:
+        held = primitive.bind(soft.values, **params)
+    return SoftIndex(held, weights, soft.factors, soft.extent)
 
 
 RULES: dict[str, Callable] = {
@@ -465,15 +446,16 @@ RULES: dict[str, Callable] = {
     **dict.fromkeys(SHAPES.split(), _reshaped),
     **dict.fromkeys(JOINS.split(), _join),
     **dict.fromkeys(LINEAR.split(), _linear),
-    **dict.fromkeys(ALONG_AXES.split(), _along),
+    **dict.fromkeys(["pvary", "pcast", "stop_gradient"], _weights_changed),
+    **dict.fromkeys(["debug_callback", "debug_print"], _shown),
+    **ALONG_AXES,
     "convert_element_type": _convert,
     "select_n": _select,
     "broadcast_in_dim": _broadcast,
     **LOOKUPS,
     **WRITES,
 }
-FOLDED = frozenset(
-    [*ELEMENTWISE.split(), *SHAPES.split(), "convert_element_type", "select_n",
-     "broadcast_in_dim", "concatenate", "stack", "iota", "reduce_and", "reduce_or",
-     "reduce_max", "reduce_min", "reduce_sum", "reduce_prod"]
-)  # fmt: skip
+FOLDED = words(ELEMENTWISE + SHAPES) | words("""
+    convert_element_type select_n broadcast_in_dim concatenate stack iota
+    reduce_and reduce_or reduce_max reduce_min reduce_sum reduce_prod
+""")  # fmt: skip

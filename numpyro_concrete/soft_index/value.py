@@ -6,23 +6,21 @@ Twin: ``pyro_concrete.soft_index``.
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from numpyro_concrete.soft_index import internals
+from numpyro_concrete.soft_index.expectation import contract
 from numpyro_concrete.soft_index.operators import Operators
 
 _tokens = itertools.count()
-# Up to here the terms of a sum are too few for a product of matrices of its own. With
-# more it pays to have the result in memory, once for all that reads it.
-_FEW = 2**12
 
 
 def refusal(site: str, operation: str) -> str:
@@ -40,7 +38,7 @@ def refusal(site: str, operation: str) -> str:
         f"site {site!r} is relaxed: its value is soft, and {operation} needs one that "
         "is drawn. Leave the site out with infer={'relax': False} or enumerate it with "
         "infer={'enumerate': 'parallel'}; or, where the mean of the soft value is "
-        "meant, take it with 1.0 * value"
+        "meant, take it with numpyro_concrete.soft_index.plain(value)"
     )
 
 
@@ -75,11 +73,22 @@ class Factor:
         site: Name of the sample site, for errors.
         token: Equal for two factors that come from one array of draws.
         ids: Which of those draws, for each position; its shape broadcasts to the value.
+        ancestors: Tokens of the draws that these were made of, as a sum is.
     """
 
     site: str
     token: int
     ids: Known
+    ancestors: frozenset[int] = frozenset()
+
+    @property
+    def tokens(self) -> frozenset[int]:
+        """Tokens of all draws that these depend on."""
+        return self.ancestors | {self.token}
+
+    def at(self, ids: np.ndarray) -> "Factor":
+        """Return the same draws at other positions."""
+        return dataclasses.replace(self, ids=Known(ids))
 
     def same(self, other: "Factor", shape: Sequence[int]) -> bool:
         """Tell whether two factors are the same draw at every position."""
@@ -96,9 +105,30 @@ def new_token() -> int:
     return next(_tokens)
 
 
-def fresh(site: str, shape: Sequence[int]) -> Factor:
-    """Return the factor of draws that no other value knows."""
-    return Factor(site, new_token(), positions(tuple(shape)))
+def fresh(
+    site: str, shape: Sequence[int], ancestors: frozenset[int] = frozenset()
+) -> Factor:
+    """Return the factor of draws that no other value knows.
+
+    Args:
+        site: Names of the sites.
+        shape: Shape of the draws.
+        ancestors: Tokens of the draws that they were made of.
+    """
+    return Factor(site, new_token(), positions(tuple(shape)), ancestors)
+
+
+def tokens(*operands: Any) -> frozenset[int]:
+    """Return the tokens of all draws that operands depend on."""
+    own: set[int] = set()
+    for x in operands:
+        if isinstance(x, AbstractAverage):
+            own |= x.tokens
+        elif isinstance(x, SoftIndex):
+            own.update(*(f.tokens for f in x.factors))
+        elif isinstance(x, Pieces):
+            own |= tokens(*x.parts)
+    return frozenset(own)
 
 
 def positions(shape: tuple[int, ...]) -> Known:
@@ -141,6 +171,8 @@ class SoftIndex(AbstractSoft):
         factors: Identity of each factor: operands of one draw combine along it, others
             by the product of their supports.
         extent: Shape of the integer array that it stands for.
+        possible: The integers that it can be, if that is all that is known of its
+            values while tracing.
 
     Raises:
         TypeError: When an operation has no relaxation; it names the site.
@@ -157,6 +189,7 @@ class SoftIndex(AbstractSoft):
     weights: tuple[Array, ...]
     factors: tuple[Factor, ...] = eqx.field(static=True)
     extent: tuple[int, ...] = eqx.field(static=True)
+    possible: Known | None = eqx.field(static=True, default=None)
 
     @property
     def table(self) -> Any:
@@ -199,37 +232,57 @@ class SoftIndex(AbstractSoft):
         if self.certain:
             return jnp.asarray(self.materialise())
         dtype = jnp.result_type(*self.weights)
-        table = self.table.astype(dtype)
-        return contract(table, self.weights, self.extent, dtype)
+        if jnp.issubdtype(self.table.dtype, jnp.inexact):
+            dtype = self.table.dtype
+        return contract(self.table.astype(dtype), self.weights, self.extent, dtype)
+
+    def __repr__(self) -> str:
+        """Show the site, the shape, the support and the probabilities if known."""
+        shown: dict[str, Any] = {"values": self.table} if self.compact else {}
+        if len(self.weights) == 1:
+            shown["probabilities"] = self.weights[0]
+        return _shown("SoftIndex", self, **shown)
 
 
-class SoftNumber(AbstractSoft):
-    """The mean of an integer whose support is too large to list, such as a sum of bits.
-
-    Arithmetic with floats gives the plain number; integer operations that are linear
-    keep the guard; whatever would round it raises an error that names the site.
-
-    Shapes:
-        value: any.
+class Values:
+    """The values behind an average, which are computed when they are needed.
 
     Args:
-        value: The mean.
-        sites: Name of the sample site, for errors.
-
-    Raises:
-        TypeError: When it is compared, cast to a boolean, used as an index or
-            condition, or read as a Python number.
-
-    Example:
-        >>> n = SoftNumber(jnp.array(2.5), "z")
-        >>> float(n * 2.0)
-        5.0
-
-    Twin: :class:`pyro_concrete.soft_index.SoftNumber`.
+        compute: Returns the values, as a soft value.
     """
 
-    value: Array
+    __slots__ = ("_compute", "_known", "_trace")
+
+    def __init__(self, compute: "Callable[[], SoftIndex | Array]") -> None:
+        self._compute = compute
+        self._known: SoftIndex | Array | None = None
+        # Inside a loop, they still belong to the trace that the average belongs to.
+        self._trace = internals.current_trace()
+
+    def __call__(self) -> "SoftIndex | Array":
+        """Return the values; a plain array if they are certain."""
+        if self._known is None:
+            with internals.set_current_trace(self._trace):
+                self._known = self._compute()
+        return self._known
+
+
+class AbstractAverage(AbstractSoft):
+    """A value that is held as its mean, and knows the values behind it.
+
+    Args:
+        average: The mean.
+        program_dtype: Type that the discrete program's value has.
+        sites: Names of the relaxed sites, for errors.
+        tokens: Those of the draws that it depends on.
+        values: The values behind the mean; None if they are not known.
+    """
+
+    average: Array
+    program_dtype: Any = eqx.field(static=True)
     sites: str = eqx.field(static=True)
+    tokens: frozenset[int] = eqx.field(static=True, default=frozenset())
+    values: Values | None = eqx.field(static=True, default=None)
 
     @property
     def site(self) -> str:
@@ -237,12 +290,85 @@ class SoftNumber(AbstractSoft):
         return self.sites
 
     def aval(self) -> internals.ShapedArray:
-        """Return what the program sees: an integer array."""
-        return internals.ShapedArray(jnp.shape(self.value), jnp.result_type(int))
+        """Return what the program sees: an array of its type."""
+        return internals.ShapedArray(jnp.shape(self.average), self.program_dtype)
 
     def number(self) -> Array:
-        """Return the number."""
-        return self.value
+        """Return the mean."""
+        return self.average
+
+    def exact(self, operation: str = "an operation on each of its values") -> Any:
+        """Return the values behind the mean, soft or, if they are certain, plain.
+
+        Args:
+            operation: What needs them, for errors.
+
+        Raises:
+            TypeError: If they are not known.
+        """
+        if self.values is None:
+            raise TypeError(refusal(self.site, operation))
+        return self.values()
+
+    def __repr__(self) -> str:
+        """Show the sites, the shape, and the mean where it is known."""
+        return _shown(type(self).__name__, self, mean=self.average)
+
+
+class SoftNumber(AbstractAverage):
+    """An integer that is known by its mean, and exactly where that is asked for.
+
+    A sum of soft integers is one: arithmetic uses the mean, and what needs the integers
+    uses the probabilities of all sums, which are computed then. Where the sum has more
+    than some hundreds of values, that is an error.
+
+    Shapes:
+        average: any.
+
+    Args:
+        average: Mean of the integers.
+        program_dtype: Type that the discrete program's integers have.
+        sites: Names of the relaxed sites, for errors.
+        tokens: Those of the draws that it depends on.
+        values: The integers behind the mean; None if they are not known.
+
+    Raises:
+        TypeError: When the values are needed and not known.
+
+    Example:
+        >>> n = SoftNumber(jnp.array(2.5), jnp.int32, "z")
+        >>> float(n * 2.0)
+        5.0
+
+    Twin: :class:`pyro_concrete.soft_index.SoftNumber`.
+    """
+
+
+class SoftReal(AbstractAverage):
+    """A float that depends on soft integers: their average, which knows its values.
+
+    A function that is linear uses the average. Another elementwise function is applied
+    to every value, and so is what compares, rounds or converts to integers. Networks
+    see the average: the result of a matrix product is a plain array.
+
+    Example:
+        >>> z = soft_index("z", [0, 1], jnp.array([0.25, 0.75]))
+        >>> x = 1.0 - z
+        >>> float(x), float(jnp.array([4.0, 8.0])[x.astype(int)])
+        (0.25, 5.0)
+
+    Twin: :class:`pyro_concrete.soft_index.SoftReal`.
+    """
+
+
+def _shown(name: str, soft: AbstractSoft, **fields: Any) -> str:
+    """A text that shows what is known of a soft value."""
+    aval = soft.aval()
+    parts = [f"site={soft.site!r}", f"shape={aval.shape}", f"dtype={aval.dtype}"]
+    for key, x in fields.items():
+        if not isinstance(x, internals.Tracer):
+            parts.append(f"{key}={np.array2string(np.asarray(x), separator=', ')}")
+    return f"{name}({', '.join(parts)})"
 
 
 class Pieces(AbstractSoft):
@@ -312,114 +438,3 @@ def is_soft(x: Any) -> bool:
         (True, False)
     """
     return isinstance(x, AbstractSoft)
-
-
-# --- the weighted sum -----------------------------------------------------------------
-
-
-def contract(
-    table: np.ndarray | Array,
-    weights: Sequence[Array],
-    shape: Sequence[int],
-    dtype: Any,
-) -> Array:
-    """Return the weighted sum of values over the axes of their factors.
-
-    Shapes:
-        table: `(K_1, ..., K_m) + shape`, with axes of size one allowed.
-        weights: for each factor `(K_i,) + shape`, likewise.
-
-    Args:
-        table: The values, floats.
-        weights: Weights of each factor.
-        shape: Shape of the result.
-        dtype: Type of the result.
-    """
-    n = len(weights)
-    table, restore = bounded(table)
-    if n == 1 and _share_no_axis(table, weights[0]):
-        total = _product(weights[0], table)
-        return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
-    total = jnp.asarray(table)
-    for i in reversed(range(n)):
-        w = weights[i].reshape((1,) * i + weights[i].shape)
-        total = (total * w).sum(i)
-    return jnp.broadcast_to(restore(total), tuple(shape)).astype(dtype)
-
-
-def _share_no_axis(table: np.ndarray | Array, weights: Array) -> bool:
-    """Whether the weights and the values differ along different axes."""
-    pairs = zip(weights.shape[1:], table.shape[1:], strict=True)
-    return len(weights) == len(table) and all(1 in pair for pair in pairs)
-
-
-def _product(weights: Array, table: np.ndarray | Array) -> Array:
-    """Weighted sums of values that differ along other axes: a product of matrices."""
-    own, others = weights.shape[1:], table.shape[1:]
-    total = mixed(weights, table)
-    # Each axis of the result is one of the weights or one of the table; the other is 1.
-    rank = len(own)
-    order = [a + i * rank for a in range(rank) for i in (0, 1)]
-    shape = tuple(m * n for m, n in zip(own, others, strict=True))
-    return total.transpose(order).reshape(shape)
-
-
-def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
-    """Return weighted sums of rows: of `(K,) + own` and `(K,) + row`, `own + row`."""
-    dtype = jnp.result_type(rows, weights)
-    k, shape = len(weights), weights.shape[1:] + rows.shape[1:]
-    weights, rows = weights.astype(dtype), rows.reshape(k, -1).astype(dtype)
-    if isinstance(rows, np.ndarray) and ((rows != 0).sum(0) <= 1).all():
-        # One weight each. The array keeps its shape: XLA sees which parts are not read.
-        picked = jnp.moveaxis(_picked(weights, (rows != 0).argmax(0)), 0, -1)
-        scale = rows.sum(0)
-        return (picked if (scale == 1).all() else picked * scale).reshape(shape)
-    flat = weights.reshape(k, -1)
-    # A sum fuses with what is around it; for a lone draw a product is faster.
-    if flat.shape[1] > 1 and flat.size * rows.size // k <= _FEW:
-        total = (flat[:, :, None] * rows[:, None]).sum(0)
-    else:
-        precise = lax.Precision.HIGHEST
-        total = jnp.tensordot(flat, rows, axes=(0, 0), precision=precise)
-    return total.reshape(shape)
-
-
-def _picked(weights: Array | np.ndarray, which: np.ndarray) -> Array | np.ndarray:
-    """Return rows of weights: without a gather, which would not fuse, if it can be."""
-    if np.array_equal(which, np.arange(len(weights))):
-        return weights
-    return weights[int(which[0])][None] if len(which) == 1 else weights[which]
-
-
-def bounded(table: np.ndarray | Array) -> tuple[Any, Any]:
-    """Return finite values, and the function that puts infinities back in their sum.
-
-    An infinity counts as the largest log-probability that is finite, and NaN as one and
-    a half times that: numbers that no table holds by chance, and that the sum meets
-    exactly where they have all the weight. There it is the discrete program's; inside,
-    it is finite.
-    """
-    if isinstance(table, np.ndarray) and np.isfinite(table).all():
-        return table, lambda total: total
-    bound = _bound(table.dtype)
-    # One selection, for one is all that a gradient then goes through.
-    fixed = lax.stop_gradient(table)
-    known = jnp.where(fixed < 0, -bound, jnp.where(fixed > 0, bound, 1.5 * bound))
-    return jnp.where(jnp.isfinite(fixed), table, known), _restored
-
-
-def _bound(dtype: Any) -> np.ndarray:
-    return np.asarray(-math.log(jnp.finfo(dtype).tiny), dtype)
-
-
-@jax.custom_jvp
-def _restored(total: Array) -> Array:
-    """Put infinities back in a sum. Its gradient stays that of the finite sum."""
-    bound = _bound(total.dtype)
-    total = jnp.where(total == 1.5 * bound, jnp.nan, total)
-    return jnp.where(jnp.abs(total) == bound, total * jnp.inf, total)
-
-
-@_restored.defjvp
-def _restored_jvp(primals: Any, tangents: Any) -> Any:
-    return _restored(*primals), tangents[0]

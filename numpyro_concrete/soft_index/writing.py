@@ -18,23 +18,24 @@ from numpyro_concrete.soft_index.algebra import (
     finish,
     flat_weights,
     pick,
+    placed,
     typed,
     weights_on,
 )
+from numpyro_concrete.soft_index.averages import average_of
 from numpyro_concrete.soft_index.lookup import (
     components,
     joint_indices,
-    placed,
     stacked,
 )
 from numpyro_concrete.soft_index.value import (
     Known,
     SoftIndex,
-    SoftNumber,
     fresh,
     is_soft,
     named,
     refusal,
+    tokens,
 )
 
 
@@ -72,7 +73,7 @@ def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
         total = places.add(_mean(operand, places), _mean(updates, places))
         if floats:
             return total.astype(typed(operand).dtype)
-        return SoftNumber(total, named(*values))
+        return average_of(total, values, typed(operand).dtype, None)
     if not places.distinct:
         raise TypeError(
             refusal(named(*values), "writing at several places that may coincide")
@@ -92,7 +93,7 @@ def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     weights = jax.vmap(places.set)(*full)
     shape = typed(operand).shape
     table = support.reshape((-1,) + (1,) * len(shape))
-    factor = fresh(named(*values), shape)
+    factor = fresh(named(*values), shape, tokens(*values))
     return SoftIndex(Known(table), (weights,), (factor,), shape)
 
 
@@ -116,7 +117,9 @@ def _as_numbers(
     kept = {k: params[k] for k in ("indices_are_sorted", "unique_indices", "mode")}
     dims = params["dimension_numbers"]
     result = write(new[0], indices, new[1], dims, **kept)
-    return result if floats else SoftNumber(result, named(*values))
+    if floats:
+        return result
+    return average_of(result, values, typed(operand).dtype, None)
 
 
 def _set(x: Array, indices: Any, updates: Array, params: dict[str, Any]) -> Array:
