@@ -26,6 +26,7 @@ class PyroHost:
 
     name = "pyro"
     kinds = KINDS
+    calls_per_function = 4
 
     def __init__(self):
         self.spelling = {"axis": "dim", "keep": "keepdim", "float": "torch.float64"}

@@ -21,10 +21,9 @@ from api_sweep.arguments import (
 from api_sweep.calls import calls, code_of, names_in
 
 EXACT, UNSUPPORTED, OPEN = "exact", "unsupported", "open"
-REFUSALS = (TypeError, NotImplementedError, ValueError, IndexError)
+# Errors that torch raises through C++ are RuntimeErrors.
+REFUSALS = (TypeError, NotImplementedError, ValueError, IndexError, RuntimeError)
 CORNERS = 3
-# Calls that are kept of each function.
-CALLS_PER_FUNCTION = 4
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def leaves_and_kinds(host, case, arguments):
     return leaves, kinds
 
 
-def cases_of(host, function, kind, limit=CALLS_PER_FUNCTION):
+def cases_of(host, function, kind):
     """The first calls of the catalog that a function accepts."""
     found = []
     with quiet():
@@ -152,7 +151,7 @@ def cases_of(host, function, kind, limit=CALLS_PER_FUNCTION):
             case = Case(function, call, kind)
             if case.arguments and host.accepts(case):
                 found.append(case)
-            if len(found) == limit:
+            if len(found) == host.calls_per_function:
                 break
     return found
 

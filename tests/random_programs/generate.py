@@ -181,7 +181,13 @@ class Writer:
         return self.variable_of(lambda x: x.is_boolean)
 
     def slot_i(self, arguments):
-        return self.variable_of(lambda x: x.is_integer and np.abs(x.states).max() < 12)
+        reals = self.of_one_hot_sites()
+
+        def is_index(x):
+            is_small = x.is_integer and np.abs(x.states).max() < 12
+            return is_small and x.name not in reals
+
+        return self.variable_of(is_index)
 
     def slot_f(self, arguments):
         return self.variable_of(lambda x: x.is_real)

@@ -136,6 +136,9 @@ class PyroHost(AbstractHost):
         """A context in which plates can draw subsamples."""
         return contextlib.nullcontext()
 
+    def without_gradient(self, x):
+        return x.detach()
+
     def runner(self, program):
         """A function from a point of the relaxed sites to results there."""
         torch, plain = self.backend.torch, self.backend.soft_index.plain
@@ -201,6 +204,9 @@ class NumPyroHost(AbstractHost):
     def seeded(self):
         """A context in which plates can draw subsamples."""
         return self.backend.numpyro.handlers.seed(rng_seed=0)
+
+    def without_gradient(self, x):
+        return self.backend.jax.lax.stop_gradient(x)
 
     def runner(self, program):
         """A function from a point of the relaxed sites to results there.

@@ -9,7 +9,8 @@ from random_programs.hosts import PartError, combination
 from random_programs.program import Part, Program
 from random_programs.promises import Promise, promises_of
 
-REFUSALS = (TypeError, NotImplementedError, ValueError, IndexError)
+# Errors that torch raises through C++ are RuntimeErrors.
+REFUSALS = (TypeError, NotImplementedError, ValueError, IndexError, RuntimeError)
 SINGLE, DOUBLE = 2e-5, 1e-8
 
 
