@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.distributions.score_parts import ScoreParts
+from pyro.distributions.torch_distribution import (
+    MaskedDistribution,
+    TorchDistribution,
+)
 from torch import Tensor
 from torch.distributions import Distribution, Transform
 
 from pyro_concrete.soft_index import SoftIndex, SoftReal, is_soft, plain, refusal
-from pyro_concrete.soft_index.algebra import lined_up, total, union
+from pyro_concrete.soft_index.algebra import Draw, lined_up, total, union
 from pyro_concrete.soft_index.value import exact_or_none
 from pyro_concrete.supports import finite_values, log_probs
 
@@ -173,9 +177,7 @@ class SoftParameters(TorchDistribution):
         self.parameters = parameters
         self.observation = observation
         batch_shape = base.batch_shape if batch_shape is None else batch_shape
-        super().__init__(
-            torch.Size(batch_shape), base.event_shape, validate_args=False
-        )
+        super().__init__(torch.Size(batch_shape), base.event_shape, validate_args=False)
 
     @property
     def has_rsample(self) -> bool:
@@ -190,9 +192,7 @@ class SoftParameters(TorchDistribution):
         return self._largest().support
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "SoftParameters":
-        return SoftParameters(
-            self.base, self.parameters, batch_shape, self.observation
-        )
+        return SoftParameters(self.base, self.parameters, batch_shape, self.observation)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         return self._most_probable(sample_shape).sample()
@@ -201,25 +201,43 @@ class SoftParameters(TorchDistribution):
         return self._most_probable(sample_shape).rsample()
 
     def log_prob(self, value: Tensor) -> Tensor:
+        return total(*self._log_probs_of_each(value))
+
+    def mixture_log_prob(self, value: Tensor) -> Tensor:
+        r"""Return the log-probability of the mixture over the soft parameters.
+
+        .. math:: \log \sum_k w_k p(x \mid k)
+
+        A relaxed site has these: between one-hot probabilities they are normalized,
+        and a value that is impossible for some counts only is no impossible one.
+        """
+        terms, draws = self._log_probs_of_each(value)
+        probability = total(terms.exp(), draws)
+        is_possible = probability > 0
+        # The slope of the logarithm at zero is infinite.
+        log_probability = torch.where(is_possible, probability, 1.0).log()
+        return log_probability.masked_fill(~is_possible, -torch.inf)
+
+    def _log_probs_of_each(self, value: Tensor) -> tuple[Tensor, tuple[Draw, ...]]:
+        """Log-probabilities at every joint value, the draws' dimensions first."""
         soft_values = [*self.parameters.values()]
-        if self.observation is not None:
-            soft_values.append(self.observation)
+        observation = self.observation
+        if observation is not None:
+            soft_values.append(observation)
         draws = union(x.draws for x in soft_values)
         rank = max(len(self.batch_shape), value.dim() - len(self.event_shape))
-        supports = [len(d.weights) for d in draws]
         lifted = {
             name: lined_up(x.states, x.draws, draws, rank)
             for name, x in self.parameters.items()
         }
         ones = (1,) * (rank - len(self.batch_shape))
+        supports = [len(d.weights) for d in draws]
         shape = (*supports, *ones, *self.batch_shape)
-        if self.observation is not None:
-            value = lined_up(self.observation.states, self.observation.draws, draws, rank)
+        if observation is not None:
+            value = lined_up(observation.states, observation.draws, draws, rank)
+            shape = torch.broadcast_shapes(shape, observation.shape)
         terms = log_probs(_replaced(self.base, lifted, shape), value)
-        positions = torch.broadcast_shapes(terms.shape, shape)
-        if self.observation is not None:
-            positions = torch.broadcast_shapes(positions, self.observation.shape)
-        return total(terms.expand(positions), draws)
+        return terms.expand(torch.broadcast_shapes(terms.shape, shape)), draws
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         values = finite_values(self._largest())
@@ -239,6 +257,41 @@ class SoftParameters(TorchDistribution):
         probable = {name: _mode(x) for name, x in self.parameters.items()}
         fn = _replaced(self.base, probable, self.base.batch_shape)
         return fn.expand((*sample_shape, *self.batch_shape))
+
+
+class SoftlyMasked(MaskedDistribution):
+    """A distribution that is scored with the probability that its mask is true.
+
+    Shapes:
+        mask: broadcasts with the batch shape.
+
+    Args:
+        base_dist: The distribution.
+        mask: A soft truth.
+
+    Example:
+        >>> from pyro.distributions import Normal
+        >>> from pyro_concrete.soft_index import soft_index
+        >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
+        >>> fn = Normal(0.0, 1.0)
+        >>> SoftlyMasked(fn, z == 1).log_prob(torch.tensor(0.0)) / fn.log_prob(
+        ...     torch.tensor(0.0)
+        ... )
+        tensor(0.7500)
+
+    Twin: :class:`numpyro_concrete.soft_parameters.SoftlyMasked`.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return plain(super().log_prob(value))
+
+    def score_parts(self, value: Tensor) -> ScoreParts:
+        return ScoreParts(*map(plain, super().score_parts(value)))
+
+
+def masked(fn: Any, mask: Any) -> Any:
+    """Return a distribution under a mask that may be soft."""
+    return SoftlyMasked(fn, mask) if is_soft(mask) else fn.mask(mask)
 
 
 def _replaced(base: Any, parameters: dict, batch_shape: Sequence[int]) -> Any:

@@ -133,6 +133,10 @@ def log_probs(fn: Any, values: Tensor) -> Tensor:
 
 def _logits(fn: Any, values: Tensor) -> Tensor:
     terms = values.reshape(-1, *(1,) * len(fn.batch_shape))
+    # Of soft parameters, a latent site has the mixture over their values.
+    mixture_log_prob = getattr(fn, "mixture_log_prob", None)
+    if mixture_log_prob is not None:
+        return mixture_log_prob(terms).movedim(0, -1)
     return log_probs(fn, terms).movedim(0, -1)
 
 

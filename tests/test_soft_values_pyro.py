@@ -64,7 +64,9 @@ WHOLE = {
     "times a float": lambda z: _TABLE[(z * 1.0).long()],
     "half of it": lambda z: torch.where(z / 2 == 1, 3.0, 1.0),
     "double of it": lambda z: torch.where(2.0 * z == 4, 3.0, 1.0),
-    "a float condition": lambda z: torch.where((1.0 - (z == 1)).bool(), 3.0, 1.0),
+    "a float condition": lambda z: torch.where(
+        (1.0 - (z == 1).double()).bool(), 3.0, 1.0
+    ),
     "rounded": lambda z: _TABLE[(0.6 * z).round().long()],
     "floored": lambda z: (0.7 * z).floor(),
     "compared after a function": lambda z: 1.0 * (torch.exp(0.5 * z) > 1.5),
@@ -107,6 +109,14 @@ def test_what_is_a_function_of_averages_is_refused_where_it_is_compared():
     assert type(plain(x)) is torch.Tensor
 
 
+def test_a_tensor_that_changed_is_not_read_again():
+    offset = torch.zeros(N)
+    x = offset - 1.0 * soft()
+    offset += 1
+    with pytest.raises(RuntimeError, match="'z' is relaxed.*changed in place"):
+        torch.where(x > -1, 1.0, 0.0)
+
+
 # --- one draw, and several ----------------------------------------------------------
 
 IDENTITY = {
@@ -128,9 +138,7 @@ IDENTITY = {
     "chosen by data": lambda z: (
         1.0 * (torch.where(torch.tensor([True, False, True]), z, 0) == z)
     ),
-    "compared twice": lambda z: (
-        1.0 * (z[:, None] == torch.tensor([0, 2])).any(-1)
-    ),
+    "compared twice": lambda z: 1.0 * (z[:, None] == torch.tensor([0, 2])).any(-1),
     "isin": lambda z: 1.0 * torch.isin(z, torch.tensor([0, 2])),
     "all of its own": lambda z: 1.0 * (z[:, None] >= torch.tensor([0, 1])).all(-1),
     "sum of an expansion": lambda z: 1.0 * (z.expand(2, 3).sum(0) == 4),
@@ -265,9 +273,7 @@ def test_running_counts_are_exact():
     probs = np.array([0.2, 0.5, 0.7, 0.4, 0.9, 0.1, 0.3, 0.6])
     bits = soft(np.stack([1 - probs, probs]))
     found = plain((bits.cumsum(0) == 2).double())
-    expected = [
-        poisson_binomial(probs[:n])[2] if n > 1 else 0.0 for n in range(1, 9)
-    ]
+    expected = [poisson_binomial(probs[:n])[2] if n > 1 else 0.0 for n in range(1, 9)]
     assert_exact(found.numpy(), expected)
 
 
@@ -303,11 +309,11 @@ RULES = {
     "gather of a part": lambda z: _TABLE.expand(4, 3).gather(1, z[:2].reshape(2, 1)),
     "take_along_dim of all": lambda z: _TABLE.take_along_dim(z),
     "scatter of a part": lambda z: torch.zeros(3, 3).scatter(1, z[:2, None], 1.0),
-    "scatter_add of a part": lambda z: (
-        torch.zeros(4, 3).scatter_add(0, z[:2].reshape(1, 2), torch.ones(2, 2))
+    "scatter_add of a part": lambda z: torch.zeros(4, 3).scatter_add(
+        0, z[:2].reshape(1, 2), torch.ones(2, 2)
     ),
-    "scatter_add of counts": lambda z: (
-        torch.zeros(3, dtype=torch.long).scatter_add(0, z, torch.ones_like(z))
+    "scatter_add of counts": lambda z: torch.zeros(3, dtype=torch.long).scatter_add(
+        0, z, torch.ones_like(z)
     ),
     "column_stack": lambda z: torch.column_stack([z, 2 - z]) * 1.0,
     "moveaxis": lambda z: torch.moveaxis(z[:, None], 0, 1) * 1.0,
@@ -315,10 +321,11 @@ RULES = {
     "bincount of weights": lambda z: torch.bincount(z, _TABLE, 3),
     "count_nonzero": lambda z: 1.0 * torch.count_nonzero(z),
     "index_put": lambda z: torch.zeros(3).index_put((z[0],), torch.tensor(2.0)),
-    "index_put of more": lambda z: (
-        torch.zeros(3).index_put((z,), torch.ones(3), accumulate=True)
+    "index_put of more": lambda z: torch.zeros(3).index_put(
+        (z,), torch.ones(3), accumulate=True
     ),
-    "written": lambda z: written(z),
+    "written by index": lambda z: written_by_index(z),
+    "written by mask": lambda z: written_by_mask(z),
     "written into it": lambda z: written_into(z.clone()),
     "cross_entropy": lambda z: torch.nn.functional.cross_entropy(
         _TABLE.expand(3, 3) * torch.arange(3.0)[:, None], z
@@ -328,7 +335,7 @@ RULES = {
     ),
     "int32": lambda z: z.int() + 1,
     "int32 scalar": lambda z: 2 - z.int()[0],
-    "float32 scalar": lambda z: z[0] * torch.tensor(0.5, dtype=torch.float32),
+    "float32 scalar": lambda z: z[0] * torch.tensor(1.0, dtype=torch.float32) == 1,
     "sum of bool": lambda z: (z == 1).sum(0, keepdim=True),
     "prod": lambda z: 1.0 * z.prod(),
     "diff": lambda z: 1.0 * (z.diff() == 1),
@@ -344,9 +351,14 @@ RULES = {
 }
 
 
-def written(z):
+def written_by_index(z):
     x = torch.zeros(3, 3)
     x[torch.arange(3), z] = 1.0
+    return x
+
+
+def written_by_mask(z):
+    x = torch.zeros(3, 3)
     x[z == 2] = 4.0
     return x
 
@@ -367,18 +379,16 @@ SCORES = {
     "Normal": lambda d, z: d.Normal(0.3, 1.7).log_prob(z),
     "Poisson": lambda d, z: d.Poisson(torch.tensor(1.7)).log_prob(1.0 * z),
     "Binomial": lambda d, z: d.Binomial(3, torch.tensor(0.3)).log_prob(z),
-    "NegativeBinomial": lambda d, z: (
-        d.NegativeBinomial(1.5, torch.tensor(0.3)).log_prob(z)
-    ),
+    "NegativeBinomial": lambda d, z: d.NegativeBinomial(
+        1.5, torch.tensor(0.3)
+    ).log_prob(z),
     "GammaPoisson": lambda d, z: d.GammaPoisson(1.5, torch.tensor(0.3)).log_prob(z),
     "Categorical": lambda d, z: d.Categorical(logits=_TABLE).log_prob(z),
-    "Bernoulli": lambda d, z: (
-        d.Bernoulli(logits=torch.tensor(0.4)).log_prob((z == 1).double())
+    "Bernoulli": lambda d, z: d.Bernoulli(logits=torch.tensor(0.4)).log_prob(
+        (z == 1).double()
     ),
     "Geometric": lambda d, z: d.Geometric(torch.tensor(0.3)).log_prob(1.0 * z),
-    "BetaBinomial": lambda d, z: (
-        d.BetaBinomial(1.5, torch.tensor(2.0), 3).log_prob(z)
-    ),
+    "BetaBinomial": lambda d, z: d.BetaBinomial(1.5, torch.tensor(2.0), 3).log_prob(z),
 }
 
 

@@ -100,6 +100,10 @@ class RelaxMessenger(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         self._seen.add(msg["name"])
+        if is_soft(msg["mask"]):
+            msg["fn"] = msg["fn"].mask(msg["mask"])
+            msg["mask"] = None
+        msg["scale"] = plain(msg["scale"])
         msg["fn"] = known(msg["fn"], msg["name"])
         if is_soft(msg["value"]):
             self._lower(msg)

@@ -26,7 +26,11 @@ from pyro_concrete.estimators import AbstractEstimator, Relaxed, families
 from pyro_concrete.ops.precision import known_finite, known_number
 from pyro_concrete.schedules import at_this_step
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
-from pyro_concrete.soft_parameters import is_soft_parameter, with_known_parameters
+from pyro_concrete.soft_parameters import (
+    is_soft_parameter,
+    masked,
+    with_known_parameters,
+)
 from pyro_concrete.supports import FiniteSupport, support_of
 
 SUFFIX = "_relaxed"
@@ -257,9 +261,19 @@ def known(fn: Any, name: str | None = None) -> Any:
     leaf = leaf_of(fn)
     if is_soft(getattr(leaf, "size", None)):  # a plate
         raise TypeError(refusal(leaf.size.site, "using it as the size of a plate"))
-    if not hasattr(leaf, "__dict__") or not is_soft_parameter(leaf):
+    if not hasattr(leaf, "__dict__"):
+        return fn
+    if not is_soft_parameter(leaf) and not _is_softly_masked(fn):
         return fn
     return rebuilt(fn, lambda leaf, _: with_known_parameters(leaf, name))
+
+
+def _is_softly_masked(fn: Any) -> bool:
+    while _is_wrapper(type(fn)):
+        if is_soft(getattr(fn, "_mask", None)):
+            return True
+        fn = fn.base_dist
+    return False
 
 
 def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
@@ -300,7 +314,7 @@ def rebuilt(fn: Any, rebuild: Callable, temperature: Any = None) -> Any:
             temperature = temperature.reshape(temperature.shape + (1,) * n)
         return rebuilt(fn.base_dist, rebuild, temperature).to_event(n)
     if isinstance(fn, MaskedDistribution):
-        return rebuilt(fn.base_dist, rebuild, temperature).mask(fn._mask)
+        return masked(rebuilt(fn.base_dist, rebuild, temperature), fn._mask)
     if isinstance(fn, ExpandedDistribution):
         return rebuilt(fn.base_dist, rebuild, temperature).expand(fn.batch_shape)
     return rebuild(fn, temperature)

@@ -206,7 +206,9 @@ def total(terms: Shaped[Tensor, "..."], draws: Sequence[Draw]) -> Tensor:
     is_finite = known_finite(terms)
     average = terms
     if not is_finite:
-        average = finite(terms, torch.promote_types(terms.dtype, draws[0].weights.dtype))
+        average = finite(
+            terms, torch.promote_types(terms.dtype, draws[0].weights.dtype)
+        )
     for i in reversed(range(len(draws))):
         weights = _conditional_weights(draws, i, rank)
         if not is_finite:

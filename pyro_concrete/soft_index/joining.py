@@ -22,7 +22,7 @@ from pyro_concrete.soft_index.algebra import (
     merged,
     one_draw,
 )
-from pyro_concrete.soft_index.trees import joint_shape
+from pyro_concrete.soft_index.trees import joint_shape, over_support
 from pyro_concrete.soft_index.value import SoftIndex, blank
 
 # Tensors keep several draws up to this many joint values.
@@ -40,7 +40,7 @@ def put_together(
         shape: Shape that all of them are expanded to.
     """
     joined = _JoinedTensors(parts, shape)
-    place = torch.vmap(func)
+    place = over_support(func)
     draws = [
         Draw(
             place(*joined.weights(axis)),

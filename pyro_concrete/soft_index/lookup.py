@@ -26,6 +26,8 @@ from pyro_concrete.soft_index.joining import common_support
 from pyro_concrete.soft_index.rules import (
     averaged,
     check_size,
+    largest_value,
+    later,
     possible,
     soft_integer,
 )
@@ -65,7 +67,9 @@ def _getitem(call: Call) -> Any:
             return lookup(x, mapped(possible, index))
     if isinstance(x, SoftIndex):
         return _lookup_of_soft(x, index)
-    values = None if x.values is None else lambda: _lookup_of_soft(x.exact(), index)
+    values = None
+    if x.values is not None:
+        values = later(lambda: _lookup_of_soft(x.exact(), index), (x, index))
     average = plain(lookup(x.number, index))
     if isinstance(x, SoftNumber):
         return SoftNumber(average, x.dtype, sites(call.args), values)
@@ -102,8 +106,9 @@ def lookup(table: Tensor, index: tuple) -> Any:
         ((dim, soft),) = arrays.items()
         if len(soft.draws) == 1 and soft.states.numel() == len(soft.states):
             mixed = _lookup_by_rows(view, dim, soft)
-            values = functools.partial(_lookup_of_each_value, view, arrays)
-            return soft_real(mixed, soft.site, lambda: SoftIndex(*values()))
+            find = functools.partial(_lookup_of_each_value, view, arrays)
+            values = later(lambda: SoftIndex(*find()), (view, soft))
+            return soft_real(mixed, soft.site, values)
     terms, draws, shape = _lookup_of_each_value(view, arrays)
     if not terms.is_floating_point():
         return soft_integer(terms, draws, shape)
@@ -285,5 +290,5 @@ def _gather(call: Call) -> Any:
 def _one_hot(call: Call) -> Any:
     x, size = call.arguments("input", "num_classes", num_classes=-1)
     x = _as_index(x)
-    size = int(x.states.max()) + 1 if size == -1 else size
+    size = largest_value(x) + 1 if size == -1 else size
     return (x.unsqueeze(-1) == torch.arange(size, device=x.device)).long()

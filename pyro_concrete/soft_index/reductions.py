@@ -17,7 +17,7 @@ from pyro_concrete.soft_index.algebra import LARGEST_SUPPORT
 from pyro_concrete.soft_index.rules import (
     elementwise,
     integral,
-    number,
+    later,
     numbers,
     result_dtype,
 )
@@ -140,12 +140,14 @@ def _mean(call: Call) -> Any:
     x, dim = call.arguments("input", "dim", dim=None)
     result = call.on(_in_reals(call))
     count = math.prod(x.shape[d] for d in _dimensions(dim, x.dim()))
-    given = {**call.kwargs, **dict(zip(("dim", "keepdim"), call.args[1:], strict=False))}
+    given = {
+        **call.kwargs,
+        **dict(zip(("dim", "keepdim"), call.args[1:], strict=False)),
+    }
     if given.pop("dtype", None) is None and not x.dtype.is_floating_point:
         result = result.to(torch.get_default_dtype())
-    return soft_real(
-        result, call.sites, lambda: (torch.sum(x, **given) / count).exact()
-    )
+    values = later(lambda: (torch.sum(x, **given) / count).exact(), x)
+    return soft_real(result, call.sites, values)
 
 
 @rule("cumsum")
@@ -180,6 +182,7 @@ def _reduced(call: Call, x: Any, values: Callable[[], SoftIndex]) -> Any:
     if isinstance(x, SoftNumber) and x.dtype is torch.bool:
         raise TypeError(refusal(x.site, call.name))
     result = call.on(plain)
+    values = later(values, x)
     if x.dtype.is_floating_point and result.dtype is x.dtype:
         return soft_real(result, x.site, values)
     dtype = result_dtype(call)
@@ -240,9 +243,7 @@ def _count_nonzero(call: Call) -> Any:
 
 @rule("all any")
 def _all_or_any(call: Call) -> Any:
-    x, dim, keepdim = call.arguments(
-        "input", "dim", "keepdim", dim=None, keepdim=False
-    )
+    x, dim, keepdim = call.arguments("input", "dim", "keepdim", dim=None, keepdim=False)
     if isinstance(x, SoftNumber) and x.dtype is torch.bool:
         return of_averages(call)  # of a validation
     truths = x.exact().bool()
@@ -321,9 +322,13 @@ def _outer(call: Call) -> Any:
 """)
 def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> Any:
     result = call.on(_in_reals(call))
-    if all(map(integral, numbers(call.operands))):
-        return number(result, call.operands, values)
-    return result
+    if not all(map(integral, numbers(call.operands))):
+        return result
+    dtype = result_dtype(call)
+    values = None if values is None else later(values, call.operands)
+    if dtype.is_floating_point:
+        return soft_real(result.to(dtype), call.sites, values)
+    return SoftNumber(result, dtype, call.sites, values)
 
 
 @rule("linear bilinear conv1d conv2d conv3d dropout")
@@ -344,7 +349,11 @@ def _binary_cross_entropy(call: Call) -> Any:
     names = ("input", "target", "weight")
     score, target, weight = call.arguments(*names, weight=None)
     options = {k: v for k, v in call.kwargs.items() if k not in names}
-    if call.args[3:] or options.pop("reduction", "mean") != "none" or weight is not None:
+    if (
+        call.args[3:]
+        or options.pop("reduction", "mean") != "none"
+        or weight is not None
+    ):
         return call.on(_in_reals(call))
 
     def of_each(score: Tensor, target: Tensor) -> Tensor:

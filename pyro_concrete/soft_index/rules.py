@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.ops.precision import known_finite
+from pyro_concrete.ops.precision import is_plain, known_finite
 from pyro_concrete.soft_index.algebra import (
     LARGEST_SUPPORT,
     Draw,
@@ -34,6 +34,7 @@ from pyro_concrete.soft_index.value import (
     SoftNumber,
     SoftReal,
     blank,
+    is_soft,
     of_averages,
     plain,
     refusal,
@@ -127,9 +128,18 @@ _COMPARING = names("""
     bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor rand ror rxor
     signbit
 """)
+_CHECKS = names("isnan isinf isfinite isposinf isneginf")
 _ROUNDING = names("""
     floor ceil round trunc fix sign sgn remainder fmod rmod floor_divide rfloordiv
     heaviside frac gcd lcm bitwise_left_shift bitwise_right_shift lshift rshift
+""")
+
+# These have an infinite slope at some value where they are finite or not.
+_SINGULAR = names("""
+    sqrt rsqrt pow rpow float_power div divide true_divide rdiv reciprocal log log2
+    log10 log1p asin acos arcsin arccos acosh arccosh atanh arctanh logit xlogy xlog1py
+    special_xlogy special_xlog1py special_logit special_log1p erfinv special_erfinv
+    special_ndtri hypot atan2 arctan2 lgamma digamma special_entr
 """)
 
 
@@ -205,8 +215,10 @@ def _on_values(call: Call, operands: Sequence[SoftIndex]) -> Any:
             raise
         call = call.with_arguments(possible)
         values = call.on(lifted)
-    if values.requires_grad and not known_finite(values):
-        values = _without_undefined_gradients(call.with_arguments(lifted), values, draws)
+    if values.requires_grad and (call.name in _SINGULAR or not known_finite(values)):
+        values = _without_undefined_gradients(
+            call.with_arguments(lifted), values, draws
+        )
     if _type_depends_on_ranks(arrays):
         values = values.to(result_dtype(call))
     if _holds_integers(call, values):
@@ -235,6 +247,20 @@ def possible(x: Any) -> Any:
         impossible = (weights == 0).reshape(*between, size, *others, *weights.shape[1:])
         states = torch.where(impossible, states.gather(i, at), states)
     return SoftIndex(states, x.draws, x.shape)
+
+
+def largest_value(x: SoftIndex) -> int:
+    """Return the largest value that some element can have."""
+    if not x.numel():
+        return -1
+    has_mass = torch.ones((), dtype=torch.bool, device=x.device)
+    count = len(x.draws)
+    for i, draw in enumerate(x.draws):
+        mass = draw.positions(x.dim()).detach() > 0
+        after = (1,) * (count - 1 - i)
+        has_mass = has_mass & mass.reshape(len(mass), *after, *mass.shape[1:])
+    states, has_mass = torch.broadcast_tensors(x.states, has_mass)
+    return int(states[has_mass].max())
 
 
 def averaged(values: Tensor, draws: Sequence[Draw], shape: Sequence[int]) -> SoftReal:
@@ -276,7 +302,8 @@ def result_dtype(call: Call) -> torch.dtype:
     """Return the type of the discrete program's result."""
 
     def without_data(x: Any) -> Any:
-        if not isinstance(x, Tensor):
+        is_number = isinstance(x, Tensor) and not x.dim() and not is_soft(x)
+        if not isinstance(x, Tensor) or is_number:
             return x
         return torch.empty(x.shape, dtype=x.dtype, device="meta")
 
@@ -293,6 +320,14 @@ def _without_undefined_gradients(
     """
     n = len(draws)
     undefined = ~values.detach().isfinite()
+    for i, draw in enumerate(draws):
+        impossible = draw.positions(values.dim() - n).detach() == 0
+        after = (1,) * (n - 1 - i)
+        shape = (*impossible.shape[:1], *after, *impossible.shape[1:])
+        undefined = undefined | impossible.reshape(shape)
+    if is_plain() and not bool(undefined.any()):
+        return values
+    values = values.expand(undefined.shape)
     states = undefined.flatten(0, n - 1)
     # For each position, the first joint value at which the function is finite.
     place = (~states).to(torch.uint8).argmax(0, keepdim=True)
@@ -348,11 +383,36 @@ def check_size(draws: Sequence[Draw]) -> None:
 def linear(call: Call, values: Callable[[], SoftIndex]) -> Any:
     """Apply a linear function to averages; the values are computed when needed."""
     result = call.on(plain)
+    values = later(values, call.operands)
     if all(map(integral, numbers(call.operands))):
         return number(result, call.operands, values)
     if softs_of_integers(call.operands):
         result = result.to(result_dtype(call))
     return soft_real(result, call.sites, values)
+
+
+def later(values: Callable[[], SoftIndex], operands: Any) -> Callable[[], SoftIndex]:
+    """Return a function that computes values, unless what they depend on has changed.
+
+    Args:
+        values: Computes them from the operands.
+        operands: Arguments, in any nesting.
+    """
+    marks = [(x, _number_of_writes(x)) for x in tensors(operands)]
+
+    def unless_changed() -> SoftIndex:
+        if any(_number_of_writes(x) != mark for x, mark in marks):
+            operation = "a function of a tensor that was changed in place"
+            raise RuntimeError(refusal(sites(operands), operation))
+        return values()
+
+    return unless_changed
+
+
+def _number_of_writes(x: Tensor) -> int:
+    if isinstance(x, AbstractSoft):
+        return x.writes
+    return 0 if x.is_inference() else x._version
 
 
 def softs_of_integers(operands: Any) -> list[Any]:
@@ -374,8 +434,9 @@ def number(
 
 def _on_averages(call: Call) -> Any:
     """Let arithmetic see averages, and refuse what would round them."""
-    if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
-        return call.on(plain)  # a check for NaN
+    is_check = call.name in ("eq", "ne") and call.args[0] is call.args[1]
+    if is_check or call.name in _CHECKS:
+        return call.on(plain)  # of the averages, for what is not finite
     of_integers = any(isinstance(x, AbstractSoftInteger) for x in softs(call.operands))
     if call.name in _ROUNDING or (of_integers and call.name in _COMPARING):
         if not _of_truths(call):

@@ -25,10 +25,11 @@ from pyro_concrete.soft_index.rules import (
     elementwise,
     exact,
     integral,
+    later,
     linear,
     stand_in,
 )
-from pyro_concrete.soft_index.trees import joint_shape
+from pyro_concrete.soft_index.trees import joint_shape, over_support
 from pyro_concrete.soft_index.value import (
     AbstractSoft,
     Call,
@@ -39,6 +40,7 @@ from pyro_concrete.soft_index.value import (
     is_soft,
     refusal,
     rule,
+    sites,
     soft_real,
     softs,
     tensors,
@@ -52,7 +54,7 @@ from pyro_concrete.soft_index.value import (
     permute movedim moveaxis flatten ravel unflatten t adjoint narrow select unbind
     split chunk tensor_split split_with_sizes hsplit vsplit dsplit tile repeat
     repeat_interleave flip fliplr flipud roll rot90 diagonal linalg_diagonal unfold
-    atleast_1d atleast_2d atleast_3d view_as reshape_as expand_as .T .mT .H .mH
+    view_as reshape_as expand_as .T .mT .H .mH
     unsafe_chunk unsafe_split narrow_copy matrix_H permute_copy squeeze_copy
     unsqueeze_copy expand_copy view_copy t_copy transpose_copy select_copy slice_copy
     squeeze_multiple sum_to_size_free resolve_conj resolve_neg positive_copy
@@ -67,6 +69,14 @@ def _placed(call: Call) -> Any:
         return x  # a scalar's last dimension is none, to torch; vmap refuses it
     rest = _known_sizes(rest)
     return moved(lambda y: call.func(y, *rest, **call.kwargs), x)
+
+
+@rule("atleast_1d atleast_2d atleast_3d")
+def _with_dimensions(call: Call) -> Any:
+    (x, *others) = call.args
+    if others or isinstance(x, tuple | list):
+        return tuple(call.func(y) for y in ((x, *others) if others else x))
+    return moved(call.func, x)
 
 
 def _known_sizes(x: Any) -> Any:
@@ -122,7 +132,7 @@ def moved(move: Callable, x: Any) -> Any:
     """Move the elements of a soft value as those of a plain one."""
     if not isinstance(x, SoftIndex):
         return _moved_average(move, x)
-    many = torch.vmap(move)
+    many = over_support(move)
     draws = [_moved_draw(move, many, draw, x.shape) for draw in x.draws]
     supports = [len(d.weights) for d in x.draws]
     if x.states.numel() == math.prod(supports):
@@ -161,7 +171,7 @@ def _moved_average(move: Callable, x: Any) -> Any:
 
 def _like(x: Any, number: Tensor, transform: Callable[[SoftIndex], SoftIndex]) -> Any:
     """Return a value that is known by an average, and by values that are transformed."""
-    values = None if x.values is None else lambda: transform(x.exact())
+    values = None if x.values is None else later(lambda: transform(x.exact()), x)
     if isinstance(x, SoftReal):
         return soft_real(number, x.site, values)
     return SoftNumber(number, x.dtype, x.site, values)
@@ -194,14 +204,23 @@ def _meshgrid(call: Call) -> Any:
     return tuple(x.reshape(-1)[i] for x, i in zip(arrays, grid, strict=True))
 
 
-@rule("pad constant_pad_nd")
+@rule("pad")
 def _pad(call: Call) -> Any:
     x, pad, mode, value = call.arguments(
         "input", "pad", "mode", "value", mode="constant", value=None
     )
-    if call.name == "constant_pad_nd":
-        value = call.args[2] if len(call.args) > 2 else call.kwargs.get("value", 0)
-        mode = "constant"
+    return _padded(x, pad, mode, value)
+
+
+@rule("constant_pad_nd")
+def _constant_pad(call: Call) -> Any:
+    x, pad, value = call.arguments("input", "pad", "value", value=0)
+    return _padded(x, pad, "constant", value)
+
+
+def _padded(x: Any, pad: Any, mode: str, value: Any) -> Any:
+    if is_soft(value) or not is_soft(x):
+        raise TypeError(refusal(sites((x, pad, value)), "padding with it"))
     # Where each element comes from; the first place is that of the padding.
     places = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
     padding = torch.full((1,), value or 0, dtype=x.dtype, device=x.device)
@@ -255,14 +274,15 @@ def _cast(call: Call) -> Any:
     if isinstance(x, SoftIndex):
         return _cast_values(move, x)
     dtype = move(blank(x)[..., :0] if x.dim() else blank(x)).dtype
+    values = None
+    if x.values is not None:
+        values = later(lambda: _cast_values(move, x.exact()), x)
     if dtype.is_floating_point:
-        values = None if x.values is None else lambda: _cast_values(move, x.exact())
         return soft_real(move(x.number).to(dtype), x.site, values)
     if dtype is torch.bool or isinstance(x, SoftReal):
         if x.values is None:
             raise TypeError(refusal(x.site, f"a cast to {dtype}"))
         return _cast_values(move, x.exact())
-    values = None if x.values is None else lambda: _cast_values(move, x.exact())
     return SoftNumber(x.number, dtype, x.site, values)
 
 

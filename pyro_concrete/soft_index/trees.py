@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def joint_shape(*shapes: Any) -> Any:
@@ -37,3 +38,23 @@ def mapped(transform: Callable, tree: Any) -> Any:
     if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
         return type(tree)([mapped(transform, x) for x in tree])
     return transform(tree)
+
+
+def over_support(func: Callable) -> Callable:
+    """Return a function of tensors that is applied along their first dimension."""
+
+    def one_by_one(*tensors: Tensor) -> Any:
+        results = [func(*several) for several in zip(*tensors, strict=True)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results)
+        return tuple(torch.stack(pieces) for pieces in zip(*results, strict=True))
+
+    def together(*tensors: Tensor) -> Any:
+        try:
+            return torch.vmap(func)(*tensors)
+        except RuntimeError as error:
+            if "atching rule not implemented" not in str(error):
+                raise
+            return one_by_one(*tensors)
+
+    return together

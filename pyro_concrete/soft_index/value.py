@@ -129,14 +129,20 @@ def _unhashable(self: "AbstractSoft") -> None:
     raise TypeError(refusal(self.site, "using it as a key"))
 
 
+# Errors of torch's functions to which the name of a site can be added.
+_NAMED_ERRORS = (TypeError, RuntimeError, ValueError, IndexError, NotImplementedError)
+
+
 class AbstractSoft(Tensor):
     """What soft values have in common.
 
     Attributes:
         site: Name of the sample site, or sites, for errors.
+        writes: How often the program has written into it.
     """
 
     site: str
+    writes: int = 0
 
     # Tensor's own operators turn a TypeError of ours into Python's, or a plain False.
     __add__ = __iadd__ = _operator("add")
@@ -203,7 +209,13 @@ class AbstractSoft(Tensor):
         """Look up the rule of a function, or refuse it."""
         call = Call(_name(func), func, args, kwargs or {})
         function = _RULES.get(call.name, _without_rule)
-        return function(call)
+        try:
+            return function(call)
+        except _NAMED_ERRORS as error:
+            if "is relaxed" in str(error) or type(error) not in _NAMED_ERRORS:
+                raise
+            message = f"{error} (the value of site {call.sites!r} is relaxed)"
+            raise type(error)(message) from error
 
 
 def _without_rule(call: Call) -> Any:
@@ -625,7 +637,11 @@ def _mean(x: Any) -> Any:
         return x.known_mean
     dtype = x.states.dtype if x.is_floating_point() else x.draws[0].weights.dtype
     states = x.states.to(dtype)
-    if states.numel() == len(states) and len(x.draws) == 1 and not x.is_floating_point():
+    if (
+        states.numel() == len(states)
+        and len(x.draws) == 1
+        and not x.is_floating_point()
+    ):
         weights = x.draws[0].weights
         mean = weights.movedim(0, -1) @ states.flatten()
     else:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.rules import elementwise
+from pyro_concrete.soft_index.rules import elementwise, largest_value
 from pyro_concrete.soft_index.value import (
     Call,
     SoftIndex,
     SoftReal,
+    exact_or_none,
     is_soft,
     plain,
     refusal,
@@ -201,25 +202,29 @@ def _written(x: Any, result: Any) -> Any:
             site = sites(result)
             raise TypeError(refusal(site, "writing it into a tensor of integers"))
         return x.copy_(plain(result))
+    exact = exact_or_none(result) if is_soft(result) else None
     if isinstance(x, SoftReal):
         x.number.copy_(plain(result))
-        x.values = result.exact if is_soft(result) else None
-        return x
-    if not isinstance(x, SoftIndex):
+        x.values = None if exact is None else lambda: exact
+    elif isinstance(x, SoftIndex) and exact is not None:
+        exact = exact.to(x.dtype).expand(x.shape)
+        x.states = exact.states
+        x.draws = exact.draws
+        x.known_range = False
+        x.known_mean = None
+        x.known_simplex = None
+    else:
         raise TypeError(refusal(x.site, "writing into it"))
-    exact = result.exact().to(x.dtype).expand(x.shape)
-    x.states = exact.states
-    x.draws = exact.draws
-    x.known_range = False
-    x.known_mean = None
-    x.known_simplex = None
+    x.writes += 1
     return x
 
 
 @rule("_in_place")
 def _any_in_place(call: Call) -> Any:
     """Replace a value by the result of a function that has a rule."""
-    return _written(call.args[0], getattr(Tensor, call.name)(*call.args, **call.kwargs))
+    places = (Tensor, torch, torch.nn.functional)
+    function = next(getattr(x, call.name) for x in places if hasattr(x, call.name))
+    return _written(call.args[0], function(*call.args, **call.kwargs))
 
 
 # The functions behind Python's operators that write in place.
@@ -258,10 +263,13 @@ def _bincount(call: Call) -> Any:
         "input", "weights", "minlength", weights=None, minlength=0
     )
     x = x.exact() if is_soft(x) else x
-    largest = int((x.states if is_soft(x) else x).max()) if x.numel() else -1
+    largest = largest_value(x) if is_soft(x) else int(x.max())
     slots = torch.arange(max(size, largest + 1), device=x.device)
     hits = slots == x.unsqueeze(-1)
-    return (hits if weights is None else hits * weights.unsqueeze(-1)).sum(0)
+    if weights is None:
+        return hits.sum(0)
+    weights = weights if weights.dtype is torch.float32 else weights.double()
+    return (hits * weights.unsqueeze(-1)).sum(0)
 
 
 @rule("bucketize")
@@ -272,7 +280,7 @@ def _bucketize(call: Call) -> Any:
     options = {k: v for k, v in call.kwargs.items() if k in ("right", "out_int32")}
 
     def of_each(values: Tensor) -> Tensor:
-        return torch.bucketize(values, boundaries, **options)
+        return torch.bucketize(values.contiguous(), boundaries, **options)
 
     return elementwise(Call("bucketize", of_each, (x,), {}))
 
