@@ -116,8 +116,8 @@ def constants():
     """Plain arrays of the calls, by name; wide enough for every index."""
     rng = np.random.default_rng(5)
     return {
-        "n": np.array([2, 1]),
-        "x": np.array([0.3, -1.2]),
+        "n": np.array([1, 2]),
+        "x": np.array([-1.2, 0.3]),
         "y": np.array([0.7, 0.4]),
         "mask": np.array([True, False]),
         "table": rng.normal(size=4),

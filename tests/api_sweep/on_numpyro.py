@@ -124,7 +124,7 @@ class NumPyroHost:
 
 
 def is_public(name):
-    return not name.startswith("_")
+    return not name.startswith("_") and "empty" not in name
 
 
 def method(name):

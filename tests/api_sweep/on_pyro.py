@@ -26,7 +26,7 @@ class PyroHost:
 
     name = "pyro"
     kinds = KINDS
-    calls_per_function = 4
+    calls_per_function = 3
 
     def __init__(self):
         self.spelling = {"axis": "dim", "keep": "keepdim", "float": "torch.float64"}
@@ -34,18 +34,19 @@ class PyroHost:
         self.arrays = constants()
 
     def functions(self):
-        """Public functions that dispatch on their arguments and write to none."""
+        """Public functions that dispatch on their arguments and write to none.
+
+        Of the methods, those that torch has as functions as well are left out.
+        """
         dispatching = get_overridable_functions()
         found = []
         for prefix, namespace in NAMESPACES.items():
             known = {id(f) for f in dispatching.get(namespace, ())}
-            names = [n for n in dir(namespace) if n[0] != "_" and n[-1] != "_"]
-            functions = {n: getattr(namespace, n, None) for n in names}
-            found += [
-                Function(f"{prefix}.{n}", f)
-                for n, f in functions.items()
-                if id(f) in known
-            ]
+            for name in filter(takes_part, dir(namespace)):
+                is_repeated = namespace is torch.Tensor and hasattr(torch, name)
+                function = getattr(namespace, name, None)
+                if id(function) in known and not is_repeated:
+                    found.append(Function(f"{prefix}.{name}", function))
         return found + operators()
 
     def constants(self):
@@ -99,3 +100,8 @@ class PyroHost:
 
     def numpy(self, x):
         return self.backend.numpy(x)
+
+
+def takes_part(name):
+    """Leave out what is private, writes to its arguments or leaves memory as it is."""
+    return name[0] != "_" and name[-1] != "_" and "empty" not in name
