@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro.distributions import (
+    BetaBinomial,
     Distribution,
     ExpandedDistribution,
     Independent,
@@ -25,6 +26,12 @@ from numpyro.distributions import (
     constraints,
 )
 from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.discrete import (
+    BinomialLogits,
+    BinomialProbs,
+    DiscreteUniform,
+    ZeroInflatedProbs,
+)
 from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import lazy_property
 
@@ -275,7 +282,7 @@ class SoftParameters(Distribution):
         del intermediates  # the sample of one value has none for the others
 
         def score(states: States) -> Array:
-            return _replaced(self.base, states.values).log_prob(value)
+            return log_prob_or_impossible(_replaced(self.base, states.values), value)
 
         terms = jax.vmap(score)(jax.tree.map(self._first, self.states))
         weights = self._first(self.weights)
@@ -317,6 +324,38 @@ class States:
     def tree_unflatten(cls, paths: tuple, arrays: tuple) -> "States":
         """Return the values again."""
         return cls(dict(zip(paths, arrays, strict=True)))
+
+
+def log_prob_or_impossible(fn: Any, value: Any) -> Array:
+    """Return the log-probability, minus infinity beyond the bounds of an element.
+
+    The formula of a count is not finite there, or NaN.
+
+    Args:
+        fn: Distribution without wrappers.
+        value: Values from the support of any element.
+    """
+    fn = _unchecked(fn)
+    if isinstance(fn, BinomialProbs | BinomialLogits | BetaBinomial):
+        inside = fn.log_prob(jnp.clip(value, 0, fn.total_count))
+        return jnp.where((value >= 0) & (value <= fn.total_count), inside, -jnp.inf)
+    if isinstance(fn, DiscreteUniform):
+        possible = (value >= fn.low) & (value <= fn.high)
+        return jnp.where(possible, fn.log_prob(value), -jnp.inf)
+    if isinstance(fn, ZeroInflatedProbs):
+        return _of_zero_inflated(fn, value)
+    return fn.log_prob(value)
+
+
+def _of_zero_inflated(fn: Any, value: Any) -> Array:
+    scores = jnp.log1p(-fn.gate) + log_prob_or_impossible(fn.base_dist, value)
+    return jnp.where(value == 0, jnp.logaddexp(jnp.log(fn.gate), scores), scores)
+
+
+def _unchecked(fn: Any) -> Any:
+    new = copy.copy(fn)
+    new._validate_args = False
+    return new
 
 
 class SoftlyMasked(Distribution):

@@ -6,7 +6,6 @@ truncation, which leaves out a mass that is told.
 Twin: ``pyro_concrete.supports``.
 """
 
-import copy
 import warnings
 from typing import Any, ClassVar, NamedTuple
 
@@ -34,7 +33,7 @@ from numpyro.util import not_jax_tracer
 
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import OneHotCategorical
-from numpyro_concrete.soft_parameters import SoftParameters
+from numpyro_concrete.soft_parameters import SoftParameters, log_prob_or_impossible
 
 # Mass left out by a truncation from which on a warning says so.
 _NOTABLE = 0.01
@@ -148,29 +147,9 @@ def _bound(name: str, bound: Any, extreme: Any, empty: int) -> int:
 
 def _logits(fn: Any, values: np.ndarray) -> Array:
     terms = values.reshape((-1,) + (1,) * len(fn.batch_shape))
-    scores = _unchecked(fn).log_prob(jnp.asarray(terms))
-    shape = (len(values), *fn.batch_shape)
-    scores = jnp.broadcast_to(_possible(fn, terms, scores), shape)
+    scores = log_prob_or_impossible(fn, jnp.asarray(terms))
+    scores = jnp.broadcast_to(scores, (len(values), *fn.batch_shape))
     return jnp.moveaxis(scores, 0, -1)
-
-
-def _possible(fn: Any, terms: np.ndarray, scores: Array) -> Array:
-    """Take out values beyond an element's own bounds, whose formula is not finite."""
-    if isinstance(fn, BinomialProbs | BinomialLogits | BetaBinomial):
-        inside = _unchecked(fn).log_prob(jnp.minimum(terms, fn.total_count))
-        return jnp.where(terms <= fn.total_count, inside, -jnp.inf)
-    if isinstance(fn, DiscreteUniform):
-        possible = (terms >= fn.low) & (terms <= fn.high)
-        return jnp.where(possible, scores, -jnp.inf)
-    return scores
-
-
-def _unchecked(fn: Any) -> Any:
-    new = copy.copy(fn)
-    new._validate_args = False
-    if isinstance(fn, ZeroInflatedProbs):
-        new.base_dist = _unchecked(fn.base_dist)
-    return new
 
 
 def _truncated(name: str, fn: Any, first: int, truncate: int | float) -> Support:

@@ -50,8 +50,8 @@ from numpyro_concrete.soft_index import (
     SoftIndex,
     plain,
 )
-from numpyro_concrete.soft_index.averages import exact
 from numpyro_concrete.soft_index.interpreter import value_of
+from numpyro_concrete.soft_index.value import exact
 from numpyro_concrete.soft_parameters import (
     observed_softly,
     with_known_parameters,

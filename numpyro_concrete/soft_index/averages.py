@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import typed, words
+from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
-    SoftNumber,
-    SoftReal,
     Values,
+    average_of,
+    exact,
     is_soft,
     named,
     refusal,
@@ -110,6 +111,8 @@ def with_averages(
         return _of_truths(primitive, values, params)
     if name in _NETWORKS:
         return _on_means(apply, primitive, values, params)
+    if name in ("add", "sub") and not _inexact(values[0]):
+        return sum_of_draws(apply, primitive, values, typed(values[0]).shape)
     if _is_linear(name, values, params):
         return _linear(apply, primitive, values, params)
     if name == "select_n" and _choice_is_apart(values):
@@ -118,24 +121,6 @@ def with_averages(
         return apply(primitive, [exact(x, name) for x in values], params)
     except TypeError:
         return _on_means(apply, primitive, values, params)
-
-
-def exact(x: Any, operation: str = "an operation on each of its values") -> Any:
-    """Return an operand with the values behind its mean; others as they are."""
-    return x.exact(operation) if isinstance(x, AbstractAverage) else x
-
-
-def average_of(mean: Array, like: Sequence[Any], dtype: Any, values: Any) -> Any:
-    """Return an average that depends on some operands.
-
-    Args:
-        mean: The mean.
-        like: The operands.
-        dtype: Type that the discrete program's value has.
-        values: The values behind the mean; None if they are not known.
-    """
-    kind = SoftReal if jnp.issubdtype(dtype, jnp.inexact) else SoftNumber
-    return kind(mean, jnp.dtype(dtype), named(*like), tokens(*like), values)
 
 
 def _inexact(x: Any) -> bool:

@@ -23,11 +23,11 @@ from numpyro_concrete.soft_index.algebra import (
     typed,
     words,
 )
-from numpyro_concrete.soft_index.averages import average_of
 from numpyro_concrete.soft_index.counts import extreme, running_total, total
 from numpyro_concrete.soft_index.value import (
     SoftIndex,
     Values,
+    average_of,
     named,
     refusal,
 )

@@ -50,10 +50,6 @@ class Lattice:
         """The values, floats."""
         return self.first + self.step * np.arange(len(self.probs))
 
-    def times(self, factor: float) -> "Lattice":
-        """Return the probabilities of the values times a positive number."""
-        return Lattice(self.first * factor, self.step * factor, self.probs)
-
 
 def convolved(p: Array, q: Array) -> Array:
     """Return the probabilities of a sum: `(A,) + s` and `(B,) + s` to `(A+B-1,) + s`.
@@ -194,19 +190,11 @@ def lattice_of(soft: SoftIndex) -> Lattice | None:
     return Lattice(first, step, probs[:, 0])
 
 
-def sum_of(x: SoftIndex, y: SoftIndex, sign: int) -> SoftIndex | None:
-    """Return the sum or difference of values of different draws, or None if too large.
-
-    Args:
-        x: A value.
-        y: A value of other draws.
-        sign: 1 for the sum and -1 for the difference.
-    """
+def sum_of(x: SoftIndex, y: SoftIndex) -> SoftIndex | None:
+    """Return the sum of values of different draws, or None if it is too large."""
     a, b = lattice_of(x), lattice_of(y)
     if a is None or b is None:
         return None
-    if sign < 0:
-        b = Lattice(-float(b.values[-1]), b.step, b.probs[::-1])
     step = _step_of_both(a, b)
     refined = [_refined(p, step) for p in (a, b)]
     if None in refined:

@@ -16,7 +16,6 @@ import numpy as np
 
 from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.algebra import concrete
-from numpyro_concrete.soft_index.averages import exact
 from numpyro_concrete.soft_index.loops import RULES as LOOPS
 from numpyro_concrete.soft_index.loops import chosen, rounds_floats
 from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
@@ -31,6 +30,7 @@ from numpyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
     SoftReal,
+    exact,
     is_soft,
     named,
     refusal,

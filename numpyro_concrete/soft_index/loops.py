@@ -211,16 +211,18 @@ def settled(
             return started
         history.append(started)
         if length is not None and i == _PASSES // 2:
+            left_over = max(length - i - 1, 0)
             new = [
-                _grown(f, [fs[j] for fs in history], length) for j, f in enumerate(new)
+                _grown(f, [forms[j] for forms in history], left_over)
+                for j, f in enumerate(new)
             ]
         forms = new
     names = " and ".join(dict.fromkeys(f.site for f in forms if f.site))
     raise NotImplementedError(_GROWS.format(names))
 
 
-def _grown(form: Form, history: Sequence[Form], length: int) -> Form:
-    """The form after all steps, if its values grow by the same amount in each."""
+def _grown(form: Form, history: Sequence[Form], steps: int) -> Form:
+    """The form after some more steps, if its values grow by the same amount in each."""
     forms = [*history, form][-3:]
     if form.open or any(f.support is None for f in forms) or form in history[-1:]:
         return form
@@ -231,7 +233,7 @@ def _grown(form: Form, history: Sequence[Form], length: int) -> Form:
     low, high = np.diff(lows), np.diff(highs)
     if low[0] != low[1] or high[0] != high[1] or not (low[0] or high[0]):
         return form
-    first, last = lows[-1] + length * low[0], highs[-1] + length * high[0]
+    first, last = lows[-1] + steps * low[0], highs[-1] + steps * high[0]
     values = np.arange(first, last + 1)
     if len(values) > LARGEST_SUPPORT:
         return dataclasses.replace(form, support=None)

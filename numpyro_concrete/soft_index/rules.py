@@ -28,13 +28,13 @@ from numpyro_concrete.soft_index.algebra import (
     typed,
     words,
 )
-from numpyro_concrete.soft_index.averages import average_of, exact, with_averages
+from numpyro_concrete.soft_index.averages import with_averages
 from numpyro_concrete.soft_index.axes import RULES as ALONG_AXES
-from numpyro_concrete.soft_index.counts import sum_of
 from numpyro_concrete.soft_index.expectation import bounded, contract
 from numpyro_concrete.soft_index.lookup import RULES as LOOKUPS
 from numpyro_concrete.soft_index.lookup import shapes_of
 from numpyro_concrete.soft_index.single import on_each_value
+from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     Known,
@@ -42,6 +42,8 @@ from numpyro_concrete.soft_index.value import (
     SoftIndex,
     SoftReal,
     Values,
+    average_of,
+    exact,
     is_soft,
     named,
     refusal,
@@ -142,7 +144,7 @@ _NUMPY: dict[str, Callable] = {
 def _elementwise(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     shape = np.broadcast_shapes(*(typed(x).shape for x in values))
     if primitive.name in ("add", "sub") and _is_crowded_sum(values):
-        return _sum_of_draws(primitive, values, shape)
+        return sum_of_draws(apply, primitive, values, shape)
     function = finite_slopes(primitive, bound(primitive, params))
     table, joint = enumerate_operands(function, values, shape)
     if primitive.multiple_results:
@@ -159,18 +161,6 @@ def _is_crowded_sum(values: Sequence[Any]) -> bool:
         return False
     sizes = [len(w) for soft in values for w in soft.weights]
     return x.known and y.known and math.prod(sizes) > MERGED
-
-
-def _sum_of_draws(primitive: Any, values: Sequence[SoftIndex], shape: Any) -> Any:
-    def compute() -> SoftIndex:
-        result = sum_of(*values, sign=1 if primitive.name == "add" else -1)
-        if result is None:
-            raise TypeError(refusal(named(*values), "the values of a sum of it"))
-        return result
-
-    means = [x.number() for x in values]
-    mean = jnp.broadcast_to(primitive.bind(*jnp.broadcast_arrays(*means)), shape)
-    return average_of(mean, values, values[0].table.dtype, Values(compute))
 
 
 # The slopes of these are infinite at values where they may be finite, or NaN.

@@ -249,12 +249,18 @@ class Values:
 
     Args:
         compute: Returns the values, as a soft value.
+        terms: The signed terms of a sum, `(sign, operand)`.
     """
 
-    __slots__ = ("_compute", "_known", "_trace")
+    __slots__ = ("_compute", "_known", "_terms", "_trace")
 
-    def __init__(self, compute: "Callable[[], SoftIndex | Array]") -> None:
+    def __init__(
+        self,
+        compute: "Callable[[], SoftIndex | Array]",
+        terms: "Sequence[tuple[int, Any]]" = (),
+    ) -> None:
         self._compute = compute
+        self._terms = tuple(terms)
         self._known: SoftIndex | Array | None = None
         # Inside a loop, they still belong to the trace that the average belongs to.
         self._trace = internals.current_trace()
@@ -265,6 +271,14 @@ class Values:
             with internals.set_current_trace(self._trace):
                 self._known = self._compute()
         return self._known
+
+    @property
+    def terms(self) -> "tuple[tuple[int, Any], ...]":
+        """The terms of a sum whose values nothing has asked for yet.
+
+        Others may depend on the values once they are known: the sum is one draw then.
+        """
+        return self._terms if self._known is None else ()
 
 
 class AbstractAverage(AbstractSoft):
@@ -438,3 +452,21 @@ def is_soft(x: Any) -> bool:
         (True, False)
     """
     return isinstance(x, AbstractSoft)
+
+
+def exact(x: Any, operation: str = "an operation on each of its values") -> Any:
+    """Return an operand with the values behind its mean; others as they are."""
+    return x.exact(operation) if isinstance(x, AbstractAverage) else x
+
+
+def average_of(mean: Array, like: Sequence[Any], dtype: Any, values: Any) -> Any:
+    """Return an average that depends on some operands.
+
+    Args:
+        mean: The mean.
+        like: The operands.
+        dtype: Type that the discrete program's value has.
+        values: The values behind the mean; None if they are not known.
+    """
+    kind = SoftReal if jnp.issubdtype(dtype, jnp.inexact) else SoftNumber
+    return kind(mean, jnp.dtype(dtype), named(*like), tokens(*like), values)

@@ -22,7 +22,6 @@ from numpyro_concrete.soft_index.algebra import (
     typed,
     weights_on,
 )
-from numpyro_concrete.soft_index.averages import average_of
 from numpyro_concrete.soft_index.lookup import (
     components,
     joint_indices,
@@ -31,6 +30,7 @@ from numpyro_concrete.soft_index.lookup import (
 from numpyro_concrete.soft_index.value import (
     Known,
     SoftIndex,
+    average_of,
     fresh,
     is_soft,
     named,
