@@ -49,7 +49,7 @@ class NumPyroHost:
         return self.arrays | {"jnp": jnp}
 
     def accepts(self, case):
-        """Whether JAX can trace a call with plain arguments; nothing is compiled."""
+        """Whether JAX can lower a call with plain arguments; nothing is compiled."""
         values = values_at(case.kind, case.arguments, case.assignments[0])
         kinds = []
 
@@ -59,7 +59,7 @@ class NumPyroHost:
             return leaves
 
         try:
-            jax.eval_shape(traced, self.plain(values, case.kind))
+            jax.jit(traced).lower(self.plain(values, case.kind))
         except Exception:
             return False
         return bool(kinds) and not any(
