@@ -9,6 +9,7 @@ Twin: ``pyro_concrete.soft_parameters``.
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from numpyro.distributions import (
     BetaBinomial,
     Distribution,
@@ -43,10 +44,11 @@ from numpyro_concrete.soft_index.algebra import (
     flat_weights,
     held,
     ranked,
+    run,
 )
 from numpyro_concrete.soft_index.expectation import bounded, contract
 from numpyro_concrete.soft_index.interpreter import value_of
-from numpyro_concrete.soft_index.value import AbstractAverage, Known
+from numpyro_concrete.soft_index.value import Known, SoftReal, exact
 
 Path = tuple[Any, ...]
 
@@ -56,11 +58,12 @@ def is_soft_parameter(fn: Any) -> bool:
     return any(True for _ in _soft_parameters(fn))
 
 
-def with_known_parameters(fn: Any) -> Any:
+def with_known_parameters(fn: Any, site: str | None = None) -> Any:
     """Return a distribution whose parameters are plain, or averaged over.
 
     Args:
         fn: Distribution, with its wrappers (`to_event`, `expand`, `mask`).
+        site: Name of its sample site, for errors.
 
     Raises:
         TypeError: At an integer parameter that has a mean but no support, such as a
@@ -78,12 +81,12 @@ def with_known_parameters(fn: Any) -> Any:
     if not is_soft_parameter(fn):
         return fn
     if isinstance(fn, Independent):
-        base = with_known_parameters(fn.base_dist)
+        base = with_known_parameters(fn.base_dist, site)
         return base.to_event(fn.reinterpreted_batch_ndims)
     if isinstance(fn, ExpandedDistribution):
-        return with_known_parameters(fn.base_dist).expand(fn.batch_shape)
+        return with_known_parameters(fn.base_dist, site).expand(fn.batch_shape)
     if isinstance(fn, MaskedDistribution):
-        base, mask = with_known_parameters(fn.base_dist), value_of(fn._mask)
+        base, mask = with_known_parameters(fn.base_dist, site), value_of(fn._mask)
         if not is_soft(mask):
             return base.mask(mask)
         share = jnp.broadcast_to(mask.number(), base.batch_shape)
@@ -93,13 +96,30 @@ def with_known_parameters(fn: Any) -> Any:
         if _is_real(owner, path[-1], soft):
             known = _replaced(known, {path: plain(soft)})
             continue
-        if isinstance(soft, AbstractAverage):
-            soft = soft.exact(f"{type(owner).__name__}({path[-1]}=...)")
+        place = "" if site is None else f" at site {site!r}"
+        soft = exact(soft, f"{type(owner).__name__}({path[-1]}=...){place}")
         if isinstance(soft, SoftIndex):
-            integers[path] = soft
+            integers[path] = _in_bounds(owner, path[-1], soft)
         else:
             known = _replaced(known, {path: soft})
     return averaged(known, integers) if integers else known
+
+
+def _in_bounds(owner: Any, name: Any, soft: SoftIndex) -> SoftIndex:
+    """Return a parameter whose values are possible ones.
+
+    A difference of soft counts can be negative, with a probability that is zero at the
+    values that a program draws. It counts as the nearest value that is possible.
+    """
+    constraint = getattr(owner, "arg_constraints", {}).get(name)
+    low = getattr(constraint, "lower_bound", None)
+    high = getattr(constraint, "upper_bound", None)
+    table = soft.table
+    if isinstance(low, int | float):
+        table = run(lambda x: jnp.maximum(x, jnp.asarray(low, x.dtype)), table)
+    if isinstance(high, int | float):
+        table = run(lambda x: jnp.minimum(x, jnp.asarray(high, x.dtype)), table)
+    return dataclasses.replace(soft, values=held(table))
 
 
 def averaged(fn: Any, parameters: dict[Path, SoftIndex]) -> "SoftParameters":
@@ -202,29 +222,37 @@ class SoftlyObserved(Distribution):
         return contract(terms, weights, terms.shape[1:], terms.dtype)
 
 
-def observed_softly(fn: Any, name: str, soft: SoftIndex) -> Any:
-    """Return the distribution of a site whose observed value is soft.
+def with_soft_value(fn: Any, value: Any, site: str) -> Any:
+    """Return a distribution that scores a soft value, averaged over its values.
 
     Args:
         fn: Distribution, with its wrappers (`to_event`, `expand`, `mask`).
-        name: Name of the observed site, for errors.
-        soft: The observation.
+        value: The soft value that a site observes.
+        site: Name of the site, for errors.
+
+    Raises:
+        TypeError: If the values are not known, or the site is one of vectors.
     """
     if isinstance(fn, Independent):
-        base = observed_softly(fn.base_dist, name, soft)
+        base = with_soft_value(fn.base_dist, value, site)
         return base.to_event(fn.reinterpreted_batch_ndims)
     if isinstance(fn, ExpandedDistribution):
-        return observed_softly(fn.base_dist, name, soft).expand(fn.batch_shape)
+        return with_soft_value(fn.base_dist, value, site).expand(fn.batch_shape)
     if isinstance(fn, MaskedDistribution):
-        return observed_softly(fn.base_dist, name, soft).mask(fn._mask)
+        return with_soft_value(fn.base_dist, value, site).mask(fn._mask)
     if isinstance(fn, SoftlyMasked):
-        return SoftlyMasked(observed_softly(fn.base_dist, name, soft), fn.share)
+        return SoftlyMasked(with_soft_value(fn.base_dist, value, site), fn.share)
+    known = isinstance(value, SoftIndex) or value.values is not None
+    if isinstance(value, SoftReal) and (fn.event_dim or not known):
+        return fn  # scored at the average
+    exact_value = exact(value, f"observing it at site {site!r}")
+    if not isinstance(exact_value, SoftIndex):
+        return fn
     if fn.event_dim:
-        operation = f"observing it at site {name!r}, of vectors,"
-        raise TypeError(refusal(soft.site, operation))
-    table = jnp.asarray(flat_table(soft))
-    shape = (*table.shape[:1], *soft.extent)
-    return SoftlyObserved(fn, jnp.broadcast_to(table, shape), flat_weights(soft))
+        raise TypeError(refusal(value.site, f"observing it at site {site!r}"))
+    table = jnp.asarray(flat_table(exact_value))
+    values = jnp.broadcast_to(table, (*table.shape[:1], *exact_value.extent))
+    return SoftlyObserved(fn, values, flat_weights(exact_value))
 
 
 class SoftParameters(Distribution):
@@ -291,6 +319,32 @@ class SoftParameters(Distribution):
             weights.shape[:1] + (1,) * missing + weights.shape[1:]
         )
         return contract(terms, [weights], terms.shape[1:], terms.dtype)
+
+    def mixture_log_prob(self, value: Any) -> Array:
+        r"""Return the log-probability of the mixture over the values of the parameters.
+
+        .. math:: \log \sum_k w_k p(x \mid k)
+
+        A latent site has these: it is normalized, and a value that is impossible for
+        some of the parameters is no less probable for it.
+        """
+
+        def score(states: States) -> Array:
+            return log_prob_or_impossible(_replaced(self.base, states.values), value)
+
+        terms = jax.vmap(score)(jax.tree.map(self._first, self.states))
+        weights = self._first(self.weights)
+        missing = terms.ndim - weights.ndim
+        weights = weights.reshape(
+            weights.shape[:1] + (1,) * missing + weights.shape[1:]
+        )
+        largest = jnp.where(weights > 0, terms, -jnp.inf).max(0)
+        largest = lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
+        total = (weights * jnp.exp(terms - largest)).sum(0)
+        possible = total > 0
+        return jnp.where(
+            possible, jnp.log(jnp.where(possible, total, 1)) + largest, -jnp.inf
+        )
 
     def _first(self, x: Array) -> Array:
         """The axis of the values in front of those that scan or vmap have added."""

@@ -147,7 +147,12 @@ def _bound(name: str, bound: Any, extreme: Any, empty: int) -> int:
 
 def _logits(fn: Any, values: np.ndarray) -> Array:
     terms = values.reshape((-1,) + (1,) * len(fn.batch_shape))
-    scores = log_prob_or_impossible(fn, jnp.asarray(terms))
+    # Of soft parameters, a latent site has the mixture over their values.
+    mixture = getattr(fn, "mixture_log_prob", None)
+    if mixture is None:
+        scores = log_prob_or_impossible(fn, jnp.asarray(terms))
+    else:
+        scores = mixture(jnp.asarray(terms))
     scores = jnp.broadcast_to(scores, (len(values), *fn.batch_shape))
     return jnp.moveaxis(scores, 0, -1)
 

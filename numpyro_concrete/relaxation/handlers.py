@@ -48,13 +48,13 @@ from numpyro_concrete.schedules import is_schedule, resolved
 from numpyro_concrete.soft_index import (
     Interpreter,
     SoftIndex,
+    is_soft,
     plain,
 )
 from numpyro_concrete.soft_index.interpreter import value_of
-from numpyro_concrete.soft_index.value import exact
 from numpyro_concrete.soft_parameters import (
-    observed_softly,
     with_known_parameters,
+    with_soft_value,
     within_bounds,
 )
 
@@ -157,7 +157,7 @@ class RelaxMessenger(Messenger):
             msg["value"] = receive.args[0]
         elif msg["type"] == "sample":
             self.settings.seen.add(msg["name"])
-            msg["fn"] = with_known_parameters(msg["fn"])
+            msg["fn"] = with_known_parameters(msg["fn"], msg["name"])
             if self.interpreter.is_soft(msg["value"]):
                 self._observe(msg)
         for field in ("fn", "args", "kwargs", "value", "scale", "infer"):
@@ -252,11 +252,10 @@ class RelaxMessenger(Messenger):
 
     def _observe(self, msg: dict[str, Any]) -> None:
         """Average the log-probability over the values of a soft observation."""
-        name = msg["name"]
-        soft = exact(value_of(msg["value"]), f"observing it at site {name!r}")
+        soft = value_of(msg["value"])
         msg["value"] = plain(soft)
-        if isinstance(soft, SoftIndex):
-            msg["fn"] = observed_softly(msg["fn"], name, soft)
+        if is_soft(soft):
+            msg["fn"] = with_soft_value(msg["fn"], soft, msg["name"])
 
 
 class HardenMessenger(Messenger):
