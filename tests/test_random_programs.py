@@ -24,6 +24,9 @@ def host(backend):
     return get_host(backend.name)
 
 
+@pytest.mark.xfail(
+    reason="einsum, extrema of reals and Geometric's type are open", strict=False
+)
 def test_random_programs_are_exact_or_unsupported_by_site(host):
     statements, unsupported = [], []
 
