@@ -32,8 +32,8 @@ ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .DEFAULT_GOAL := help
 # Two pip processes must not write to one environment at the same time.
 .NOTPARALLEL:
-.PHONY: demo notebooks test test-oldest test-newest test-gpu wheels gpu lint types bench \
-  docs check help
+.PHONY: demo notebooks test test-oldest test-newest test-gpu wheels gpu fuzz api-table \
+  lint types bench docs check help
 
 demo: $(STAMP)-run $(STAMP)-tutorials ## Train the discrete VAE of the demo
 	$(PY) tutorials/demo.py
@@ -63,6 +63,22 @@ $(VERSIONS:%=.venv-%/constraints.txt): .venv-%/constraints.txt: \
   pyproject.toml constraints.txt tests/allowed_versions.py
 	@mkdir -p $(@D)
 	@$(PYTHON) tests/allowed_versions.py $(subst -, ,$*) > $@
+
+# Random programs of each backend, relaxed and compared with the discrete ones; what fails
+# is made small and printed. Program 7 alone: PROGRAMS=1 FIRST=7.
+SEED ?= 0
+FIRST ?= 0
+PROGRAMS ?= 2000
+PROGRAMS_NUMPYRO ?= $(shell expr $(PROGRAMS) / 4)
+FUZZ = $(ONE_THREAD) PYTHONPATH=tests:. $(PY) -m random_programs
+fuzz: $(STAMP)-run $(STAMP)-test ## Compare many random programs with their relaxation
+	$(FUZZ) pyro --programs $(PROGRAMS) --seed $(SEED) --first $(FIRST)
+	$(FUZZ) numpyro --programs $(PROGRAMS_NUMPYRO) --seed $(SEED) --first $(FIRST)
+
+# Minutes for Pyro, and half an hour for NumPyro, where each call is compiled.
+api-table: $(STAMP)-run $(STAMP)-test ## Make the tables of supported functions anew
+	$(ONE_THREAD) PYTHONPATH=tests:. $(PY) -m api_sweep pyro
+	$(ONE_THREAD) PYTHONPATH=tests:. $(PY) -m api_sweep numpyro
 
 # Tests that take a device run on the CPU and, where there is one, on the GPU; --device
 # keeps to one. This target expects a CUDA build of
