@@ -265,7 +265,7 @@ def largest_value(x: SoftIndex) -> int:
     return int(states[has_mass].max())
 
 
-def averaged(values: Tensor, draws: Sequence[Draw], shape: Sequence[int]) -> SoftReal:
+def averaged(values: Tensor, draws: Sequence[Draw], shape: Sequence[Any]) -> SoftReal:
     """Return the average of floats that are known for every value of the draws."""
     average = total(values, draws)
     average = average if average.shape == shape else average.expand(shape)
@@ -355,7 +355,7 @@ def _larger_or_smaller(call: Call) -> Any:
 
 
 def soft_integer(
-    values: Tensor, draws: Sequence[Draw], shape: Sequence[int]
+    values: Tensor, draws: Sequence[Draw], shape: Sequence[Any]
 ) -> SoftIndex:
     """Return a soft value; where its support has grown, equal values become one."""
     states = number_of_states(draws)

@@ -537,7 +537,7 @@ class SoftIndex(AbstractSoftInteger):
         cls: "type[SoftIndex]",
         states: Tensor,
         draws: Sequence[Draw],
-        shape: Sequence[int] | None = None,
+        shape: Sequence[Any] | None = None,
     ) -> "SoftIndex":
         """Return a tensor without data, of the shape and type of the site's samples."""
         if shape is not None:
