@@ -82,6 +82,14 @@ def _differentiated(call: Call) -> Any:
     return call.args[0] if call.name == "requires_grad_" else result
 
 
+@rule("multinomial bernoulli poisson binomial normal _standard_gamma _sample_dirichlet")
+def _sampled(call: Call) -> Tensor:
+    """Draw from a distribution of averages, as of a site that relax does not see."""
+    if softs_of_integers(call.operands):
+        raise TypeError(refusal(call.sites, f"{call.name} with it"))
+    return call.on(plain)
+
+
 @rule("repr")
 def _shown(call: Call) -> str:
     return repr(call.args[0])

@@ -390,7 +390,7 @@ class SoftReal(AbstractSoft):
 
     # Read without a detour through __torch_function__.
     @property
-    def shape(self) -> torch.Size:
+    def shape(self) -> Any:
         """The shape of the average."""
         return self.number.shape
 
