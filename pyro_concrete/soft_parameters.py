@@ -176,7 +176,7 @@ class SoftParameters(TorchDistribution):
         self,
         base: Any,
         parameters: dict[str, SoftIndex],
-        batch_shape: Sequence[int] | None = None,
+        batch_shape: Sequence[Any] | None = None,
         observation: SoftIndex | None = None,
     ) -> None:
         self.base = base
@@ -296,7 +296,7 @@ def masked(fn: Any, mask: Any) -> Any:
     return MaskedSoftly(fn, mask) if is_soft(mask) else fn.mask(mask)
 
 
-def _replaced(base: Any, parameters: dict, batch_shape: Sequence[int]) -> Any:
+def _replaced(base: Any, parameters: dict, batch_shape: Sequence[Any]) -> Any:
     """The same distribution with other parameters, in another batch shape."""
     other = copy.copy(base)
     vars(other).update(parameters)

@@ -56,13 +56,14 @@ class Elements:
         self.sites = sites
 
     @classmethod
-    def of_new_site(cls, shape: Sequence[int]) -> "Elements":
-        """Return the elements of a value that is like no other."""
+    def of_new_site(cls, weights: Tensor) -> "Elements":
+        """Return the elements of a value that is like no other, by its weights."""
         site = next(_NEXT_SITE)
 
         def make() -> Tensor:
+            shape = weights.shape[1:]  # now, as a tracer would record it before
             first = site << _BITS_OF_AN_ELEMENT
-            return first + torch.arange(math.prod(shape)).reshape(tuple(shape))
+            return first + torch.arange(math.prod(shape)).reshape(shape)
 
         return cls(make, frozenset([site]))
 
@@ -135,7 +136,7 @@ class Draw:
 
 def new_draw(weights: Tensor, site: str) -> Draw:
     """Return a draw that is like no other."""
-    return Draw(weights, site, Elements.of_new_site(weights.shape[1:]))
+    return Draw(weights, site, Elements.of_new_site(weights))
 
 
 def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:

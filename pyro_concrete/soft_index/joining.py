@@ -30,7 +30,7 @@ _MOST_JOINT_VALUES = 64
 
 
 def put_together(
-    func: Callable, parts: Sequence[Any], shape: Sequence[int] | None = None
+    func: Callable, parts: Sequence[Any], shape: Sequence[Any] | None = None
 ) -> SoftIndex:
     """Let a function place the elements of several tensors, soft and plain.
 
@@ -58,7 +58,7 @@ def put_together(
 class _JoinedTensors:
     """Several tensors over draws that take the same leading dimensions."""
 
-    def __init__(self, parts: Sequence[Any], shape: Sequence[int] | None) -> None:
+    def __init__(self, parts: Sequence[Any], shape: Sequence[Any] | None) -> None:
         soft_parts = [x for x in parts if isinstance(x, SoftIndex)]
         self._like = soft_parts[0].draws[0].weights
         device = soft_parts[0].device

@@ -8,6 +8,7 @@ Twin: ``numpyro_concrete.soft_index.lookup``.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def lookup(table: Tensor, index: tuple) -> Any:
 
 def _lookup_of_each_value(
     view: Tensor, arrays: dict[int, Any]
-) -> tuple[Tensor, list[Draw], torch.Size]:
+) -> tuple[Tensor, list[Draw], Sequence[Any]]:
     """Look up a table at every joint value of the indices."""
     draws = union(x.draws for x in softs([*arrays.values()]))
     check_size(draws)

@@ -77,7 +77,7 @@ def _dimensions(dim: Any, rank: int) -> list[int]:
     return sorted(d % max(rank, 1) for d in dims if rank)
 
 
-def _last(x: Any, kept: Sequence[int], dims: Sequence[int]) -> Any:
+def _last(x: Any, kept: Sequence[Any], dims: Sequence[Any]) -> Any:
     """Move dimensions to the end, as one."""
     if len(dims) == 1 and dims[0] == x.dim() - 1:
         return x

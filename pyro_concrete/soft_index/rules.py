@@ -82,6 +82,14 @@ def _differentiated(call: Call) -> Any:
     return call.args[0] if call.name == "requires_grad_" else result
 
 
+@rule("multinomial bernoulli poisson binomial normal _standard_gamma _sample_dirichlet")
+def _sampled(call: Call) -> Tensor:
+    """Draw from a distribution of averages, as of a site that relax does not see."""
+    if softs_of_integers(call.operands):
+        raise TypeError(refusal(call.sites, f"{call.name} with it"))
+    return call.on(plain)
+
+
 @rule("repr")
 def _shown(call: Call) -> str:
     return repr(call.args[0])
@@ -265,7 +273,7 @@ def largest_value(x: SoftIndex) -> int:
     return int(states[has_mass].max())
 
 
-def averaged(values: Tensor, draws: Sequence[Draw], shape: Sequence[int]) -> SoftReal:
+def averaged(values: Tensor, draws: Sequence[Draw], shape: Sequence[Any]) -> SoftReal:
     """Return the average of floats that are known for every value of the draws."""
     average = total(values, draws)
     average = average if average.shape == shape else average.expand(shape)
@@ -355,7 +363,7 @@ def _larger_or_smaller(call: Call) -> Any:
 
 
 def soft_integer(
-    values: Tensor, draws: Sequence[Draw], shape: Sequence[int]
+    values: Tensor, draws: Sequence[Draw], shape: Sequence[Any]
 ) -> SoftIndex:
     """Return a soft value; where its support has grown, equal values become one."""
     states = number_of_states(draws)

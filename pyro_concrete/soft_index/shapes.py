@@ -147,7 +147,7 @@ def moved(move: Callable, x: Any) -> Any:
 
 
 def _moved_draw(
-    move: Callable, many: Callable, draw: Draw, shape: Sequence[int]
+    move: Callable, many: Callable, draw: Draw, shape: Sequence[Any]
 ) -> Draw | tuple[Draw, ...]:
     weights = many(draw.positions(len(shape)).expand(-1, *shape))
     if isinstance(weights, Tensor):

@@ -390,7 +390,7 @@ class SoftReal(AbstractSoft):
 
     # Read without a detour through __torch_function__.
     @property
-    def shape(self) -> torch.Size:
+    def shape(self) -> Any:
         """The shape of the average."""
         return self.number.shape
 
@@ -537,7 +537,7 @@ class SoftIndex(AbstractSoftInteger):
         cls: "type[SoftIndex]",
         states: Tensor,
         draws: Sequence[Draw],
-        shape: Sequence[int] | None = None,
+        shape: Sequence[Any] | None = None,
     ) -> "SoftIndex":
         """Return a tensor without data, of the shape and type of the site's samples."""
         if shape is not None:
