@@ -16,7 +16,6 @@ ONLY_NUMPYRO = {
     "distributions/batching.py": "torch batches by shapes alone",
     "Interpreter": "torch dispatches on the value itself",
     "soft_index/interpreter.py": "torch dispatches on the value itself",
-    "soft_index/writing.py": "torch writes by a few functions, in lookup.py",
     "soft_index/averages.py": "in Pyro these are among the rules",
     "soft_index/axes.py": "in Pyro they are in reductions.py",
     "soft_index/counts.py": "in Pyro they are in reductions.py",
@@ -44,7 +43,6 @@ ONLY_NUMPYRO = {
     "ContinuousMessenger": "Pyro's guides can be told what to hide",
 }
 ONLY_PYRO = {
-    "SoftReal": "in JAX a float that knows its values is one of the interpreter's",
     "MaskedSoftly": "NumPyro's masks are none of tensors: SoftlyMasked",
     "masked": "NumPyro's masks are none of tensors",
     "with_soft_value": "NumPyro's interpreter scores soft observations",
@@ -159,6 +157,7 @@ HOST_SIGNATURES = {
     "LogRatioTransform",
     "SoftIndex",
     "SoftNumber",
+    "SoftReal",
     "SoftParameters",
     "FiniteSupport",
     "ConfigMessenger",

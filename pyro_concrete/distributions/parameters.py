@@ -25,7 +25,8 @@ def as_temperature(temperature: Any) -> Any:
         >>> as_temperature(np.array([0.5, 1.0]))
         tensor([0.5000, 1.0000])
     """
-    if isinstance(temperature, np.ndarray | np.generic):
+    # A union of types would be a break for torch.compile.
+    if isinstance(temperature, (np.ndarray, np.generic)):
         return torch.as_tensor(temperature, dtype=torch.get_default_dtype())
     return temperature
 

@@ -302,9 +302,9 @@ class AbstractSoftInteger(AbstractSoft):
 
 
 class SoftNumber(AbstractSoftInteger):
-    """The mean of an integer whose support is too large to list, such as a sum of bits.
+    """An integer that is known by its mean, and exactly where that is asked for.
 
-    A sum of soft integers is one. Arithmetic uses the mean, and what needs the integers
+    A sum of soft integers is one: arithmetic uses the mean, and what needs the integers
     uses the probabilities of all sums, which are computed then. Where the sum has more
     than some hundreds of values, that is an error.
 
