@@ -183,7 +183,7 @@ class PartlyPrior(Distribution):
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         del intermediates
-        return self.factor.log_prob(value)
+        return jnp.asarray(self.factor.log_prob(value))
 
 
 @promote_batch_shape.register

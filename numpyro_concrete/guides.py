@@ -21,6 +21,7 @@ from numpyro.handlers import block, seed, substitute
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.primitives import _PYRO_STACK, Messenger
+from numpyro.util import not_jax_tracer
 
 from numpyro_concrete.distributions import AbstractConcrete, AbstractHard
 from numpyro_concrete.factors import (
@@ -155,7 +156,7 @@ class AutoConcrete(AutoNormal):
         super()._setup_prototype(*args, **kwargs)
         trace: Any = self.prototype_trace
         leaves = jax.tree.leaves((args, kwargs))
-        if not any(isinstance(x, jax.core.Tracer) for x in leaves):
+        if all(not_jax_tracer(x) for x in leaves):
             self._prototype_call = args, kwargs
         self._seen_calls.add(_kind_of_call(args, kwargs))
         self._is_masked = any(_is_latent(s) and is_masked(s) for s in trace.values())
@@ -284,15 +285,15 @@ class AutoConcrete(AutoNormal):
     def _loc_and_scale(self, name: str) -> tuple[Array, Array]:
         """The parameters of a continuous site, as in `AutoNormal`."""
         loc, event_dim = self._init_locs[name], self._event_dims[name]
-        return (
-            numpyro.param(f"{name}_{self.prefix}_loc", loc, event_dim=event_dim),
-            numpyro.param(
-                f"{name}_{self.prefix}_scale",
-                jnp.full(jnp.shape(loc), self._init_scale),
-                constraint=self.scale_constraint,
-                event_dim=event_dim,
-            ),
+        loc_name = f"{name}_{self.prefix}_loc"
+        scale = numpyro.param(
+            f"{name}_{self.prefix}_scale",
+            jnp.full(jnp.shape(loc), self._init_scale),
+            constraint=self.scale_constraint,
+            event_dim=event_dim,
         )
+        loc = numpyro.param(loc_name, loc, event_dim=event_dim)
+        return jnp.asarray(loc), jnp.asarray(scale)
 
     def _param_name(self, name: str) -> str:
         return f"{name.removesuffix(SUFFIX)}_{self.prefix}_logits"

@@ -57,7 +57,7 @@ class FactorMessenger(Messenger):
         self.plates = plates
         self.values: dict[str, Tensor] = {}
 
-    def hides(self, msg: dict[str, Any]) -> bool:
+    def hides(self, msg: Any) -> bool:
         """Whether a site is none of the guide's."""
         return msg["name"] not in self.exposed
 
@@ -65,7 +65,7 @@ class FactorMessenger(Messenger):
         self.values = {}
         return super().__enter__()
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
         if site_is_subsample(msg):
             msg["value"] = self._rows(name, msg["value"])
@@ -235,7 +235,7 @@ def is_flat(fn: Any, mask: Mask) -> bool:
     return mask is False and not isinstance(leaf_of(fn), AbstractConcrete)
 
 
-def is_masked(site: dict[str, Any]) -> bool:
+def is_masked(site: Mapping[str, Any]) -> bool:
     """Tell whether elements of a latent site may be left out by a mask."""
     mask = mask_of(site["fn"], site["mask"])
     return mask is not True and not is_flat(site["fn"], mask)

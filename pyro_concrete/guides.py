@@ -415,6 +415,7 @@ def _constant(site: dict[str, Any]) -> Deterministic:
     for frame in site["cond_indep_stack"]:
         shape[frame.dim] = 1
     value = only_value(leaf_of(fn))
+    assert value is not None
     return Deterministic(value.expand((*shape, *fn.event_shape)), fn.event_dim)
 
 

@@ -184,7 +184,8 @@ class Particles:
             guide = pyro.plate(_PARTICLES, **settings)(guide)
         guide_trace = self._traced(guide)
         model_trace = self._traced(replay(model, trace=guide_trace))
-        return _with_log_probs(model_trace, guide_trace)
+        model_trace, guide_trace = _with_log_probs(model_trace, guide_trace)
+        return model_trace, guide_trace
 
     def broadcasts(self, size: int) -> bool:
         """Whether programs in a plate of particles give the weights of single runs."""
@@ -244,7 +245,8 @@ class Particles:
             self._broadcasts = self.vectorize and size > 1 and self.broadcasts(size)
             set_rng_state(state)  # to look changes no draw
         if not self._broadcasts:
-            return self.map(self.weigh, size)
+            elements, rest = self.map(self.weigh, size)
+            return elements, rest
         inside, outside = self.weights(*self.run(size))
         return inside, outside.expand(size)
 

@@ -177,7 +177,8 @@ def _logits(fn: Any, values: Tensor) -> Tensor:
 
 
 def _mixture_logits(fn: MixtureSameFamily, values: Tensor) -> Tensor:
-    shares = fn.mixture_distribution.logits.unsqueeze(-1)
+    mixing: Any = fn.mixture_distribution
+    shares = mixing.logits.unsqueeze(-1)
     terms = _logits(fn.component_distribution, values)
     # A value that no component has would have a gradient of NaN.
     possible = (terms > -torch.inf).any(-2, keepdim=True)
