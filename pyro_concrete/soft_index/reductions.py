@@ -422,9 +422,11 @@ def _both_soft(a: Any, b: Any) -> bool:
 
 
 def _dots(call: Call, a: Any, b: Any) -> Any:
-    if call.name == "inner" and a.dim() and b.dim():
+    if call.name == "inner" and not (a.dim() and b.dim()):
+        return a * b
+    if call.name == "inner":
         return _products(a, b.unsqueeze(-1) if b.dim() == 1 else b.mT).squeeze(-1)
-    return (a * b).sum(-1) if a.dim() else a * b
+    return (a * b).sum(-1)
 
 
 def _products(a: Any, b: Any) -> Any:
@@ -462,6 +464,8 @@ def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> An
     if not all(map(integral, numbers(call.operands))):
         return soft_real(result, call.sites)
     dtype = result_dtype(call)
+    if dtype is torch.bool:
+        return of_all_values(call)
     values = None if values is None else later(values, *tensors(call.operands))
     if dtype.is_floating_point:
         return soft_real(result.to(dtype), call.sites, values)
@@ -491,21 +495,29 @@ def _loss(call: Call) -> Any:
     names = ("input", "target", "weight", "reduction")
     if call.args[(3 if call.name.startswith("binary") else 2) :]:
         raise TypeError(refusal(call.sites, f"{call.name} in this form"))
+    # torch has the first one twice, once with numbers for the names of reductions.
+    has_numbers = call.func is torch.binary_cross_entropy_with_logits
+    none = 0 if has_numbers else "none"
     score, target, weight, reduction = call.arguments(
-        *names, weight=None, reduction="mean"
+        *names, weight=None, reduction=0 if has_numbers else "mean"
     )
     old = ("size_average", "reduce")
     options = {k: v for k, v in call.kwargs.items() if k not in names + old}
 
     def of_each(score: Tensor, target: Tensor) -> Tensor:
         score, target = torch.broadcast_tensors(score, target)
-        return call.func(score, target.to(score.dtype), reduction="none", **options)
+        if call.name.startswith("binary"):
+            target = target.to(score.dtype)
+        return call.func(score, target, reduction=none, **options)
 
-    losses = elementwise(Call(call.name, of_each, (score, target), {}))
+    if softs((score, target)):
+        losses = elementwise(Call(call.name, of_each, (score, target), {}))
+    else:
+        losses = of_each(score, target)
     losses = losses if weight is None else losses * weight
-    if reduction == "none":
+    if reduction in ("none", 0):
         return losses
-    return losses.sum() if reduction == "sum" else losses.mean()
+    return losses.sum() if reduction in ("sum", 2) else losses.mean()
 
 
 def _in_reals(call: Call) -> Callable:
