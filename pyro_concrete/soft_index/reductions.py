@@ -43,6 +43,7 @@ from pyro_concrete.soft_index.value import (
     plain,
     refusal,
     rule,
+    sites,
     soft_real,
     softs,
     tensors,
@@ -454,7 +455,7 @@ def _outer(call: Call) -> Any:
 """)
 def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> Any:
     operands = softs(call.operands)
-    if not are_independent(operands):
+    if len(operands) > 1 and not are_independent(operands):
         result = jointly(call)
         if result is not None:
             return result
@@ -462,7 +463,7 @@ def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> An
             return of_all_values(call)
     result = call.on(_in_reals(call))
     if not all(map(integral, numbers(call.operands))):
-        return soft_real(result, call.sites)
+        return soft_real(result, sites(operands))
     dtype = result_dtype(call)
     if dtype is torch.bool:
         return of_all_values(call)

@@ -140,6 +140,11 @@ _COMPARING = names("""
     isneginf bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor rand ror
     rxor signbit
 """)
+# What networks compute of averages.
+_OF_NETWORKS = names("""
+    add sub rsub radd mul rmul div truediv true_divide neg tanh sigmoid relu exp log
+    softplus gelu silu elu leaky_relu log_sigmoid logsigmoid square pow clamp
+""")
 _CHECKS = names("isnan isinf isfinite isposinf isneginf")
 _ROUNDING = names("""
     floor ceil round trunc fix sign sgn remainder fmod rmod floor_divide rfloordiv
@@ -185,6 +190,9 @@ def elementwise(call: Call) -> Any:
     operands = softs(call.operands)
     if all(type(x) is SoftIndex for x in operands):
         return _on_values(call, operands)
+    if call.name in _OF_NETWORKS and _is_of_averages(operands):
+        # The work of a network in every step, and so done without a detour.
+        return soft_real(_on_plain(call), operands[0].site)
     if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
         return call.on(plain)  # a check for NaN, as validation does
     if any(isinstance(x, SoftReal) and x.values is None for x in operands):
@@ -196,6 +204,19 @@ def elementwise(call: Call) -> Any:
     except TypeError:
         return _on_averages(call)
     return _on_values(known, softs(known.operands))
+
+
+def _is_of_averages(operands: Sequence[Any]) -> bool:
+    """Whether all operands are reals without values, of the same sites."""
+    site = operands[0].site
+    return all(
+        type(x) is SoftReal and x.values is None and x.site == site for x in operands
+    )
+
+
+def _on_plain(call: Call) -> Tensor:
+    args = [x.number if type(x) is SoftReal else x for x in call.args]
+    return call.func(*args) if not call.kwargs else call.on(plain)
 
 
 def exact(x: Any) -> Any:

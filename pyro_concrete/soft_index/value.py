@@ -245,7 +245,9 @@ def of_averages(call: Call) -> Any:
         return SoftNumber(x, x.dtype, site)
 
     result = call.on(average)
-    if isinstance(result, Tensor) or type(result) in (tuple, list):
+    if isinstance(result, Tensor):
+        return guarded(result)
+    if type(result) in (tuple, list):
         return mapped(guarded, result)
     if isinstance(result, tuple):  # torch's own kinds of named tuples
         return type(result)([guarded(x) for x in result])
@@ -709,7 +711,7 @@ def plain(x: Any) -> Any:
 
 def average(x: Any) -> Any:
     """Return the mean, also of a comparison of averages, as validation makes them."""
-    return x.number if isinstance(x, SoftNumber) else _mean(x)
+    return x.number if type(x) in (SoftReal, SoftNumber) else _mean(x)
 
 
 def _mean(x: Any) -> Any:
