@@ -154,6 +154,8 @@ def test_too_many_joint_values_are_refused():
         lambda: z.argmax(),
         lambda: (1.0 * z).logsumexp(0),
         lambda: z.sort(),
+        lambda: torch.zeros(K).scatter(0, torch.cat([z, z]), 1.0),
+        lambda: torch.zeros(K).scatter(0, z, 1.0 * z),
     ):
         with pytest.raises(TypeError, match="'z' is relaxed"):
             use()

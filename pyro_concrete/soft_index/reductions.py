@@ -356,6 +356,15 @@ def _is_valid(call: Call) -> Tensor:
     return possible.all()
 
 
+def share_a_draw(x: Any) -> bool:
+    """Tell whether several positions of a soft value depend on one element."""
+    for draw in x.exact().draws if is_soft(x) else ():
+        numbers = draw.elements.numbers()
+        if numbers.expand(x.shape).unique().numel() < x.numel():
+            return True
+    return False
+
+
 # --- order --------------------------------------------------------------------------
 
 

@@ -12,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.reductions import jointly
+from pyro_concrete.soft_index.reductions import (
+    are_independent,
+    jointly,
+    share_a_draw,
+)
 from pyro_concrete.soft_index.rules import elementwise, is_whole, largest_value
 from pyro_concrete.soft_index.value import (
     Call,
@@ -106,6 +110,8 @@ def _written_at(
         raise TypeError(refusal(site, "writing into integers at a soft index"))
     if places.numel() * x.numel() > _MOST_COMPARISONS:
         raise TypeError(refusal(site, f"writing at {places.numel()} soft indices"))
+    if not are_independent((x, places, values)) or share_a_draw(places):
+        raise TypeError(refusal(site, "writing so many values that share a draw"))
     values = torch.broadcast_to(torch.as_tensor(values, device=x.device), places.shape)
     slots = torch.arange(x.numel(), device=x.device)
     hits = plain((places.reshape(-1, 1) == slots).to(x.dtype)).to(x.dtype)
