@@ -8,6 +8,7 @@ import pytest
 import torch
 from asserts import assert_exact
 from pyro.ops.indexing import Vindex
+from torch.distributions import Normal
 from torch.nn import functional
 
 from pyro_concrete.soft_index import SoftIndex, SoftNumber, plain, soft_index
@@ -134,7 +135,8 @@ def test_what_writes_a_soft_value_into_integers_is_refused():
         lambda z: counts.scatter_(0, z, 1),
         lambda z: torch.softmax(z, 0),
         lambda z: z.unique(),
-        lambda z: z.max(),
+        lambda z: functional.one_hot(z),
+        lambda z: z.bincount(minlength=2),
     ):
         with pytest.raises(TypeError, match=r"'z' is relaxed"):
             use(soft())
@@ -166,7 +168,20 @@ def test_a_sum_of_too_many_values_is_guarded():
 def test_networks_see_the_mean():
     layer = torch.nn.Linear(N, 2).double()
     result = layer(soft().double())
-    assert type(result) is torch.Tensor
+    for use in (
+        lambda x: plain(x > 0),
+        lambda x: torch.where(x == 0, 1.0, 0.0),
+        lambda x: x.round(),
+        lambda x: x.long(),
+        lambda x: x.argmax(),
+        lambda x: x.max(),
+        lambda x: x[x > 0],
+    ):
+        with pytest.raises(TypeError, match="'z' is relaxed"):
+            use(result)
+    fn = Normal(result, result.exp(), validate_args=True)
+    assert torch.isfinite(plain(fn.log_prob(torch.zeros(2)))).all()
+    result = plain(result)
     assert_exact(result.detach().numpy(), layer(1.0 * soft().double()).detach().numpy())
 
 

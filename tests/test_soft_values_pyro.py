@@ -103,6 +103,75 @@ def test_floats_of_integers_are_as_exact_as_integers(function):
     assert_is_enumerated(function)
 
 
+# Functions of several positions, some of which depend on the same elements.
+OF_ALL = {
+    "a product with itself": lambda z: torch.einsum("...i,...i->...", z, z),
+    "a product with its float": lambda z: torch.einsum("i,i->", 1.0 * z, z.double()),
+    "a matrix with itself": lambda z: torch.tensordot(z[:, None], z[None], 1),
+    "a product of chains": lambda z: torch.linalg.multi_dot(
+        [z[None].double(), z[:, None].double()]
+    ),
+    "the largest": lambda z: z.max(),
+    "the largest float": lambda z: (z + 0.0).max(),
+    "the largest of functions": lambda z: (_TABLE[z].tanh()).amax(-1),
+    "the smallest, and where": lambda z: z.min(0).indices,
+    "the place of the largest": lambda z: (_TABLE * z).argmax(-1),
+    "in order": lambda z: (2 - z).sort().values,
+    "softmax of whole numbers": lambda z: (z * 1.0).softmax(-1),
+    "logsumexp of whole numbers": lambda z: (
+        torch.nn.functional.pad(1 - z, (1, 0)).double().logsumexp(-1)
+    ),
+    "variance of whole numbers": lambda z: z.double().var(-1),
+    "any of shared elements": lambda z: (z.sum().tile(2) == (z[1:] == z[:-1])).any(),
+    "the largest of shared elements": lambda z: (z[:1] != 2 * z - 1).double().amax(0),
+    "written by index": lambda z: (2.0 + torch.zeros(4).scatter(0, z, 1.0)).log(),
+    "written by a scalar": lambda z: torch.zeros(3).scatter(0, z[0], 1.0),
+    "written twice by one draw": lambda z: torch.zeros(5).scatter(
+        0, z[0] * z[0].expand(2), 1.0
+    ),
+    "picked by a scalar": lambda z: _TABLE.gather(0, z[0]),
+    "a table at its own elements": lambda z: z[z],
+    "constants beside it": lambda z: (
+        torch.stack([torch.where(torch.tensor(False), z.prod(), 1)] * 2) == z[:2]
+    ),
+    "shifted by it": lambda z: (2 << z) + (8 >> z),
+    "a place for NaN": lambda z: torch.searchsorted(_BINS.double(), 0 / z),
+    "a mean error": lambda z: torch.nn.functional.mse_loss(1.0 * z, 1.0 * z.flip(0)),
+}
+
+
+@pytest.mark.parametrize("function", OF_ALL.values(), ids=OF_ALL)
+def test_functions_of_several_positions_are_exact(function):
+    assert_is_enumerated(function)
+
+
+def test_too_many_joint_values_are_refused():
+    weights = np.random.default_rng(4).dirichlet(np.ones(K), 40).T
+    z = soft(weights)
+    for use in (
+        lambda: (1.0 * z).softmax(-1),
+        lambda: torch.einsum("i,i->", z, z),
+        lambda: z.argmax(),
+        lambda: (1.0 * z).logsumexp(0),
+        lambda: z.sort(),
+        lambda: torch.zeros(K).scatter(0, torch.cat([z, z]), 1.0),
+        lambda: torch.zeros(K).scatter(0, z, 1.0 * z),
+    ):
+        with pytest.raises(TypeError, match="'z' is relaxed"):
+            use()
+    product = torch.einsum("i,i->", z, soft(weights, "u"))
+    mean = torch.as_tensor(weights).T @ torch.arange(3.0)
+    assert_exact(plain(product).numpy(), (mean @ mean).numpy())
+
+
+def test_the_largest_of_many_elements_is_exact():
+    weights = np.random.default_rng(5).dirichlet(np.ones(K), 40).T
+    up_to = weights.cumsum(0).prod(-1)
+    expected = np.diff(up_to, prepend=0.0) @ np.arange(K)
+    assert_exact(plain(soft(weights).max()).numpy(), expected)
+    assert_exact(plain((1.0 * soft(weights)).amax()).numpy(), expected)
+
+
 def test_what_is_a_function_of_averages_is_refused_where_it_is_compared():
     x = torch.softmax(_TABLE[soft()], -1)
     assert_exact((2 * x).numpy(), 2 * torch.softmax(plain(_TABLE[soft()]), -1).numpy())

@@ -146,7 +146,8 @@ def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
     if a.elements.sites.isdisjoint(b.elements.sites):
         return False
     with untraced():
-        shared = a.elements.numbers() == b.elements.numbers()
+        own = a.elements.numbers()
+        shared = (own == b.elements.numbers()) & (own != _CERTAIN)
         if bool(shared.all()):
             return True
         return shared if bool(shared.any()) else False
@@ -302,3 +303,75 @@ def merged(
         shape = (len(states), *positions)
         added = empty.scatter_add(0, places.expand(shape), weights.expand(shape))
     return distinct, new_draw(added, draw.site)
+
+
+def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | None:
+    """Return a draw for each element by its number, the same at all positions.
+
+    Args:
+        draws: Draws whose elements may be shared.
+        most: Where there are more joint values than this, the result is None.
+    """
+    found: dict[int, Draw] = {}
+    for draw in draws:
+        weights = draw.weights
+        numbers = draw.elements.numbers()
+        shape = torch.broadcast_shapes(numbers.shape, weights.shape[1:])
+        if not _fits(numbers.unique().numel(), most) or not math.prod(shape):
+            return None
+        weights = weights.expand(-1, *shape).flatten(1) if shape else weights[:, None]
+        for place, element in enumerate(numbers.expand(shape).flatten().tolist()):
+            if element == _CERTAIN or len(weights) == 1:
+                continue
+            known = found.get(element)
+            if known is None or _knows_more(draw, known):
+                own = Elements(
+                    lambda element=element: torch.tensor(element), draw.elements.sites
+                )
+                found[element] = Draw(weights[:, place], draw.site, own)
+        if math.prod(len(d.weights) for d in found.values()) > most:
+            return None
+    return found
+
+
+def _fits(elements: int, most: int) -> bool:
+    return 2 ** min(elements - 1, 64) <= most
+
+
+def _knows_more(draw: Draw, known: Draw) -> bool:
+    """Whether a draw lists fewer impossible values, or has a gradient."""
+    has_gradient = draw.weights.requires_grad and not known.weights.requires_grad
+    fewer = len(draw.weights) < len(known.weights)
+    return fewer or (has_gradient and len(draw.weights) == len(known.weights))
+
+
+def assigned(
+    states: Shaped[Tensor, "..."],
+    draws: Sequence[Draw],
+    shape: Sequence[int],
+    elements: dict[int, Draw],
+) -> Tensor:
+    """Return values at every joint value of their elements.
+
+    Shapes:
+        states: (*supports of the draws, *shape).
+        result: (joint values of the elements, *shape).
+    """
+    sizes = [len(d.weights) for d in elements.values()]
+    places = torch.arange(math.prod(sizes))
+    indices = [*torch.unravel_index(places, sizes)] if sizes else []
+    # What is certain has the first value.
+    table = torch.stack([torch.zeros_like(places), *indices])
+    rows = {element: i for i, element in enumerate(elements, 1)}
+    picks = []
+    for draw in draws:
+        numbers = draw.elements.numbers().expand(tuple(shape))
+        at = [rows.get(x, 0) for x in numbers.flatten().tolist()]
+        picks.append(table[at].T.reshape(-1, *shape))
+    picks += [
+        torch.arange(n).reshape(-1, *(1,) * (len(shape) - i - 1))
+        for i, n in enumerate(shape)
+    ]
+    picks = [x.to(states.device) for x in picks]
+    supports = [len(d.weights) for d in draws]
+    return states.expand(*supports, *shape)[tuple(picks)]

@@ -24,10 +24,10 @@ from pyro_concrete.soft_index.algebra import (
     union,
 )
 from pyro_concrete.soft_index.joining import common_support
+from pyro_concrete.soft_index.reductions import are_independent, of_all_values
 from pyro_concrete.soft_index.rules import (
     averaged,
     check_size,
-    largest_value,
     later,
     possible,
     soft_integer,
@@ -69,6 +69,8 @@ def _getitem(call: Call) -> Any:
         except IndexError:
             # What is out of range may have probability zero.
             return lookup(x, mapped(possible, index))
+    if not are_independent((x, index)):
+        return of_all_values(call._replace(args=(x, index)))
     if isinstance(x, SoftIndex):
         return _lookup_of_soft(x, index)
     values = None
@@ -77,7 +79,7 @@ def _getitem(call: Call) -> Any:
     average = plain(lookup(x.number, index))
     if isinstance(x, SoftNumber):
         return SoftNumber(average, x.dtype, sites(call.args), values)
-    return soft_real(average, sites(call.args), values)
+    return soft_real(average, sites(call.args), values, x.whole)
 
 
 def _as_index(x: Any) -> Any:
@@ -273,8 +275,8 @@ def _gather(call: Call) -> Any:
         if call.name == "take_along_dim":
             given = {"dim": dim, "indices": index}
         return moved(lambda y: call.func(y, **given), x)
-    if not x.dim():
-        return x.reshape(1).gather(0, index.reshape(1)).reshape(index.shape)
+    if not x.dim() or not index.dim():
+        return x.reshape(-1).gather(0, index.reshape(1)).reshape(index.shape)
     # The same as an index with an arange for each of the other dimensions.
     dim = dim % x.dim()
     sizes = list(index.shape)
@@ -294,5 +296,6 @@ def _gather(call: Call) -> Any:
 def _one_hot(call: Call) -> Any:
     x, size = call.arguments("input", "num_classes", num_classes=-1)
     x = _as_index(x)
-    size = largest_value(x) + 1 if size == -1 else size
+    if size == -1:
+        raise TypeError(refusal(x.site, "one_hot without a number of classes"))
     return (x.unsqueeze(-1) == torch.arange(size, device=x.device)).long()

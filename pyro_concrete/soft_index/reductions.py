@@ -6,6 +6,7 @@ computed when something needs the integers. Networks see the average.
 Twin: ``numpyro_concrete.soft_index.rules``.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,24 +14,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.algebra import LARGEST_SUPPORT
+from pyro_concrete.soft_index.algebra import (
+    LARGEST_SUPPORT,
+    assigned,
+    draws_of_elements,
+)
 from pyro_concrete.soft_index.rules import (
+    averaged,
     elementwise,
+    exact,
     integral,
+    is_whole,
     later,
     numbers,
     result_dtype,
+    soft_integer,
+    softs_of_integers,
 )
+from pyro_concrete.soft_index.trees import over_support
 from pyro_concrete.soft_index.value import (
     Call,
     SoftIndex,
     SoftNumber,
+    average,
     exact_or_none,
     is_soft,
     of_averages,
     plain,
     refusal,
     rule,
+    sites,
     soft_real,
     softs,
     tensors,
@@ -40,6 +53,10 @@ from pyro_concrete.soft_index.value import (
 _MOST_SUMS_OF_FLOATS = 2**12
 # A product of two soft matrices is exact up to this number of products of elements.
 _MOST_PRODUCTS = 2**16
+# A function of several positions is exact up to this number of joint values, ...
+_MOST_JOINT_VALUES = 2**12
+# ... and of numbers for all of them.
+_MOST_NUMBERS = 2**20
 
 
 # --- folds --------------------------------------------------------------------------
@@ -117,6 +134,70 @@ def _elements_along(x: SoftIndex, dim: int) -> int:
     return max(sizes)
 
 
+# --- all values at once -------------------------------------------------------------
+
+
+def jointly(call: Call) -> Any:
+    """Apply a function to all joint values of the elements that it depends on.
+
+    The result is None where these are unknown, or too many.
+    """
+    try:
+        known = call.with_arguments(exact)
+    except TypeError:
+        return None
+    operands = softs(known.operands)
+    draws = [draw for x in operands for draw in x.draws]
+    elements = draws_of_elements(draws, _MOST_JOINT_VALUES)
+    if elements is None:
+        return None
+    supports = [len(d.weights) for d in elements.values()]
+    if math.prod(supports) * sum(x.numel() for x in operands) > _MOST_NUMBERS:
+        return None
+
+    def of_values(*values: Tensor) -> Any:
+        remaining = iter(values)
+        return known.on(lambda x: next(remaining) if is_soft(x) else x)
+
+    values = [assigned(x.states, x.draws, x.shape, elements) for x in operands]
+    results = over_support(of_values)(*values)
+
+    def averages(values: Tensor) -> Any:
+        shape = values.shape[1:]
+        if not elements:
+            return values[0]
+        values = values.unflatten(0, supports)
+        several = [*elements.values()]
+        if values.is_floating_point():
+
+            def whole() -> bool:
+                are_whole = all(map(is_whole, numbers(call.operands)))
+                return are_whole and bool((values == values.round()).all())
+
+            return averaged(values, several, shape, whole)
+        return soft_integer(values, several, shape)
+
+    if isinstance(results, Tensor):
+        return averages(results)
+    if type(results) in (tuple, list):
+        return tuple(averages(x) for x in results)
+    return type(results)([averages(x) for x in results])  # a named tuple of torch
+
+
+def of_all_values(call: Call) -> Any:
+    """Apply a function to all joint values, or refuse it."""
+    result = jointly(call)
+    if result is None:
+        raise TypeError(refusal(call.sites, f"{call.name} of so many joint values"))
+    return result
+
+
+def are_independent(operands: Any) -> bool:
+    """Tell whether no two soft operands depend on the same site."""
+    names = [x.site.split(" and ") for x in softs(operands)]
+    return len(set().union(*names)) == sum(map(len, names))
+
+
 # --- sums ---------------------------------------------------------------------------
 
 
@@ -185,10 +266,11 @@ def _reduced(call: Call, x: Any, values: Callable[[], SoftIndex]) -> Any:
     result = call.on(plain)
     values = later(values, x)
     if x.dtype.is_floating_point and result.dtype is x.dtype:
-        return soft_real(result, x.site, values)
+        return soft_real(result, x.site, values, functools.partial(is_whole, x))
     dtype = result_dtype(call)
     if dtype.is_floating_point:
-        return soft_real(result.to(dtype), x.site, values)
+        whole = functools.partial(is_whole, x)
+        return soft_real(result.to(dtype), x.site, values, whole)
     return SoftNumber(result, dtype, x.site, values)
 
 
@@ -251,6 +333,9 @@ def _all_or_any(call: Call) -> Any:
     states = truths.states.flatten(0, len(truths.draws) - 1)
     if bool((states == states[:1]).all()):
         return call.func(states[0].expand(x.shape), *call.args[1:], **call.kwargs)
+    joint = jointly(call.with_arguments(lambda y: truths if y is x else y))
+    if joint is not None:
+        return joint
     function = torch.logical_and if call.name == "all" else torch.logical_or
     return folded(function, truths, dim, keepdim)
 
@@ -263,12 +348,66 @@ def _is_valid(call: Call) -> Tensor:
     """
     (x,) = call.args
     if not isinstance(x, SoftIndex):
-        return call.on(plain)
+        return call.on(average)
     possible = x.states
     for i in reversed(range(len(x.draws))):
         has_mass = x.draws[i].positions(x.dim()).detach() > 0
         possible = (possible & has_mass).any(i)
     return possible.all()
+
+
+def share_a_draw(x: Any) -> bool:
+    """Tell whether several positions of a soft value depend on one element."""
+    for draw in x.exact().draws if is_soft(x) else ():
+        numbers = draw.elements.numbers()
+        if numbers.expand(x.shape).unique().numel() < x.numel():
+            return True
+    return False
+
+
+# --- order --------------------------------------------------------------------------
+
+
+@rule("max min amax amin")
+def _extremum(call: Call) -> Any:
+    two = len(call.args) == 2 and isinstance(call.args[1], Tensor)
+    if two or isinstance(call.kwargs.get("other"), Tensor):
+        return elementwise(call._replace(name=call.name + "imum"))
+    result = jointly(call)
+    has_indices = call.name in ("max", "min") and (call.kwargs or call.args[1:])
+    if result is not None or has_indices:
+        return result if result is not None else of_all_values(call)
+    x, dim, keepdim = call.arguments("input", "dim", "keepdim", dim=(), keepdim=False)
+    known = exact_or_none(x)
+    if known is not None:
+        function = torch.maximum if "max" in call.name else torch.minimum
+        result = folded(function, known, dim, keepdim)
+        if exact_or_none(result) is not None:
+            return result
+    raise TypeError(refusal(call.sites, f"{call.name} over positions"))
+
+
+@rule("""
+    argmax argmin aminmax sort argsort msort topk kthvalue median nanmedian mode cummax
+    cummin quantile nanquantile histc
+""")
+def _ordered(call: Call) -> Any:
+    return of_all_values(call)
+
+
+@rule("""
+    softmax log_softmax softmin logsumexp special_logsumexp special_softmax
+    special_log_softmax logcumsumexp var std var_mean std_mean norm linalg_norm
+    linalg_vector_norm normalize dist cdist pdist cosine_similarity pairwise_distance
+    renorm cov corrcoef
+""")
+def _smooth(call: Call) -> Any:
+    """Apply a smooth function to averages of reals; of whole numbers, to all values."""
+    if softs_of_integers(call.operands):
+        raise TypeError(refusal(call.sites, f"{call.name} of integers"))
+    if any(map(is_whole, softs(call.operands))):
+        return of_all_values(call)
+    return of_averages(call)
 
 
 # --- linear maps --------------------------------------------------------------------
@@ -293,9 +432,11 @@ def _both_soft(a: Any, b: Any) -> bool:
 
 
 def _dots(call: Call, a: Any, b: Any) -> Any:
-    if call.name == "inner" and a.dim() and b.dim():
+    if call.name == "inner" and not (a.dim() and b.dim()):
+        return a * b
+    if call.name == "inner":
         return _products(a, b.unsqueeze(-1) if b.dim() == 1 else b.mT).squeeze(-1)
-    return (a * b).sum(-1) if a.dim() else a * b
+    return (a * b).sum(-1)
 
 
 def _products(a: Any, b: Any) -> Any:
@@ -319,13 +460,22 @@ def _outer(call: Call) -> Any:
 
 @rule("""
     kron tensordot einsum addmm addmv addbmm baddbmm addr chain_matmul multi_dot
-    linalg_multi_dot cov block_diag linear
+    linalg_multi_dot block_diag linear
 """)
 def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> Any:
+    operands = softs(call.operands)
+    if len(operands) > 1 and not are_independent(operands):
+        result = jointly(call)
+        if result is not None:
+            return result
+        if call.name != "block_diag" and any(map(is_whole, operands)):
+            return of_all_values(call)
     result = call.on(_in_reals(call))
     if not all(map(integral, numbers(call.operands))):
-        return result
+        return soft_real(result, sites(operands))
     dtype = result_dtype(call)
+    if dtype is torch.bool:
+        return of_all_values(call)
     values = None if values is None else later(values, *tensors(call.operands))
     if dtype.is_floating_point:
         return soft_real(result.to(dtype), call.sites, values)
@@ -334,7 +484,9 @@ def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> An
 
 @rule("bilinear conv1d conv2d conv3d dropout")
 def _network(call: Call) -> Any:
-    return call.on(_in_reals(call))
+    if call.name == "dropout" and softs_of_integers(call.operands):
+        raise TypeError(refusal(call.sites, "dropout of integers"))
+    return soft_real(call.on(_in_reals(call)), call.sites)
 
 
 @rule("copy_")
@@ -345,23 +497,37 @@ def _copied(call: Call) -> Any:
     return call.on(_in_reals(call))
 
 
-@rule("binary_cross_entropy binary_cross_entropy_with_logits")
-def _binary_cross_entropy(call: Call) -> Any:
-    names = ("input", "target", "weight")
-    score, target, weight = call.arguments(*names, weight=None)
-    options = {k: v for k, v in call.kwargs.items() if k not in names}
-    if (
-        call.args[3:]
-        or options.pop("reduction", "mean") != "none"
-        or weight is not None
-    ):
-        return call.on(_in_reals(call))
+@rule("""
+    binary_cross_entropy binary_cross_entropy_with_logits mse_loss l1_loss
+    smooth_l1_loss huber_loss
+""")
+def _loss(call: Call) -> Any:
+    names = ("input", "target", "weight", "reduction")
+    if call.args[(3 if call.name.startswith("binary") else 2) :]:
+        raise TypeError(refusal(call.sites, f"{call.name} in this form"))
+    # torch has the first one twice, once with numbers for the names of reductions.
+    has_numbers = call.func is torch.binary_cross_entropy_with_logits
+    none = 0 if has_numbers else "none"
+    score, target, weight, reduction = call.arguments(
+        *names, weight=None, reduction=0 if has_numbers else "mean"
+    )
+    old = ("size_average", "reduce")
+    options = {k: v for k, v in call.kwargs.items() if k not in names + old}
 
     def of_each(score: Tensor, target: Tensor) -> Tensor:
         score, target = torch.broadcast_tensors(score, target)
-        return call.func(score, target.to(score.dtype), reduction="none", **options)
+        if call.name.startswith("binary"):
+            target = target.to(score.dtype)
+        return call.func(score, target, reduction=none, **options)
 
-    return elementwise(Call(call.name, of_each, (score, target), {}))
+    if softs((score, target)):
+        losses = elementwise(Call(call.name, of_each, (score, target), {}))
+    else:
+        losses = of_each(score, target)
+    losses = losses if weight is None else losses * weight
+    if reduction in ("none", 0):
+        return losses
+    return losses.sum() if reduction in ("sum", 2) else losses.mean()
 
 
 def _in_reals(call: Call) -> Callable:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.ops.precision import is_plain, known_finite
+from pyro_concrete.ops.precision import can_be_read, is_plain, known_finite
 from pyro_concrete.soft_index.algebra import (
     LARGEST_SUPPORT,
     Draw,
@@ -45,9 +45,13 @@ from pyro_concrete.soft_index.value import (
     tensors,
 )
 
-# More joint values than this are merged where they are equal, ...
+# More joint values than this are merged where they are equal, for a sum, ...
 _MERGE_FROM = 64
-# ... and more than this are too many.
+# ... and for other functions, as what is merged forgets which elements it was made of;
+_MERGE_OTHERS_FROM = 2**10
+# but so many numbers are always merged, ...
+_MERGE_NUMBERS_FROM = 2**16
+# ... and more joint values than this are too many.
 _LIMIT = LARGEST_SUPPORT**2
 
 
@@ -136,10 +140,16 @@ _COMPARING = names("""
     isneginf bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor rand ror
     rxor signbit
 """)
+# What networks compute of averages.
+_OF_NETWORKS = names("""
+    add sub rsub radd mul rmul div truediv true_divide neg tanh sigmoid relu exp log
+    softplus gelu silu elu leaky_relu log_sigmoid logsigmoid square pow clamp
+""")
 _CHECKS = names("isnan isinf isfinite isposinf isneginf")
 _ROUNDING = names("""
     floor ceil round trunc fix sign sgn remainder fmod rmod floor_divide rfloordiv
     heaviside frac gcd lcm bitwise_left_shift bitwise_right_shift lshift rshift
+    rlshift rrshift
 """)
 
 # These have an infinite slope at some value where they are finite or not.
@@ -164,7 +174,7 @@ _SINGULAR = names("""
     eq ne lt le gt ge not_equal less less_equal greater greater_equal isclose
     isnan isinf isfinite isposinf isneginf logical_not logical_and logical_or
     logical_xor bitwise_not bitwise_and bitwise_or bitwise_xor invert and or xor
-    bitwise_left_shift bitwise_right_shift lshift rshift
+    bitwise_left_shift bitwise_right_shift lshift rshift rlshift rrshift
     mvlgamma special_gammaln nan_to_num sinc erfinv special_multigammaln
     special_digamma special_psi special_entr special_erf special_erfc special_erfcx
     special_erfinv special_exp2 special_expit special_expm1 special_i0 special_i0e
@@ -180,8 +190,13 @@ def elementwise(call: Call) -> Any:
     operands = softs(call.operands)
     if all(type(x) is SoftIndex for x in operands):
         return _on_values(call, operands)
+    if call.name in _OF_NETWORKS and _is_of_averages(operands):
+        # The work of a network in every step, and so done without a detour.
+        return soft_real(_on_plain(call), operands[0].site)
     if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
         return call.on(plain)  # a check for NaN, as validation does
+    if any(isinstance(x, SoftReal) and x.values is None for x in operands):
+        return _on_averages(call)
     if _is_linear(call, operands):
         return linear(call, lambda: elementwise(call.with_arguments(exact)).exact())
     try:
@@ -189,6 +204,19 @@ def elementwise(call: Call) -> Any:
     except TypeError:
         return _on_averages(call)
     return _on_values(known, softs(known.operands))
+
+
+def _is_of_averages(operands: Sequence[Any]) -> bool:
+    """Whether all operands are reals without values, of the same sites."""
+    site = operands[0].site
+    return all(
+        type(x) is SoftReal and x.values is None and x.site == site for x in operands
+    )
+
+
+def _on_plain(call: Call) -> Tensor:
+    args = [x.number if type(x) is SoftReal else x for x in call.args]
+    return call.func(*args) if not call.kwargs else call.on(plain)
 
 
 def exact(x: Any) -> Any:
@@ -232,8 +260,11 @@ def _on_values(call: Call, operands: Sequence[SoftIndex]) -> Any:
     if _type_depends_on_ranks(arrays):
         values = values.to(result_dtype(call))
     if _holds_integers(call, values):
-        return soft_integer(values, draws, shape)
-    return averaged(values, draws, shape)
+        is_sum = call.name in _LINEAR or values.numel() > _MERGE_NUMBERS_FROM
+        most = _MERGE_FROM if is_sum else _MERGE_OTHERS_FROM
+        return soft_integer(values, draws, shape, most)
+    whole = functools.partial(_are_whole, call) if call.name in _CLOSED else None
+    return averaged(values, draws, shape, whole)
 
 
 def possible(x: Any) -> Any:
@@ -273,13 +304,34 @@ def largest_value(x: SoftIndex) -> int:
     return int(states[has_mass].max())
 
 
-def averaged(values: Tensor, draws: Sequence[Draw], shape: Sequence[Any]) -> SoftReal:
+def averaged(
+    values: Tensor,
+    draws: Sequence[Draw],
+    shape: Sequence[Any],
+    whole: Callable[[], bool] | None = None,
+) -> SoftReal:
     """Return the average of floats that are known for every value of the draws."""
     average = total(values, draws)
     average = average if average.shape == shape else average.expand(shape)
-    return soft_real(
-        average, joint_name(draws), lambda: soft_integer(values, draws, shape)
-    )
+    site = joint_name(draws)
+    real = soft_real(average, site, lambda: soft_integer(values, draws, shape))
+    real.whole = real.whole if whole is None else whole
+    return real
+
+
+def _are_whole(call: Call) -> bool:
+    return all(map(is_whole, numbers(call.operands)))
+
+
+def is_whole(x: Any) -> bool:
+    """Tell whether an operand holds whole numbers that are no parameters."""
+    if isinstance(x, SoftReal):
+        return x.whole()
+    if integral(x):
+        return True
+    if not isinstance(x, Tensor):
+        return x.is_integer()
+    return not x.requires_grad and can_be_read(x) and bool((x == x.round()).all())
 
 
 def _holds_integers(call: Call, result: Tensor) -> bool:
@@ -353,21 +405,15 @@ def _without_undefined_gradients(
     return torch.where(undefined, values.detach(), call.on(at_defined))
 
 
-@rule("max min")
-def _larger_or_smaller(call: Call) -> Any:
-    if len(call.args) != 2 or not isinstance(call.args[1], Tensor):
-        if all(isinstance(x, SoftReal) for x in softs(call.operands)):
-            return of_averages(call)
-        raise TypeError(refusal(call.sites, f"{call.name} over positions"))
-    return elementwise(call._replace(name=call.name + "imum"))
-
-
 def soft_integer(
-    values: Tensor, draws: Sequence[Draw], shape: Sequence[Any]
+    values: Tensor,
+    draws: Sequence[Draw],
+    shape: Sequence[Any],
+    most: int = _MERGE_FROM,
 ) -> SoftIndex:
     """Return a soft value; where its support has grown, equal values become one."""
     states = number_of_states(draws)
-    if len(draws) > 1 and states > _MERGE_FROM and not values.requires_grad:
+    if len(draws) > 1 and states > most and not values.requires_grad:
         distinct, draw = merged(values, draws)
         if len(distinct) < min(states, LARGEST_SUPPORT + 1):
             return SoftIndex(distinct, (draw,), shape)
@@ -398,7 +444,9 @@ def linear(call: Call, values: Callable[[], SoftIndex]) -> Any:
         return number(result, call.operands, values)
     if softs_of_integers(call.operands):
         result = result.to(result_dtype(call))
-    return soft_real(result, call.sites, values)
+    if call.name in _DIVISION:
+        return soft_real(result, call.sites, values)
+    return soft_real(result, call.sites, values, functools.partial(_are_whole, call))
 
 
 def later(

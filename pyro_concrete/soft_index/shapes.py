@@ -6,6 +6,7 @@ put together, each element of the result keeps what it had.
 Twin: ``numpyro_concrete.soft_index.shapes``.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from pyro_concrete.soft_index.rules import (
     elementwise,
     exact,
     integral,
+    is_whole,
     later,
     linear,
     stand_in,
@@ -67,6 +69,8 @@ def _placed(call: Call) -> Any:
         return stand_in(call)
     if call.name in ("squeeze", "flip", "roll") and not x.dim():
         return x  # a scalar's last dimension is none, to torch; vmap refuses it
+    if call.name == "view_copy" and any(isinstance(y, torch.dtype) for y in rest):
+        raise TypeError(refusal(x.site, "view_copy with a type"))
     rest = _known_sizes(rest)
     return moved(lambda y: call.func(y, *rest, **call.kwargs), x)
 
@@ -173,7 +177,7 @@ def _like(x: Any, number: Tensor, transform: Callable[[SoftIndex], SoftIndex]) -
     """Return a value of the same kind, with another average and other values."""
     values = None if x.values is None else later(lambda: transform(x.exact()), x)
     if isinstance(x, SoftReal):
-        return soft_real(number, x.site, values)
+        return soft_real(number, x.site, values, x.whole)
     return SoftNumber(number, x.dtype, x.site, values)
 
 
@@ -278,7 +282,8 @@ def _cast(call: Call) -> Any:
     if x.values is not None:
         values = later(lambda: _cast_values(move, x.exact()), x)
     if dtype.is_floating_point:
-        return soft_real(move(x.number).to(dtype), x.site, values)
+        whole = functools.partial(is_whole, x)
+        return soft_real(move(x.number).to(dtype), x.site, values, whole)
     if dtype is torch.bool or isinstance(x, SoftReal):
         if x.values is None:
             raise TypeError(refusal(x.site, f"a cast to {dtype}"))

@@ -175,7 +175,9 @@ class AbstractSoft(Tensor):
     __xor__ = __ixor__ = _operator("bitwise_xor")
     __rxor__ = _reflected("bitwise_xor", "__rxor__")
     __lshift__ = __ilshift__ = _operator("bitwise_left_shift")
+    __rlshift__ = _reflected("bitwise_left_shift", "__rlshift__")
     __rshift__ = __irshift__ = _operator("bitwise_right_shift")
+    __rrshift__ = _reflected("bitwise_right_shift", "__rrshift__")
     __int__ = __float__ = __complex__ = __index__ = _unreadable
     item = tolist = numpy = __array__ = _unreadable
     __hash__ = _unhashable
@@ -242,8 +244,10 @@ def of_averages(call: Call) -> Any:
             return soft_real(x, site)
         return SoftNumber(x, x.dtype, site)
 
-    result = call.on(plain)
-    if isinstance(result, Tensor) or type(result) in (tuple, list):
+    result = call.on(average)
+    if isinstance(result, Tensor):
+        return guarded(result)
+    if type(result) in (tuple, list):
         return mapped(guarded, result)
     if isinstance(result, tuple):  # torch's own kinds of named tuples
         return type(result)([guarded(x) for x in result])
@@ -371,8 +375,13 @@ class SoftReal(AbstractSoft):
 
     It is a tensor that holds the average, and any function can use it as such. An
     elementwise function is applied to every value; what compares, rounds or converts it
-    to integers uses the values as well. Networks see the average: the result of a
-    matrix product is a plain tensor.
+    to integers uses the values as well. Networks see the average: of the result of a
+    matrix product no values are known, and what compares or rounds it is an error.
+
+    Attributes:
+        number: The average.
+        values: Returns the float with its support, or is None where nothing can.
+        whole: Returns whether all values are whole numbers made of whole numbers.
 
     Example:
         >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
@@ -385,6 +394,7 @@ class SoftReal(AbstractSoft):
 
     number: Tensor
     values: Callable[[], "SoftIndex"] | None
+    whole: Callable[[], bool]
 
     __hash__ = Tensor.__hash__
 
@@ -447,15 +457,22 @@ class SoftReal(AbstractSoft):
 
     def __deepcopy__(self, memo: Any) -> "SoftReal":
         """Copy the average."""
-        return soft_real(self.number.clone(), self.site, self.values)
+        return soft_real(self.number.clone(), self.site, self.values, self.whole)
 
     def __reduce_ex__(self, proto: Any) -> tuple:
         """Pickle as an average with its values."""
         return _known_real, (self.number, self.site, exact_or_none(self))
 
 
+def _unknown() -> bool:
+    return False
+
+
 def soft_real(
-    number: Tensor, site: str, values: "Callable[[], SoftIndex] | None" = None
+    number: Tensor,
+    site: str,
+    values: "Callable[[], SoftIndex] | None" = None,
+    whole: Callable[[], bool] = _unknown,
 ) -> SoftReal:
     """Return the average of a float that depends on soft integers.
 
@@ -463,11 +480,13 @@ def soft_real(
         number: The average.
         site: Name of the relaxed sites, for errors.
         values: Returns the float with its support, or is None where nothing can.
+        whole: Returns whether its values are whole numbers made of whole numbers.
     """
     real = number.as_subclass(SoftReal)
     real.number = number
     real.site = site
     real.values = values
+    real.whole = whole
     return real
 
 
@@ -690,10 +709,17 @@ def plain(x: Any) -> Any:
     return mapped(_mean, x) if softs(x) else x
 
 
+def average(x: Any) -> Any:
+    """Return the mean, also of a comparison of averages, as validation makes them."""
+    return x.number if type(x) in (SoftReal, SoftNumber) else _mean(x)
+
+
 def _mean(x: Any) -> Any:
     if not isinstance(x, AbstractSoft):
         return x
     if not isinstance(x, SoftIndex):
+        if x.dtype is torch.bool and x.values is None:
+            raise TypeError(refusal(x.site, "a comparison of averages"))
         return x.number
     if x.known_mean is not None:
         return x.known_mean

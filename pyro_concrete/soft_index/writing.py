@@ -6,12 +6,18 @@ tensor of integers has no place for a soft value.
 Twin: ``numpyro_concrete.soft_index.writing``.
 """
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.rules import elementwise, largest_value
+from pyro_concrete.soft_index.reductions import (
+    are_independent,
+    jointly,
+    share_a_draw,
+)
+from pyro_concrete.soft_index.rules import elementwise, is_whole, largest_value
 from pyro_concrete.soft_index.value import (
     Call,
     SoftIndex,
@@ -40,6 +46,9 @@ def _scatter(call: Call) -> Any:
         raise TypeError(refusal(sites(call.operands), "scatter with a reduction"))
     if not x.dim():
         return _in_place(call, x, source.reshape(()) + torch.zeros_like(x))
+    if not index.dim():
+        index = index.reshape(1)
+        source = source.reshape(1) if source.dim() == 0 else source
     dim = dim % x.dim()
     others = [n for d, n in enumerate(x.shape) if d != dim]
     of_others = [n for d, n in enumerate(index.shape) if d != dim]
@@ -47,7 +56,9 @@ def _scatter(call: Call) -> Any:
         source = source[_corner(index)] if source.dim() else source
         return _in_place(call, x, torch.where(index == _slots(x, dim), source, x))
     source = source[_corner(index)] if source.dim() else source.expand(index.shape)
-    written = _written_at(x, _places_along(x, dim, index), source)
+    written = jointly(Call("scatter", torch.scatter, (x, dim, index, source), {}))
+    if written is None:
+        written = _written_at(x, _places_along(x, dim, index), source)
     return _in_place(call, x, written)
 
 
@@ -99,6 +110,8 @@ def _written_at(
         raise TypeError(refusal(site, "writing into integers at a soft index"))
     if places.numel() * x.numel() > _MOST_COMPARISONS:
         raise TypeError(refusal(site, f"writing at {places.numel()} soft indices"))
+    if not are_independent((x, places, values)) or share_a_draw(places):
+        raise TypeError(refusal(site, "writing so many values that share a draw"))
     values = torch.broadcast_to(torch.as_tensor(values, device=x.device), places.shape)
     slots = torch.arange(x.numel(), device=x.device)
     hits = plain((places.reshape(-1, 1) == slots).to(x.dtype)).to(x.dtype)
@@ -165,6 +178,12 @@ def _put(x: Tensor, index: Any, values: Any, *, accumulate: bool = False) -> Ten
         return torch.where(mask, torch.as_tensor(values, device=x.device), x)
     places = torch.arange(x.numel(), device=x.device).reshape(x.shape)[index]
     if softs(index):
+        values = torch.as_tensor(values, dtype=x.dtype, device=x.device)
+        indices = index if isinstance(index, tuple) else (index,)
+        operands = x, indices, values, accumulate
+        written = jointly(Call("index_put", torch.index_put, operands, {}))
+        if written is not None:
+            return written
         return _written_at(x, places, values, accumulate=accumulate)
     if accumulate:
         values = x.reshape(-1)[places] + values
@@ -210,6 +229,7 @@ def _written(x: Any, result: Any) -> Any:
     if isinstance(x, SoftReal):
         x.number.copy_(plain(result))
         x.values = None if exact is None else lambda: exact
+        x.whole = functools.partial(is_whole, result)
     elif isinstance(x, SoftIndex) and exact is not None:
         exact = exact.to(x.dtype).expand(x.shape)
         x.states = exact.states
@@ -256,7 +276,7 @@ def _operator_in_place(call: Call) -> Any:
     _written(x, result)
     if is_soft(x) or not isinstance(result, SoftReal):
         return x
-    return soft_real(x, result.site, result.values)
+    return soft_real(x, result.site, result.values, result.whole)
 
 
 # --- counting -----------------------------------------------------------------------
@@ -269,6 +289,8 @@ def _bincount(call: Call) -> Any:
     )
     x = x.exact() if is_soft(x) else x
     largest = largest_value(x) if is_soft(x) else int(x.max())
+    if is_soft(x) and largest >= size:
+        raise TypeError(refusal(x.site, f"bincount with minlength={size}"))
     slots = torch.arange(max(size, largest + 1), device=x.device)
     hits = slots == x.unsqueeze(-1)
     if weights is None:
@@ -298,8 +320,10 @@ def _searchsorted(call: Call) -> Any:
         raise TypeError(refusal(call.sites, "searchsorted in this form"))
     if boundaries.dim() > 1:
         boundaries = boundaries.unsqueeze(-2)
-    below = boundaries <= x.unsqueeze(-1) if right else boundaries < x.unsqueeze(-1)
-    count = below.sum(-1)
+    x = x.unsqueeze(-1)
+    # NaN comes after all of them.
+    from_here_on = boundaries > x if right else boundaries >= x
+    count = (~from_here_on).sum(-1)
     return count.int() if call.kwargs.get("out_int32") else count
 
 

@@ -71,5 +71,9 @@ def results_of(host, outcomes, arrays):
             results.append(outcome)
             continue
         pairs = zip(arrays[number], outcome, strict=True)
-        results.append([sweep.Leaf(np.asarray(host.numpy(x)), k) for x, k in pairs])
+        try:
+            leaves = [sweep.Leaf(np.asarray(host.numpy(x)), k) for x, k in pairs]
+        except TypeError as error:  # it has no mean
+            leaves = error
+        results.append(leaves)
     return results

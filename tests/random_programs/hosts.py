@@ -89,6 +89,7 @@ class AbstractHost:
             names = dict(self.names)
             for part in program.parts:
                 self.execute(part, names)
+                self.check(part, names.get(part.target))
             found = {name: names[name] for name in program.variables}
             kinds.update({name: self.kind(x) for name, x in found.items()})
             return found
@@ -99,6 +100,9 @@ class AbstractHost:
             if site.family.is_truncated
         }
         return self.backend.package.relax(model, TEMPERATURE, truncate=ends or None)
+
+    def check(self, part, value):
+        """Raise an error of the part if its value has no mean."""
 
     def score(self, observation, site):
         """The log-probability of an observed site."""
@@ -135,6 +139,12 @@ class PyroHost(AbstractHost):
     def seeded(self):
         """A context in which plates can draw subsamples."""
         return contextlib.nullcontext()
+
+    def check(self, part, value):
+        try:
+            self.backend.soft_index.plain(value)
+        except TypeError as error:
+            raise PartError(part, error) from error
 
     def without_gradient(self, x):
         return x.detach()
