@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from numpyro_concrete.soft_index.algebra import typed, words
+from numpyro_concrete.soft_index.algebra import listed_jointly, typed, words
+from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
@@ -111,6 +112,9 @@ def with_averages(
     if any(isinstance(x, Unknown) for x in values):
         return _of_truths(primitive, values, params)
     if name in _NETWORKS:
+        jointly = _of_common_draws(values)
+        if jointly is not None:
+            return on_each_value(primitive, jointly, params)
         return _on_means(apply, primitive, values, params)
     if name in ("add", "sub") and not _inexact(values[0]):
         return sum_of_draws(apply, primitive, values, typed(values[0]).shape)
@@ -126,6 +130,20 @@ def with_averages(
 
 def _inexact(x: Any) -> bool:
     return jnp.issubdtype(typed(x).dtype, jnp.inexact)
+
+
+def _of_common_draws(values: Sequence[Any]) -> list[Any] | None:
+    """Factors of a product that share draws, listed jointly; None if they cannot be.
+
+    The mean of their product is not the product of their means.
+    """
+    softs = [x for x in values if is_soft(x)]
+    if len(softs) < 2 or tokens(softs[0]).isdisjoint(tokens(softs[1])):
+        return None
+    try:
+        return listed_jointly([exact(x) for x in values])
+    except TypeError:
+        return None
 
 
 # --- linear operations ----------------------------------------------------------------

@@ -22,6 +22,7 @@ from numpyro_concrete.soft_index.algebra import (
     enumerate_operands,
     finish,
     is_one_draw,
+    listed_jointly,
     pick,
     rebuilt,
     run,
@@ -91,9 +92,11 @@ def apply(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     if all(x.certain for x in softs):
         plain = [x.materialise() if is_soft(x) else x for x in values]
         return primitive.bind(*plain, **params)
-    if all(map(is_one_draw, softs)):
+    if not all(map(is_one_draw, softs)):
+        values = listed_jointly(values)
+    if values is not None:
         return on_each_value(primitive, values, params)
-    raise TypeError(refusal(named(*values), name))
+    raise TypeError(refusal(named(*softs), name))
 
 
 def bound(primitive: Any, params: dict[str, Any]) -> Callable:
@@ -424,15 +427,20 @@ def _one_array(function: Callable, operands: Sequence[Any]) -> SoftIndex | None:
 
 def _linear(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     """Let a network see the mean: plain if it is one of floats."""
+    if sum(map(is_soft, values)) > 1:
+        averages = [_average(x) if is_soft(x) else x for x in values]
+        return with_averages(apply, primitive, averages, params)
     if any(_inexact(x) for x in values):
         dtype = jnp.result_type(*(typed(x).dtype for x in values if _inexact(x)))
         means = [x.number().astype(dtype) if is_soft(x) else x for x in values]
         return primitive.bind(*means, **params)
-    averages = [
-        average_of(x.number(), [x], x.table.dtype, None) if is_soft(x) else x
-        for x in values
-    ]
+    averages = [_average(x) if is_soft(x) else x for x in values]
     return with_averages(apply, primitive, averages, params)
+
+
+def _average(soft: SoftIndex) -> Any:
+    values = Values(lambda: soft)
+    return average_of(soft.number(), [soft], soft.table.dtype, values)
 
 
 def _shown(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
