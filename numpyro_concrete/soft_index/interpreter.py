@@ -17,12 +17,10 @@ import numpy as np
 from numpyro_concrete.soft_index import internals
 from numpyro_concrete.soft_index.algebra import concrete
 from numpyro_concrete.soft_index.loops import RULES as LOOPS
-from numpyro_concrete.soft_index.loops import chosen, rounds_floats
+from numpyro_concrete.soft_index.loops import chosen, each_value, with_guards
 from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
 from numpyro_concrete.soft_index.single import (
     ELEMENTWISE_CALLS,
-    is_small,
-    on_each_value,
     on_elements,
 )
 from numpyro_concrete.soft_index.value import (
@@ -31,8 +29,8 @@ from numpyro_concrete.soft_index.value import (
     SoftNumber,
     SoftReal,
     exact,
+    guarded,
     is_soft,
-    named,
     refusal,
 )
 
@@ -144,19 +142,18 @@ class _SoftTrace(internals.QuaxTrace):
         return self.wrapped([on_elements(lambda *x: function(*x)[0], values, shape)])
 
     def _loop(self, primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-        """Run a loop on integers with their weights, and on the means of floats."""
+        """Run a loop on each joint value, or on integers with their weights.
+
+        Floats that it carries are means then, which it cannot round or compare.
+        """
         values = [whole(x) for x in values]
-        reals = [isinstance(x, SoftReal) for x in values]
         with internals.set_current_trace(self.parent_trace):
-            if rounds_floats(primitive, params, reals):
-                known = [exact(x, primitive.name) for x in values]
-                if not is_small(known):
-                    raise TypeError(refusal(named(*values), "a loop over what it says"))
-                return self.wrapped(on_each_value(primitive, known, params))
-            values = [x.average if isinstance(x, SoftReal) else x for x in values]
-            if any(map(is_soft, values)):
-                return self.wrapped(LOOPS[primitive.name](primitive, values, params))
-        return self._plain(primitive, values, params)
+            if any(isinstance(x, SoftReal) for x in values):
+                out = each_value(primitive, values, params)
+                if out is not None:
+                    return self.wrapped(out)
+                values = with_guards(primitive, values, params)
+            return self.wrapped(LOOPS[primitive.name](primitive, values, params))
 
     def _branches(self, branches: Sequence[Any], values: list[Any]) -> list[Any]:
         """Choose between the results of all branches by a soft value."""
@@ -295,11 +292,11 @@ def value_of(x: Any) -> Any:
 def read(x: Any) -> Any:
     """Return the value in a form that any trace can hold: a tree of plain arrays.
 
-    Floats become their means. A count becomes its values, where they are known.
+    Floats become means with a guard. A count becomes its values, where they are known.
     """
     soft = value_of(x)
     if isinstance(soft, SoftReal):
-        return soft.average
+        return guarded(soft)
     if not isinstance(soft, SoftNumber) or soft.values is None:
         return soft
     try:
@@ -400,4 +397,7 @@ def evaluate(function: Callable, *args: Any) -> Any:
         1.0
     """
     with Interpreter() as interpreter:
-        return interpreter.drop(function(*interpreter.lift(args)))
+        result = interpreter.drop(function(*interpreter.lift(args)))
+    return jax.tree.map(
+        lambda x: x.average if isinstance(x, SoftReal) else x, result, is_leaf=is_soft
+    )
