@@ -106,8 +106,7 @@ def with_averages(
         TypeError: If it would round, compare or branch on a mean; it names the site.
     """
     name = primitive.name
-    if name in ("eq", "ne") and values[0] is values[1]:
-        # x == x asks for NaN, as the backend's validation does.
+    if _asks_for_nan(name, values) and values[0].values is None:
         return primitive.bind(values[0].average, values[1].average, **params)
     if any(isinstance(x, Unknown) for x in values):
         return _of_truths(primitive, values, params)
@@ -130,6 +129,11 @@ def with_averages(
 
 def _inexact(x: Any) -> bool:
     return jnp.issubdtype(typed(x).dtype, jnp.inexact)
+
+
+def _asks_for_nan(name: str, values: Sequence[Any]) -> bool:
+    """Whether it is x == x, with which the backend's validation looks for NaN."""
+    return name in ("eq", "ne") and values[0] is values[1]
 
 
 def _of_common_draws(values: Sequence[Any]) -> list[Any] | None:

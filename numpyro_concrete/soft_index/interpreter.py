@@ -15,22 +15,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_concrete.soft_index import internals
-from numpyro_concrete.soft_index.algebra import concrete
+from numpyro_concrete.soft_index.algebra import concrete, listed_jointly
 from numpyro_concrete.soft_index.loops import RULES as LOOPS
-from numpyro_concrete.soft_index.loops import chosen, each_value, with_guards
+from numpyro_concrete.soft_index.loops import (
+    chosen,
+    each_value,
+    makes_floats,
+    with_guards,
+)
 from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
 from numpyro_concrete.soft_index.single import (
     ELEMENTWISE_CALLS,
+    JOINT_CALLS,
+    on_each_value,
     on_elements,
+    reads_soft_tables,
 )
 from numpyro_concrete.soft_index.value import (
     Pieces,
     SoftIndex,
     SoftNumber,
     SoftReal,
+    Values,
+    average_of,
     exact,
     guarded,
     is_soft,
+    named,
     refusal,
 )
 
@@ -114,9 +125,8 @@ class _SoftTrace(internals.QuaxTrace):
         values = [_value(t) for t in tracers]
         if not any(map(is_soft, values)):
             return self._plain(primitive, values, params)
-        body = _CALLS.get(primitive.name)
-        if body is not None:
-            return self._called(params.get("name", ""), params[body], values)
+        if primitive.name in _CALLS:
+            return self._called(primitive, params, values)
         if primitive.name == "cond" and is_soft(values[0]):
             return self._branches(params["branches"], values)
         if primitive.name in LOOPS:
@@ -126,20 +136,17 @@ class _SoftTrace(internals.QuaxTrace):
                 values = [values[0], self._shortened(values[1])]
             return self.wrapped(apply(primitive, values, params))
 
-    def _called(self, name: str, jaxpr: Any, values: list[Any]) -> Any:
+    def _called(self, primitive: Any, params: dict[str, Any], values: list[Any]) -> Any:
         """Run a jitted function: its steps, or the whole for each value."""
-        if name in ELEMENTWISE_CALLS and len(jaxpr.out_avals) == 1:
+        name, jaxpr = params.get("name", ""), params[_CALLS[primitive.name]]
+        if name in ELEMENTWISE_CALLS or name in JOINT_CALLS:
             try:
                 with internals.set_current_trace(self.parent_trace):
-                    return self._elementwise(jaxpr, [exact(whole(x)) for x in values])
+                    known = [exact(whole(x)) for x in values]
+                    return self.wrapped(_whole_call(primitive, params, jaxpr, known))
             except TypeError:
-                pass  # values that are not known, or a function that is not elementwise
+                pass  # values that are not known, or too many of them
         return self._inlined(jaxpr, values)
-
-    def _elementwise(self, jaxpr: Any, values: list[Any]) -> list[Any]:
-        function = internals.jaxpr_as_fun(jaxpr)
-        shape = jaxpr.out_avals[0].shape
-        return self.wrapped([on_elements(lambda *x: function(*x)[0], values, shape)])
 
     def _loop(self, primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
         """Run a loop on each joint value, or on integers with their weights.
@@ -148,11 +155,11 @@ class _SoftTrace(internals.QuaxTrace):
         """
         values = [whole(x) for x in values]
         with internals.set_current_trace(self.parent_trace):
-            if any(isinstance(x, SoftReal) for x in values):
+            if primitive.name != "cond" and makes_floats(params):
                 out = each_value(primitive, values, params)
                 if out is not None:
                     return self.wrapped(out)
-                values = with_guards(primitive, values, params)
+            values = with_guards(primitive, values, params)
             return self.wrapped(LOOPS[primitive.name](primitive, values, params))
 
     def _branches(self, branches: Sequence[Any], values: list[Any]) -> list[Any]:
@@ -261,6 +268,22 @@ class _SoftTrace(internals.QuaxTrace):
             return internals.jaxpr_as_fun(jaxpr)(*self.wrapped(values))
 
 
+def _whole_call(
+    primitive: Any, params: dict[str, Any], jaxpr: Any, values: list[Any]
+) -> list[Any]:
+    """What a jitted function gives for each value of its operands."""
+    name = params["name"]
+    elementwise = name in ELEMENTWISE_CALLS and len(jaxpr.out_avals) == 1
+    if elementwise and not reads_soft_tables(name, values):
+        function = internals.jaxpr_as_fun(jaxpr)
+        shape = jaxpr.out_avals[0].shape
+        return [on_elements(lambda *x: function(*x)[0], values, shape)]
+    jointly = listed_jointly(values)
+    if jointly is None:
+        raise TypeError(refusal(named(*values), name))
+    return on_each_value(primitive, jointly, params)
+
+
 def _small(primitive: Any, params: dict[str, Any]) -> bool:
     if primitive.name in ("iota", "broadcast_in_dim"):
         return int(np.prod(params["shape"])) <= 2**16
@@ -282,6 +305,15 @@ def _value(x: Any) -> Any:
 def whole(x: Any) -> Any:
     """Return a value that is in pieces as one."""
     return joined(x) if isinstance(x, Pieces) else x
+
+
+def _real(soft: Any) -> Any:
+    """A float with known values is an average in the hands of a program."""
+    if not isinstance(soft, SoftIndex) or not jnp.issubdtype(
+        soft.table.dtype, jnp.inexact
+    ):
+        return soft
+    return average_of(soft.number(), [soft], soft.table.dtype, Values(lambda: soft))
 
 
 def value_of(x: Any) -> Any:
@@ -336,7 +368,7 @@ class Interpreter:
     def lift(self, tree: Any) -> Any:
         """Return soft values as values that the program can compute with."""
         return jax.tree.map(
-            lambda x: _SoftTracer(self._trace, x) if is_soft(x) else x,
+            lambda x: _SoftTracer(self._trace, _real(x)) if is_soft(x) else x,
             tree,
             is_leaf=is_soft,
         )

@@ -34,8 +34,6 @@ from numpyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
     SoftReal,
-    Values,
-    average_of,
     exact,
     fresh,
     guarded,
@@ -367,7 +365,7 @@ def each_value(
         values: Its operands.
         params: Its parameters.
     """
-    if primitive.name == "cond" or _is_network(params):
+    if _is_network(params):
         return None
     try:
         jointly = listed_jointly([exact(x) for x in values])
@@ -378,9 +376,22 @@ def each_value(
     return on_each_value(primitive, jointly, params)
 
 
+def makes_floats(params: dict[str, Any]) -> bool:
+    """Tell whether a loop has results that are floats.
+
+    Args:
+        params: Its parameters.
+    """
+    dtypes = [x.dtype for x in _body(params).out_avals]
+    return any(jnp.issubdtype(x, jnp.inexact) for x in dtypes)
+
+
+def _body(params: dict[str, Any]) -> Any:
+    return params["jaxpr"] if "jaxpr" in params else params["body_jaxpr"]
+
+
 def _is_network(params: dict[str, Any]) -> bool:
-    jaxpr = params["jaxpr"] if "jaxpr" in params else params["body_jaxpr"]
-    return _multiplies_matrices(jaxpr.jaxpr)
+    return _multiplies_matrices(_body(params).jaxpr)
 
 
 def _multiplies_matrices(jaxpr: Any) -> bool:
@@ -443,7 +454,7 @@ def _scan(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
     n = len(init)
 
     def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
-        out = body(*consts, *carry, *map(_real, x))
+        out = body(*consts, *carry, *x)
         return out[:n], out[n:]
 
     one = _first(sequences)
@@ -458,13 +469,6 @@ def _scan(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
     carry, ys = lax.scan(stable, entered, sequences, **kept)
     after = [left(f, c) for f, c in zip(forms, carry, strict=True)]
     return after + join_time(ys, params["length"], start)
-
-
-def _real(x: Any) -> Any:
-    """A float with known values, as a program has it."""
-    if not isinstance(x, SoftIndex) or not _inexact(x):
-        return x
-    return average_of(x.number(), [x], x.table.dtype, Values(lambda: x))
 
 
 def unpacked(values: list[Any], params: dict[str, Any]) -> tuple[list, list, list]:

@@ -34,9 +34,24 @@ from numpyro_concrete.soft_index.value import (
 # More joint values are too many to run a loop for each.
 LARGEST_LOOP = 64
 # Elementwise functions of JAX whose bodies compute more than elementwise.
-ELEMENTWISE_CALLS = words("searchsorted interp polyval") | frozenset(
+ELEMENTWISE_CALLS = words("searchsorted _interp polyval") | frozenset(
     dir(special)
 ) - words("logsumexp softmax log_softmax sph_harm sph_harm_y lpmn lpmn_values")
+# Functions of JAX that mix their elements, and have products of matrices in them.
+JOINT_CALLS = words("_lstsq _pinv cov")
+# The others of their operands are tables, of which they read several elements.
+_TABLES = {"searchsorted": [0], "_interp": [1, 2], "polyval": [0]}
+
+
+def reads_soft_tables(name: str, values: Sequence[Any]) -> bool:
+    """Tell whether an elementwise function has a table of soft values.
+
+    Args:
+        name: Name of the function.
+        values: Its operands.
+    """
+    tables = [values[i] for i in _TABLES.get(name, []) if i < len(values)]
+    return any(isinstance(x, SoftIndex) for x in tables)
 
 
 def on_elements(
