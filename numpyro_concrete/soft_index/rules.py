@@ -48,9 +48,9 @@ from numpyro_concrete.soft_index.value import (
     is_soft,
     named,
     refusal,
+    tokens,
 )
-from numpyro_concrete.soft_index.writing import RULES as WRITES
-from numpyro_concrete.soft_index.writing import write_slice
+from numpyro_concrete.soft_index.writing import write, write_slice
 
 ELEMENTWISE = """
     abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
@@ -63,7 +63,7 @@ ELEMENTWISE = """
 """
 SHAPES = "reshape squeeze expand_dims transpose rev slice split unstack"
 JOINS = "concatenate stack pad dynamic_update_slice tile"
-# Indices of several axes come in pieces.
+# Indices of several axes, the second operand, come in pieces.
 _BY_PARTS = words("gather scatter scatter-add scatter_add")
 LINEAR = "dot_general conv_general_dilated reduce_window_sum fft"
 
@@ -80,9 +80,13 @@ def apply(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
         TypeError: If the operation has no relaxation; it names the site.
     """
     name = primitive.name
-    if name not in _BY_PARTS:
-        values = [joined(x) if isinstance(x, Pieces) else x for x in values]
-    values = list(values)
+    by_parts = 1 if name in _BY_PARTS else None
+    values = [
+        joined(x) if isinstance(x, Pieces) and i != by_parts else x
+        for i, x in enumerate(values)
+    ]
+    if not any(map(is_soft, values)):
+        return primitive.bind(*values, **params)
     if any(isinstance(x, AbstractAverage) for x in values):
         return with_averages(apply, primitive, values, params)
     rule = RULES.get(name)
@@ -226,6 +230,8 @@ def _convert(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
 def _select(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     which, *cases = values
     shape = typed(cases[0]).shape
+    if len(cases) == 1:
+        return cases[0]
     if not is_soft(which):
         known = concrete(which)
         if known is not None and known.size and (known == known.flat[0]).all():
@@ -443,6 +449,36 @@ def _average(soft: SoftIndex) -> Any:
     return average_of(soft.number(), [soft], soft.table.dtype, values)
 
 
+# --- reading and writing --------------------------------------------------------------
+
+
+def _look_up(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    """Read at indices; where they share draws with what they read, for each value."""
+    operand, *indices = values
+    if not tokens(operand).isdisjoint(tokens(*indices)):
+        jointly = listed_jointly(_in_one(values))
+        if jointly is not None:
+            return on_each_value(primitive, jointly, params)
+    return LOOKUPS[primitive.name](primitive, values, params)
+
+
+def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    def each_value() -> Any:
+        jointly = listed_jointly(_in_one(values))
+        if jointly is None:
+            raise TypeError(refusal(named(*values), primitive.name))
+        return exact(on_each_value(primitive, jointly, params))
+
+    try:
+        return write(primitive, values, params, Values(each_value))
+    except TypeError:
+        return each_value()
+
+
+def _in_one(values: Sequence[Any]) -> list[Any]:
+    return [joined(x) if isinstance(x, Pieces) else x for x in values]
+
+
 def _shown(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     """Print the mean."""
     return primitive.bind(*(x.number() if is_soft(x) else x for x in values), **params)
@@ -469,8 +505,8 @@ RULES: dict[str, Callable] = {
     "convert_element_type": _convert,
     "select_n": _select,
     "broadcast_in_dim": _broadcast,
-    **LOOKUPS,
-    **WRITES,
+    **dict.fromkeys(LOOKUPS, _look_up),
+    **dict.fromkeys(["scatter", "scatter-add", "scatter_add"], _scatter),
 }
 FOLDED = words(ELEMENTWISE + SHAPES) | words("""
     convert_element_type select_n broadcast_in_dim concatenate stack iota
