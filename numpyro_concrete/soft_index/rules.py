@@ -89,18 +89,23 @@ def apply(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
         return primitive.bind(*values, **params)
     if any(isinstance(x, AbstractAverage) for x in values):
         return with_averages(apply, primitive, values, params)
-    rule = RULES.get(name)
-    if rule is not None:
-        return rule(primitive, values, params)
     softs = [x for x in values if isinstance(x, SoftIndex)]
-    if all(x.certain for x in softs):
+    if name not in RULES and all(x.certain for x in softs):
         plain = [x.materialise() if is_soft(x) else x for x in values]
         return primitive.bind(*plain, **params)
-    if not all(map(is_one_draw, softs)):
-        values = listed_jointly(values)
-    if values is not None:
+    try:
+        rule = RULES.get(name, _refused)
+        return rule(primitive, values, params)
+    except TypeError:
+        if not all(map(is_one_draw, softs)) or len(softs) < sum(map(is_soft, values)):
+            values = listed_jointly(_in_one(values))
+        if values is None:
+            raise
         return on_each_value(primitive, values, params)
-    raise TypeError(refusal(named(*softs), name))
+
+
+def _refused(primitive: Any, values: list[Any], _: dict[str, Any]) -> Any:
+    raise TypeError(refusal(named(*values), primitive.name))
 
 
 def bound(primitive: Any, params: dict[str, Any]) -> Callable:
@@ -469,14 +474,11 @@ def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
             raise TypeError(refusal(named(*values), primitive.name))
         return exact(on_each_value(primitive, jointly, params))
 
-    try:
-        return write(primitive, values, params, Values(each_value))
-    except TypeError:
-        return each_value()
+    return write(primitive, values, params, Values(each_value))
 
 
 def _in_one(values: Sequence[Any]) -> list[Any]:
-    return [joined(x) if isinstance(x, Pieces) else x for x in values]
+    return [exact(joined(x)) if isinstance(x, Pieces) else x for x in values]
 
 
 def _shown(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
