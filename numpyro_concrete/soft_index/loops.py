@@ -365,15 +365,20 @@ def each_value(
         values: Its operands.
         params: Its parameters.
     """
-    if _is_network(params):
-        return None
+    jointly = None if _is_network(params) else _few(values)
+    return None if jointly is None else on_each_value(primitive, jointly, params)
+
+
+def _few(values: Sequence[Any]) -> list[Any] | None:
+    """Operands as functions of draws that have few joint values, or None."""
     try:
-        jointly = listed_jointly([exact(x) for x in values])
+        known = [exact(x) for x in values]
     except TypeError:
         return None
-    if jointly is None or not is_small(jointly):
-        return None
-    return on_each_value(primitive, jointly, params)
+    if is_small(known):
+        return known
+    jointly = listed_jointly(known)
+    return jointly if jointly is not None and is_small(jointly) else None
 
 
 def makes_floats(params: dict[str, Any]) -> bool:
@@ -498,9 +503,10 @@ def _of_one_draw(rule: Callable) -> Callable:
         try:
             return rule(primitive, values, params)
         except (TypeError, NotImplementedError):
-            if not small:
+            jointly = _few(values)
+            if jointly is None:
                 raise
-            return on_each_value(primitive, values, params)
+            return on_each_value(primitive, jointly, params)
 
     return of_one_draw
 
