@@ -34,7 +34,7 @@ from numpyro_concrete.soft_index.axes import RULES as ALONG_AXES
 from numpyro_concrete.soft_index.expectation import bounded, contract
 from numpyro_concrete.soft_index.lookup import RULES as LOOKUPS
 from numpyro_concrete.soft_index.lookup import shapes_of
-from numpyro_concrete.soft_index.single import on_each_value
+from numpyro_concrete.soft_index.single import on_each_draw, on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
@@ -411,7 +411,14 @@ def joined(pieces: Pieces) -> Any:
 def _moved_together(function: Callable, operands: Sequence[Any]) -> Any:
     """Apply a function that only moves elements to several operands."""
     whole = _one_array(function, operands)
-    return pick(function, operands) if whole is None else whole
+    if whole is not None:
+        return whole
+    own = [tokens(x) for x in operands]
+    if sum(map(len, own)) > len(frozenset().union(*own)):
+        jointly = listed_jointly(operands)
+        if jointly is not None:
+            return on_each_draw(function, jointly)[0]
+    return pick(function, operands)
 
 
 def _one_array(function: Callable, operands: Sequence[Any]) -> SoftIndex | None:
