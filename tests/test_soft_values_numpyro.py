@@ -102,6 +102,8 @@ WHOLE = {
     "read in itself": lambda j, n, t, z: t[z[z[::-1]]],
     "out of range": lambda j, n, t, z: 1.0 * (n.take(z, n.array([1, 2])) == z),
     "softly out of range": lambda j, n, t, z: 1.0 * (n.take(z, z) == z),
+    "padded": lambda j, n, t, z: 1.0 * (n.pad(z, 1, constant_values=2)[1:3] == z),
+    "truths by truths": lambda j, n, t, z: n.where(z > 1, z > 0, z < 1).astype(float),
     "rolled": lambda j, n, t, z: t[n.roll(z, 1, 0)[n.array([0, 0])]],
     "written twice": lambda j, n, t, z: n.zeros(3).at[z].set(t[:N]),
     "counts": lambda j, n, t, z: 1.0 * (n.bincount(z, length=K) > 1),
@@ -150,6 +152,15 @@ def test_a_result_is_the_mean_of_the_discrete_results(backend, jnp, function):
     probs = [np.prod([_WEIGHTS[k, i] for i, k in enumerate(v)]) for v in _VALUES]
     mean = np.tensordot(probs, np.array(results, float), 1)
     assert_exact(np.asarray(run(use, _WEIGHTS)), mean)
+
+
+def test_a_choice_between_truths_is_a_truth(jnp):
+    def use(z):
+        chosen = jnp.where(z > 1, jnp.array([True, False]), z < 1)
+        assert chosen.dtype == bool
+        return 1.0 * chosen
+
+    assert_exact(np.asarray(run(use, np.eye(K)[:, [2, 0]])), [1.0, 1.0])
 
 
 def test_values_of_probability_zero_do_not_matter(backend, jnp):

@@ -127,7 +127,8 @@ def bound(primitive: Any, params: dict[str, Any]) -> Callable:
 
 
 def _numpy_select(which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
-    return np.select([which == i for i in range(len(cases))], cases)
+    default = np.zeros((), cases[0].dtype)
+    return np.select([which == i for i in range(len(cases))], cases, default)
 
 
 _NUMPY: dict[str, Callable] = {
@@ -413,8 +414,8 @@ def _moved_together(function: Callable, operands: Sequence[Any]) -> Any:
     whole = _one_array(function, operands)
     if whole is not None:
         return whole
-    own = [tokens(x) for x in operands]
-    if sum(map(len, own)) > len(frozenset().union(*own)):
+    own = [tokens(x) for x in operands if is_soft(x)]
+    if len(own) == 1 or sum(map(len, own)) > len(frozenset().union(*own)):
         jointly = listed_jointly(operands)
         if jointly is not None:
             return on_each_draw(function, jointly)[0]
