@@ -205,7 +205,9 @@ def _truncated(name: str, fn: Any, first: int, truncate: int | float) -> Support
         )
     if by_mass:
         truncate = _largest_value(name, fn, first, truncate)
-    values = np.arange(first, int(truncate) + 1)
+    # Some of the backend's distributions, such as Geometric, have floats as samples.
+    dtype = jax.eval_shape(lambda: _base(fn).sample(random.key(0))).dtype
+    values = np.arange(first, int(truncate) + 1, dtype=dtype)
     logits = _logits(fn, values)
     left_out = jnp.clip(1 - jnp.exp(logsumexp(logits, -1)), 0)
     if not_jax_tracer(left_out) and (np.asarray(left_out) > _NOTABLE).any():
@@ -263,7 +265,7 @@ class FiniteSupport(Distribution):
     has_enumerate_support = True
 
     def __init__(self, values: Any, logits: Array) -> None:
-        self.values = tuple(int(x) for x in values)
+        self.values = tuple(np.asarray(values).tolist())
         self.logits = logits
         super().__init__(jnp.shape(logits)[:-1], validate_args=False)
 

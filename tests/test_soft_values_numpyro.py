@@ -91,10 +91,52 @@ WHOLE = {
     "bits of a sum": lambda j, n, t, z: 1.0 * j.lax.population_count(z.sum()),
     "stop_gradient": lambda j, n, t, z: t[1 + j.lax.stop_gradient(2 * z - 1) // 2],
     "sort of one draw": lambda j, n, t, z: t[n.argsort(n.stack([z[0], 1 + 0 * z[0]]))],
+    "variance": lambda j, n, t, z: z.var(),
+    "duplicates": lambda j, n, t, z: 1.0 * ((z[:, None] == z).sum(-1) > 1),
+    "sums above one": lambda j, n, t, z: 1.0 * ((z.cumsum() > 1).sum() == 1),
+    "scalar product": lambda j, n, t, z: (1.0 * z) @ (z + 1.0),
+    "softmax": lambda j, n, t, z: j.nn.softmax(z),
+    "polyval": lambda j, n, t, z: 1.0 * n.polyval(z, z[::-1]),
+    "sorted table": lambda j, n, t, z: 1.0 * n.searchsorted(z, z[::-1]),
+    "where not a number": lambda j, n, t, z: 1.0 * n.isnan(n.arccosh(z)),
+    "read in itself": lambda j, n, t, z: t[z[z[::-1]]],
+    "out of range": lambda j, n, t, z: 1.0 * (n.take(z, n.array([1, 2])) == z),
+    "softly out of range": lambda j, n, t, z: 1.0 * (n.take(z, z) == z),
+    "padded": lambda j, n, t, z: 1.0 * (n.pad(z, 1, constant_values=2)[1:3] == z),
+    "truths by truths": lambda j, n, t, z: n.where(z > 1, z > 0, z < 1).astype(float),
+    "rolled": lambda j, n, t, z: t[n.roll(z, 1, 0)[n.array([0, 0])]],
+    "written twice": lambda j, n, t, z: n.zeros(3).at[z].set(t[:N]),
+    "counts": lambda j, n, t, z: 1.0 * (n.bincount(z, length=K) > 1),
+    "scaled entries": lambda j, n, t, z: t.at[z].multiply(3.0),
+    "least entries": lambda j, n, t, z: t.at[z].min(0.0),
+    "segments": lambda j, n, t, z: t[j.ops.segment_max(z, n.zeros(2, int), 1)],
+    "compared carry": lambda j, n, t, z: j.lax.scan(
+        lambda c, a: (c + a, n.where(c > 0.5, 1.0, 0.0)), 0.0, 1.0 * z
+    )[1],
+    "rounded carry": lambda j, n, t, z: n.round(
+        j.lax.fori_loop(0, N, lambda i, c: c + 0.6 * z[i], 0.0)
+    ),
 }  # fmt: skip
+# Each of these takes seconds to compile; what they use is tested by others, too.
+DEAR = {
+    "covariance": lambda j, n, t, z: n.cov(z),
+    "median": lambda j, n, t, z: n.median(z),
+    "quantile": lambda j, n, t, z: n.quantile(z, n.array([0.2, 0.7])),
+    "standardized": lambda j, n, t, z: j.nn.standardize(z),
+    "singular values": lambda j, n, t, z: n.linalg.svd(n.outer(z, 1 + z) + 1.0)[1],
+    "least squares": lambda j, n, t, z: n.linalg.lstsq(
+        n.outer(1 + z, t[:N]) + n.eye(N), t[:N]
+    )[0],
+    "unwrapped": lambda j, n, t, z: n.unwrap(z, z),
+    "special function": lambda j, n, t, z: j.scipy.special.expn(2, z + 1),
+}  # fmt: skip
+CASES = [
+    *(pytest.param(f, id=k) for k, f in WHOLE.items()),
+    *(pytest.param(f, id=k, marks=pytest.mark.slow) for k, f in DEAR.items()),
+]
 
 
-@pytest.mark.parametrize("function", WHOLE.values(), ids=WHOLE.keys())
+@pytest.mark.parametrize("function", CASES)
 def test_a_result_is_the_mean_of_the_discrete_results(backend, jnp, function):
     table = jnp.asarray(_TABLE)
 
@@ -110,6 +152,15 @@ def test_a_result_is_the_mean_of_the_discrete_results(backend, jnp, function):
     probs = [np.prod([_WEIGHTS[k, i] for i, k in enumerate(v)]) for v in _VALUES]
     mean = np.tensordot(probs, np.array(results, float), 1)
     assert_exact(np.asarray(run(use, _WEIGHTS)), mean)
+
+
+def test_a_choice_between_truths_is_a_truth(jnp):
+    def use(z):
+        chosen = jnp.where(z > 1, jnp.array([True, False]), z < 1)
+        assert chosen.dtype == bool
+        return 1.0 * chosen
+
+    assert_exact(np.asarray(run(use, np.eye(K)[:, [2, 0]])), [1.0, 1.0])
 
 
 def test_values_of_probability_zero_do_not_matter(backend, jnp):
@@ -188,7 +239,36 @@ def test_a_sum_of_too_many_values_is_guarded(jnp):
             run(lambda z, use=use: use(z.sum()), weights)
 
 
-@pytest.mark.parametrize("length", [2, 4, 5, 8, 9])
+def test_a_carried_mean_is_guarded(backend, jnp):
+    weights = np.random.default_rng(5).dirichlet(np.ones(K), 9).T
+    mean = (weights * np.arange(K)[:, None]).sum()
+    scan = backend.jax.lax.scan
+
+    def carried(z):
+        return scan(lambda c, a: (c + a, c), 0.0, 1.0 * z)[0]
+
+    assert_exact(np.asarray(run(carried, weights)), mean)
+    above = (weights * (np.arange(K) > 1)[:, None]).sum()
+    counted = run(
+        lambda z: scan(lambda c, a: (c + (a > 1), c), 0.0, 1.0 * z)[0], weights
+    )
+    assert_exact(np.asarray(counted), above)
+    for use in (
+        lambda z: jnp.where(carried(z) > 2, 1.0, 0.0),
+        lambda z: jnp.round(carried(z)),
+        lambda z: carried(z).astype(int),
+        lambda z: scan(lambda c, a: (jnp.where(c > 1, c, a), c), 0.0, 1.0 * z)[0],
+        lambda z: backend.jax.lax.while_loop(
+            lambda c: c[1] < 2, lambda c: (c[0] + 1, c[1] + z[c[0]]), (0, 0.0)
+        )[1],
+    ):
+        with pytest.raises(TypeError, match="'z' is relaxed"):
+            run(use, weights)
+
+
+@pytest.mark.parametrize(
+    "length", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 5, 8, 9))]
+)
 def test_associative_scans_of_any_length_run(backend, jnp, length):
     values = np.arange(length) % K
     corner = np.eye(K)[:, values]
@@ -233,16 +313,19 @@ def test_soft_values_are_observed_and_scored_by_every_value(backend, jnp):
     assert_exact(np.asarray(corner["imputed"]), log_prob(0, 0.3) + log_prob(1, 0.3))
 
 
-def epidemic(backend, length, as_scan):
+def epidemic(backend, length, as_scan, susceptible=10):
     """A chain of susceptible and infected people, with latent Binomial counts."""
     from numpyro.contrib.control_flow import scan
 
-    dist = backend.dist
+    dist, param = backend.dist, backend.numpyro.param
+    people = susceptible + 1
     data = backend.jnp.asarray(np.random.default_rng(0).normal(size=length) + 3)
+    first = susceptible, 1
 
     def step(state, t, y):
         susceptible, infected = state
-        rate = 1 - backend.jnp.exp(-0.8 * infected / 11)
+        contacts = param("contacts", 0.8, constraint=dist.constraints.positive)
+        rate = 1 - backend.jnp.exp(-contacts * infected / people)
         new = backend.site(f"new{t}", dist.Binomial(susceptible, rate))
         recovered = backend.site(f"recovered{t}", dist.Binomial(infected, 0.4))
         infected = infected + new - recovered
@@ -251,8 +334,8 @@ def epidemic(backend, length, as_scan):
 
     def model():
         if as_scan:
-            return scan(lambda s, y: (step(s, "", y), None), (10, 1), data)[0]
-        state = (10, 1)
+            return scan(lambda s, y: (step(s, "", y), None), first, data)[0]
+        state = first
         for t in range(length):
             state = step(state, f"_{t}", data[t])
         return state
@@ -260,10 +343,17 @@ def epidemic(backend, length, as_scan):
     return model
 
 
-@pytest.mark.parametrize("as_scan", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_an_epidemic_is_exact_at_a_corner(backend, jnp, as_scan):
+@pytest.mark.parametrize(
+    ("as_scan", "length", "susceptible"),
+    [
+        (False, 2, 3),
+        pytest.param(False, 10, 10, marks=pytest.mark.slow),
+        pytest.param(True, 10, 10, marks=pytest.mark.slow),
+    ],
+)
+def test_an_epidemic_is_exact_at_a_corner(backend, jnp, as_scan, length, susceptible):
     jax, handlers = backend.jax, backend.numpyro.handlers
-    model = epidemic(backend, 10, as_scan)
+    model = epidemic(backend, length, as_scan, susceptible)
     relaxed = backend.package.relax(model, 0.5)
     discrete = backend.trace(model)
     sites = [k for k in discrete if k.startswith(("new", "recovered"))]

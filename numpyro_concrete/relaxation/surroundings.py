@@ -7,11 +7,13 @@ a relaxed site sets the discrete site with it.
 Twin: ``pyro_concrete.relaxation.surroundings``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array
+from numpyro.distributions import Delta
 from numpyro.handlers import block, condition, do, mask, replay, scope, substitute
 from numpyro.primitives import Messenger
 
@@ -109,18 +111,31 @@ class Surroundings:
         guidance.point = data.get(relaxed["name"], guidance.point)
         guidance.value = data.get(site["name"], guidance.value)
         if isinstance(handler, condition) and handler.condition_fn is not None:
-            point = handler.condition_fn(relaxed)
+            point = _point(handler.condition_fn, relaxed)
             value = handler.condition_fn(site)
         elif isinstance(handler, substitute) and handler.substitute_fn is not None:
             # Only Predictive is known to give values: others search for a start.
             if not self.is_predicted:
                 return
-            point = handler.substitute_fn(relaxed)
+            point = _point(handler.substitute_fn, relaxed)
             value = handler.substitute_fn(site)
         else:
             return
         guidance.point = guidance.point if point is None else point
         guidance.value = guidance.value if value is None else value
+
+
+def _point(function: Callable, relaxed: Message) -> Any:
+    """Return what a handler's function has for a relaxed site, of a message about it.
+
+    The body of a scan looks up its step's value by the shape that the site has: that of
+    the discrete site, or, where that does not fit, one axis more for the classes.
+    """
+    try:
+        return function(relaxed)
+    except RuntimeError:
+        classes = Delta(jnp.zeros((*relaxed["fn"].shape(), 1)))
+        return function({**relaxed, "fn": classes})
 
 
 def _is_masked(handlers: Sequence[Messenger]) -> bool:

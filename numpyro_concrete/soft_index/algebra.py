@@ -33,6 +33,8 @@ LIMIT = 2**16
 MERGED = 64
 # Equal values are added by a product with a matrix up to this size of it.
 LARGEST_MATRIX = 2**20
+# Draws at several positions are listed jointly up to this number of values.
+LISTED = 128
 # Joint supports never grow past this size.
 STATES = 2**16
 
@@ -114,6 +116,18 @@ class Joint:
         """Return the number of values of each factor."""
         return tuple(w.shape[0] for w in self.weights)
 
+    def overlaps(self) -> bool:
+        """Tell whether two factors are the same draw at some positions only."""
+        tokens = [f.token for f in self.factors]
+        if len(set(tokens)) == len(tokens):
+            return False
+        pairs = itertools.combinations(self.factors, 2)
+        return any(
+            (np.broadcast_to(x.ids.array, self.shape) == y.ids.array).any()
+            for x, y in pairs
+            if x.token == y.token
+        )
+
     def check(self) -> None:
         """Raise a TypeError if there are more joint values than can be listed."""
         states = math.prod(self.sizes())
@@ -163,6 +177,63 @@ def is_one_draw(soft: SoftIndex) -> bool:
     return all(w.size == len(w) for w in soft.weights)
 
 
+def listed_jointly(operands: Sequence[Any]) -> list[Any] | None:
+    """Return operands as functions of all draws of all positions, each a factor.
+
+    None if there are more than a few joint values. Draws keep their identity, so that
+    anything can be computed for each joint value.
+    """
+    softs = [x for x in operands if isinstance(x, SoftIndex)]
+    sizes: dict[tuple[int, int], int] = {}
+    for x in softs:
+        for f, w in zip(x.factors, x.weights, strict=True):
+            sizes |= dict.fromkeys(((f.token, i) for i in f.ids.array.flat), len(w))
+            if math.prod(sizes.values()) > LISTED:
+                return None
+    return [_listed_jointly(x) if isinstance(x, SoftIndex) else x for x in operands]
+
+
+def _listed_jointly(soft: SoftIndex) -> SoftIndex:
+    rank = len(soft.extent)
+    ones = (1,) * rank
+    factors: dict[tuple[int, int], Factor] = {}
+    weights: list[Array] = []
+    places = []  # for each factor, which of the new ones stands at each position
+    for f, w in zip(soft.factors, soft.weights, strict=True):
+        at = np.zeros(f.ids.array.shape, int)
+        full = jnp.broadcast_to(w, (len(w), *f.ids.array.shape))
+        for index in np.ndindex(at.shape):
+            draw = f.ids.array[index]
+            if (f.token, draw) not in factors:
+                factors[f.token, draw] = f.at(np.asarray(draw).reshape(ones))
+                weights.append(full[(slice(None), *index)].reshape(-1, *ones))
+            at[index] = [*factors].index((f.token, draw))
+        places.append(at)
+    sizes = tuple(map(len, weights))
+    table = _table_of_joint(soft, places, sizes)
+    possible = None if isinstance(table, np.ndarray) else soft.possible
+    return SoftIndex(
+        held(table), tuple(weights), tuple(factors.values()), soft.extent, possible
+    )
+
+
+def _table_of_joint(
+    soft: SoftIndex, places: Sequence[np.ndarray], sizes: tuple[int, ...]
+) -> Table:
+    """The values for each joint value of the factors that stand at each position."""
+    n, rank = len(soft.factors), len(soft.extent)
+    own = _broadcast(soft.table, (*map(len, soft.weights), *soft.table.shape[n:]))
+    joint = np.indices(sizes, sparse=False).reshape(len(sizes), -1)
+    shape = np.broadcast_shapes(*(p.shape for p in places), own.shape[n:])
+    # Which value each factor has, for each joint value and position.
+    index = [joint[np.broadcast_to(p, shape)] for p in places]
+    index = [np.moveaxis(i, -1, 0) for i in index]
+    grid = np.indices(shape)
+    where = [g if own.shape[n + a] > 1 else 0 for a, g in enumerate(grid)]
+    table = own[(*index, *where)]
+    return table.reshape(*sizes, *shape) if rank or sizes else table
+
+
 def rebuilt(
     soft: SoftIndex,
     table: Table,
@@ -194,6 +265,10 @@ def tables_of(
     rank = len(joint.shape)
     softs = [ranked(x, rank) if is_soft(x) else x for x in operands]
     where = [joint.add(x) if is_soft(x) else [] for x in softs]
+    if joint.overlaps():
+        apart = listed_jointly(softs)
+        if apart is not None:
+            return tables_of(apart, shape)
     joint.check()
     tables = []
     for x, axes in zip(softs, where, strict=True):
@@ -339,7 +414,9 @@ def simplified(
     if not factors:
         return constant(table, shape)
     soft = SoftIndex(held(table), tuple(weights), tuple(factors), tuple(shape))
-    crowded = math.prod(table.shape[: len(factors)]) > MERGED
+    # Draws that stand at all positions keep their identity a little longer.
+    largest = LISTED if is_one_draw(soft) else MERGED
+    crowded = math.prod(table.shape[: len(factors)]) > largest
     if crowded and len(factors) > 1 and soft.compact and (table == table).all():
         return merged(soft)
     return soft

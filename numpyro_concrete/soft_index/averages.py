@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from numpyro_concrete.soft_index.algebra import typed, words
+from numpyro_concrete.soft_index.algebra import listed_jointly, typed, words
+from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
@@ -105,12 +106,14 @@ def with_averages(
         TypeError: If it would round, compare or branch on a mean; it names the site.
     """
     name = primitive.name
-    if name in ("eq", "ne") and values[0] is values[1]:
-        # x == x asks for NaN, as the backend's validation does.
+    if _asks_for_nan(name, values) and values[0].values is None:
         return primitive.bind(values[0].average, values[1].average, **params)
     if any(isinstance(x, Unknown) for x in values):
         return _of_truths(primitive, values, params)
     if name in _NETWORKS:
+        jointly = _of_common_draws(values)
+        if jointly is not None:
+            return on_each_value(primitive, jointly, params)
         return _on_means(apply, primitive, values, params)
     if name in ("add", "sub") and not _inexact(values[0]):
         return sum_of_draws(apply, primitive, values, typed(values[0]).shape)
@@ -126,6 +129,25 @@ def with_averages(
 
 def _inexact(x: Any) -> bool:
     return jnp.issubdtype(typed(x).dtype, jnp.inexact)
+
+
+def _asks_for_nan(name: str, values: Sequence[Any]) -> bool:
+    """Whether it is x == x, with which the backend's validation looks for NaN."""
+    return name in ("eq", "ne") and values[0] is values[1]
+
+
+def _of_common_draws(values: Sequence[Any]) -> list[Any] | None:
+    """Factors of a product that share draws, listed jointly; None if they cannot be.
+
+    The mean of their product is not the product of their means.
+    """
+    softs = [x for x in values if is_soft(x)]
+    if len(softs) < 2 or tokens(softs[0]).isdisjoint(tokens(softs[1])):
+        return None
+    try:
+        return listed_jointly([exact(x) for x in values])
+    except TypeError:
+        return None
 
 
 # --- linear operations ----------------------------------------------------------------

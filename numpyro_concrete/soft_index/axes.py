@@ -17,6 +17,7 @@ import numpy as np
 from numpyro_concrete.soft_index.algebra import (
     Table,
     finish,
+    listed_jointly,
     placed,
     run,
     tables_of,
@@ -28,10 +29,12 @@ from numpyro_concrete.soft_index.value import (
     SoftIndex,
     Values,
     average_of,
+    exact,
     named,
     refusal,
 )
 
+_ADDS = ("reduce_sum", "cumsum")
 _PRODUCTS = ("reduce_prod", "cumprod")
 # The extremes: whether they are the largest, and whether they are cumulative.
 _EXTREMES = {
@@ -50,10 +53,14 @@ def along_axes(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any
     axes = axes_of(params)
     if all(_same_draws(x, axes) for x in values if isinstance(x, SoftIndex)):
         return _each_draw(primitive, values, axes, params)
+    if name not in _ADDS:
+        jointly = listed_jointly(values)
+        if jointly is not None:
+            return _each_draw(primitive, jointly, axes, params)
     if len(values) > 1:
         raise TypeError(refusal(named(*values), name))
     (soft,) = values
-    if name in ("reduce_sum", "cumsum"):
+    if name in _ADDS:
         return _sum(primitive, soft, axes, params)
     if name in _PRODUCTS and not jnp.issubdtype(soft.table.dtype, jnp.inexact):
         # The mean of a product of independent draws is the product of their means.
@@ -82,7 +89,10 @@ def _sum(
 ) -> Any:
     dtype = soft.table.dtype
 
-    def compute() -> SoftIndex:
+    def compute() -> Any:
+        jointly = listed_jointly([soft])
+        if jointly is not None:
+            return exact(_each_draw(primitive, jointly, axes, params))
         if primitive.name == "reduce_sum":
             return total(soft, axes, dtype)
         return running_total(soft, axes[0], params["reverse"], dtype)

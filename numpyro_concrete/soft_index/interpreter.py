@@ -15,22 +15,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_concrete.soft_index import internals
-from numpyro_concrete.soft_index.algebra import concrete
+from numpyro_concrete.soft_index.algebra import concrete, listed_jointly
 from numpyro_concrete.soft_index.loops import RULES as LOOPS
-from numpyro_concrete.soft_index.loops import chosen, rounds_floats
+from numpyro_concrete.soft_index.loops import (
+    chosen,
+    each_value,
+    makes_floats,
+    with_guards,
+)
 from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
 from numpyro_concrete.soft_index.single import (
     ELEMENTWISE_CALLS,
-    is_small,
+    JOINT_CALLS,
     on_each_value,
     on_elements,
+    reads_soft_tables,
 )
 from numpyro_concrete.soft_index.value import (
     Pieces,
     SoftIndex,
     SoftNumber,
     SoftReal,
+    Values,
+    average_of,
     exact,
+    guarded,
     is_soft,
     named,
     refusal,
@@ -116,9 +125,8 @@ class _SoftTrace(internals.QuaxTrace):
         values = [_value(t) for t in tracers]
         if not any(map(is_soft, values)):
             return self._plain(primitive, values, params)
-        body = _CALLS.get(primitive.name)
-        if body is not None:
-            return self._called(params.get("name", ""), params[body], values)
+        if primitive.name in _CALLS:
+            return self._called(primitive, params, values)
         if primitive.name == "cond" and is_soft(values[0]):
             return self._branches(params["branches"], values)
         if primitive.name in LOOPS:
@@ -128,35 +136,31 @@ class _SoftTrace(internals.QuaxTrace):
                 values = [values[0], self._shortened(values[1])]
             return self.wrapped(apply(primitive, values, params))
 
-    def _called(self, name: str, jaxpr: Any, values: list[Any]) -> Any:
+    def _called(self, primitive: Any, params: dict[str, Any], values: list[Any]) -> Any:
         """Run a jitted function: its steps, or the whole for each value."""
-        if name in ELEMENTWISE_CALLS and len(jaxpr.out_avals) == 1:
+        name, jaxpr = params.get("name", ""), params[_CALLS[primitive.name]]
+        if name in ELEMENTWISE_CALLS or name in JOINT_CALLS:
             try:
                 with internals.set_current_trace(self.parent_trace):
-                    return self._elementwise(jaxpr, [exact(whole(x)) for x in values])
+                    known = [exact(whole(x)) for x in values]
+                    return self.wrapped(_whole_call(primitive, params, jaxpr, known))
             except TypeError:
-                pass  # values that are not known, or a function that is not elementwise
+                pass  # values that are not known, or too many of them
         return self._inlined(jaxpr, values)
 
-    def _elementwise(self, jaxpr: Any, values: list[Any]) -> list[Any]:
-        function = internals.jaxpr_as_fun(jaxpr)
-        shape = jaxpr.out_avals[0].shape
-        return self.wrapped([on_elements(lambda *x: function(*x)[0], values, shape)])
-
     def _loop(self, primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-        """Run a loop on integers with their weights, and on the means of floats."""
+        """Run a loop on each joint value, or on integers with their weights.
+
+        Floats that it carries are means then, which it cannot round or compare.
+        """
         values = [whole(x) for x in values]
-        reals = [isinstance(x, SoftReal) for x in values]
         with internals.set_current_trace(self.parent_trace):
-            if rounds_floats(primitive, params, reals):
-                known = [exact(x, primitive.name) for x in values]
-                if not is_small(known):
-                    raise TypeError(refusal(named(*values), "a loop over what it says"))
-                return self.wrapped(on_each_value(primitive, known, params))
-            values = [x.average if isinstance(x, SoftReal) else x for x in values]
-            if any(map(is_soft, values)):
-                return self.wrapped(LOOPS[primitive.name](primitive, values, params))
-        return self._plain(primitive, values, params)
+            if primitive.name != "cond" and makes_floats(params):
+                out = each_value(primitive, values, params)
+                if out is not None:
+                    return self.wrapped(out)
+            values = with_guards(primitive, values, params)
+            return self.wrapped(LOOPS[primitive.name](primitive, values, params))
 
     def _branches(self, branches: Sequence[Any], values: list[Any]) -> list[Any]:
         """Choose between the results of all branches by a soft value."""
@@ -264,6 +268,22 @@ class _SoftTrace(internals.QuaxTrace):
             return internals.jaxpr_as_fun(jaxpr)(*self.wrapped(values))
 
 
+def _whole_call(
+    primitive: Any, params: dict[str, Any], jaxpr: Any, values: list[Any]
+) -> list[Any]:
+    """What a jitted function gives for each value of its operands."""
+    name = params["name"]
+    elementwise = name in ELEMENTWISE_CALLS and len(jaxpr.out_avals) == 1
+    if elementwise and not reads_soft_tables(name, values):
+        function = internals.jaxpr_as_fun(jaxpr)
+        shape = jaxpr.out_avals[0].shape
+        return [on_elements(lambda *x: function(*x)[0], values, shape)]
+    jointly = listed_jointly(values)
+    if jointly is None:
+        raise TypeError(refusal(named(*values), name))
+    return on_each_value(primitive, jointly, params)
+
+
 def _small(primitive: Any, params: dict[str, Any]) -> bool:
     if primitive.name in ("iota", "broadcast_in_dim"):
         return int(np.prod(params["shape"])) <= 2**16
@@ -287,6 +307,15 @@ def whole(x: Any) -> Any:
     return joined(x) if isinstance(x, Pieces) else x
 
 
+def _real(soft: Any) -> Any:
+    """A float with known values is an average in the hands of a program."""
+    if not isinstance(soft, SoftIndex) or not jnp.issubdtype(
+        soft.table.dtype, jnp.inexact
+    ):
+        return soft
+    return average_of(soft.number(), [soft], soft.table.dtype, Values(lambda: soft))
+
+
 def value_of(x: Any) -> Any:
     """Return what an interpreter's value is, whichever interpreter made it."""
     return whole(_value(x))
@@ -295,11 +324,11 @@ def value_of(x: Any) -> Any:
 def read(x: Any) -> Any:
     """Return the value in a form that any trace can hold: a tree of plain arrays.
 
-    Floats become their means. A count becomes its values, where they are known.
+    Floats become means with a guard. A count becomes its values, where they are known.
     """
     soft = value_of(x)
     if isinstance(soft, SoftReal):
-        return soft.average
+        return guarded(soft)
     if not isinstance(soft, SoftNumber) or soft.values is None:
         return soft
     try:
@@ -339,7 +368,7 @@ class Interpreter:
     def lift(self, tree: Any) -> Any:
         """Return soft values as values that the program can compute with."""
         return jax.tree.map(
-            lambda x: _SoftTracer(self._trace, x) if is_soft(x) else x,
+            lambda x: _SoftTracer(self._trace, _real(x)) if is_soft(x) else x,
             tree,
             is_leaf=is_soft,
         )
@@ -400,4 +429,7 @@ def evaluate(function: Callable, *args: Any) -> Any:
         1.0
     """
     with Interpreter() as interpreter:
-        return interpreter.drop(function(*interpreter.lift(args)))
+        result = interpreter.drop(function(*interpreter.lift(args)))
+    return jax.tree.map(
+        lambda x: x.average if isinstance(x, SoftReal) else x, result, is_leaf=is_soft
+    )

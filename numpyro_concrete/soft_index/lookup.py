@@ -18,6 +18,7 @@ from numpyro_concrete.soft_index.algebra import (
     Table,
     averaged,
     concrete,
+    enumerate_operands,
     finish,
     flat_weights,
     held,
@@ -141,16 +142,23 @@ def _gather(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
         known = concrete(indices)
         index = indices if known is None else known
 
-        # A draw has no value that stands for "out of range".
-        clipped = {**params, "mode": lax.GatherScatterMode.CLIP}
-        if params["mode"] != lax.GatherScatterMode.FILL_OR_DROP:
-            clipped = params
+        # Only where indices are known, can some be known to be out of range.
+        fills = params["mode"] == lax.GatherScatterMode.FILL_OR_DROP
+        clipped = {**params, "mode": lax.GatherScatterMode.CLIP} if fills else params
 
         def function(x: Table) -> Array:
             return primitive.bind(x, index, **clipped)
 
-        return shapes_of(operand, function, known is not None)
+        result = shapes_of(operand, function, known is not None)
+        if not fills or known is None:
+            return result
+        return _filled(primitive, result, operand, known, params)
     parts = components(indices)
+    fill = _fill_of(operand, parts, params)
+    if fill is not None:
+        params = {**params, "fill_value": 0}
+    elif is_soft(operand):
+        params = {**params, "mode": lax.GatherScatterMode.CLIP}
     out = jax.eval_shape(
         lambda x, i: primitive.bind(x, i, **params),
         *(jax.ShapeDtypeStruct(typed(x).shape, typed(x).dtype) for x in values),
@@ -167,7 +175,54 @@ def _gather(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
         tuple(map(int, dims.offset_dims)),
         out.shape,
     )
+    if fill is not None:
+        return _read_soft(operand, parts, reading, primitive.name, fill)
     return read(operand, parts, reading, primitive.name)
+
+
+def _filled(
+    primitive: Any, result: Any, operand: Any, index: Table, params: dict[str, Any]
+) -> Any:
+    """What was read at known indices, with the fill value where they are too large."""
+    places = np.zeros(operand.extent, np.int8)
+    missed = run(lambda i: primitive.bind(places, i, **{**params, "fill_value": 1}),
+                 index)  # fmt: skip
+    if not missed.any():
+        return result
+    fill = np.asarray(_fill_value(operand, params), operand.table.dtype)
+
+    def choose(at: Table, x: Table) -> Array:
+        return jnp.where(at == 1, fill, x)
+
+    table, joint = enumerate_operands(choose, [missed, result], missed.shape)
+    return finish(table, joint, missed.shape)
+
+
+def _fill_value(operand: Any, params: dict[str, Any]) -> Any:
+    if params["fill_value"] is not None:
+        return params["fill_value"]
+    dtype = operand.table.dtype
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return np.nan
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return True
+    info = jnp.iinfo(dtype)
+    return info.min if info.min else info.max
+
+
+def _fill_of(operand: Any, parts: Sequence[Any], params: dict[str, Any]) -> Any:
+    """The value of a soft table out of range, if soft indices can be there; or None."""
+    if not isinstance(operand, SoftIndex):
+        return None
+    if params["mode"] != lax.GatherScatterMode.FILL_OR_DROP:
+        return None
+    axes = params["dimension_numbers"].start_index_map
+    for axis, part in zip(axes, parts, strict=True):
+        values = values_of(part)
+        largest = operand.extent[axis] - params["slice_sizes"][axis]
+        if values is not None and ((values < 0) | (values > largest)).any():
+            return _fill_value(operand, params)
+    return None
 
 
 def _dynamic_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
@@ -316,9 +371,16 @@ def _weighted_rows(rows: Array, joint: Joint, reading: Reading) -> Array:
 
 
 def _read_soft(
-    operand: SoftIndex, parts: Sequence[Any], reading: Reading, name: str
+    operand: SoftIndex,
+    parts: Sequence[Any],
+    reading: Reading,
+    name: str,
+    fill: Any = None,
 ) -> SoftIndex:
-    """Return what is found in soft integers: their weights, read like floats."""
+    """Return what is found in soft integers: their weights, read like floats.
+
+    With a fill value, what the weights lack is the probability to be out of range.
+    """
     support = values_of(operand)
     site = named(operand, *parts)
     if support is None:
@@ -327,6 +389,9 @@ def _read_soft(
     weights = on_support(operand, support)
     weights = jnp.broadcast_to(weights, weights.shape[:1] + operand.extent)
     weights = jax.vmap(lambda w: _mean(read(w, parts, reading, name)))(weights)
+    if fill is not None:
+        support = np.append(support, np.asarray(fill, support.dtype))
+        weights = jnp.concatenate([weights, 1 - weights.sum(0, keepdims=True)])
     table = support.reshape((-1,) + (1,) * len(reading.shape))
     factor = fresh(site, reading.shape, tokens(operand, *parts))
     return SoftIndex(Known(table), (weights,), (factor,), reading.shape)

@@ -17,16 +17,26 @@ import numpy as np
 from jax import Array, lax
 
 from numpyro_concrete.soft_index import internals
-from numpyro_concrete.soft_index.algebra import concrete, on_support, typed, values_of
+from numpyro_concrete.soft_index.algebra import (
+    concrete,
+    listed_jointly,
+    on_support,
+    typed,
+    values_of,
+)
 from numpyro_concrete.soft_index.counts import LARGEST_SUPPORT
 from numpyro_concrete.soft_index.rules import apply
 from numpyro_concrete.soft_index.single import is_small, on_each_value
 from numpyro_concrete.soft_index.value import (
+    AbstractAverage,
     Factor,
     Known,
     SoftIndex,
     SoftNumber,
+    SoftReal,
+    exact,
     fresh,
+    guarded,
     is_soft,
     named,
     new_token,
@@ -48,7 +58,8 @@ class Form:
 
     Args:
         site: Sites that it depends on; empty if it is plain.
-        support: The integers that it can be; None if it is a number with a guard.
+        support: The integers that it can be; None if it is a mean with a guard, as a
+            float is.
         open: Whether its first value is not known, and takes a place of its own.
         dtype: Type of the weights.
         token: Identity of its draws inside of the loop.
@@ -71,8 +82,11 @@ class Form:
             first: Whether it comes from a step that saw a plain carry: its values may
                 be known when the carry is soft.
         """
-        if not is_soft(x) or _inexact(x):
+        if not is_soft(x):
             return self
+        if _inexact(x):
+            site = self.site or named(x)
+            return dataclasses.replace(self, site=site, dtype=typed(x).dtype)
         new = dataclasses.replace(
             self, site=self.site or named(x), dtype=self.dtype or _float_type(x)
         )
@@ -102,7 +116,8 @@ class Form:
             return x.number().astype(typed(x).dtype) if is_soft(x) else x
         if self.support is None:
             number = x.number() if is_soft(x) else jnp.asarray(x)
-            return SoftNumber(number.astype(self.dtype), typed(x).dtype, self.site)
+            kind = SoftReal if _inexact(x) else SoftNumber
+            return kind(number.astype(self.dtype), typed(x).dtype, self.site)
         x = exact_or_number(x)
         shape, dtype = typed(x).shape, typed(x).dtype
         support = self.support.array.astype(dtype)
@@ -313,8 +328,8 @@ def join_time(ys: Sequence[Any], time: int, start: int) -> list[Any]:
 
 def _join(
     soft: Any, time: int, start: int, tokens: dict[Any, Any]
-) -> SoftIndex | SoftNumber:
-    if isinstance(soft, SoftNumber):
+) -> SoftIndex | AbstractAverage:
+    if isinstance(soft, AbstractAverage):
         return soft
     n = len(soft.factors)
     if soft.known:
@@ -335,54 +350,90 @@ def _join(
     return SoftIndex(values, weights, tuple(factors), (time, *soft.extent))
 
 
-# --- which results depend on floats ---------------------------------------------------
+# --- floats ---------------------------------------------------------------------------
 
 
-def rounds_floats(
-    primitive: Any, params: dict[str, Any], reals: Sequence[bool]
-) -> bool:
-    """Tell whether a loop makes integers or truths of some of its floats.
+def each_value(
+    primitive: Any, values: list[Any], params: dict[str, Any]
+) -> list[Any] | None:
+    """Return what a loop over floats gives for each value; None if it sees the means.
+
+    Networks see the means, and so does a loop with more than a few joint values.
 
     Args:
         primitive: The primitive of the loop.
+        values: Its operands.
         params: Its parameters.
-        reals: Which of its operands are averages of floats.
     """
-    if not any(reals):
-        return False
+    jointly = None if _is_network(params) else _few(values)
+    return None if jointly is None else on_each_value(primitive, jointly, params)
+
+
+def _few(values: Sequence[Any]) -> list[Any] | None:
+    """Operands as functions of draws that have few joint values, or None."""
+    try:
+        known = [exact(x) for x in values]
+    except TypeError:
+        return None
+    if is_small(known):
+        return known
+    jointly = listed_jointly(known)
+    return jointly if jointly is not None and is_small(jointly) else None
+
+
+def makes_floats(params: dict[str, Any]) -> bool:
+    """Tell whether a loop has results that are floats.
+
+    Args:
+        params: Its parameters.
+    """
+    dtypes = [x.dtype for x in _body(params).out_avals]
+    return any(jnp.issubdtype(x, jnp.inexact) for x in dtypes)
+
+
+def _body(params: dict[str, Any]) -> Any:
+    return params["jaxpr"] if "jaxpr" in params else params["body_jaxpr"]
+
+
+def _is_network(params: dict[str, Any]) -> bool:
+    return _multiplies_matrices(_body(params).jaxpr)
+
+
+def _multiplies_matrices(jaxpr: Any) -> bool:
+    inner = (
+        getattr(x, "jaxpr", x)
+        for eqn in jaxpr.eqns
+        for x in eqn.params.values()
+        if isinstance(x, internals.ClosedJaxpr) or hasattr(x, "eqns")
+    )
+    names = ("dot_general", "conv_general_dilated")
+    own = any(eqn.primitive.name in names for eqn in jaxpr.eqns)
+    return own or any(map(_multiplies_matrices, inner))
+
+
+def with_guards(primitive: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
+    """Return the operands of a loop, of which the carried floats become means.
+
+    Args:
+        primitive: The primitive of the loop.
+        values: Its operands.
+        params: Its parameters.
+    """
     if primitive.name == "cond":
-        return any(_rounds(j.jaxpr, reals[1:]) for j in params["branches"])
-    if primitive.name == "scan":
-        body, n = params["jaxpr"].jaxpr, params["num_consts"]
-        m = n + params["num_carry"]
-        consts, carry, xs = reals[:n], reals[n:m], reals[m:]
-    else:
-        n, m = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-        body = params["body_jaxpr"].jaxpr
-        consts, carry, xs = reals[n:m], reals[m:], []
-    outputs = _dependent(body, [*consts, *carry, *xs])
-    while any(o and not c for o, c in zip(outputs, carry, strict=False)):
-        carry = [o or c for o, c in zip(outputs, carry, strict=False)]
-        outputs = _dependent(body, [*consts, *carry, *xs])
-    if primitive.name == "while":
-        asks = params["cond_jaxpr"].jaxpr
-        if any(_dependent(asks, [*reals[:n], *carry])):
-            return True
-    return _rounds(body, [*consts, *carry, *xs])
+        return [guarded(x) if isinstance(x, SoftReal) else x for x in values]
+    if primitive.name != "scan" or _is_network(params):
+        return values
+    n = params["num_consts"] + params["num_carry"]
+    return [*values[:n], *map(_known_or_guarded, values[n:])]
 
 
-def _rounds(jaxpr: Any, reals: Sequence[bool]) -> bool:
-    outputs = zip(jaxpr.outvars, _dependent(jaxpr, reals), strict=True)
-    return any(d and not jnp.issubdtype(v.aval.dtype, jnp.inexact) for v, d in outputs)
-
-
-def _dependent(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Which results depend on some of the inputs."""
-    own = {id(v) for v, d in zip(jaxpr.invars, inputs, strict=True) if d}
-    for eqn in jaxpr.eqns:
-        if any(id(v) in own for v in eqn.invars):
-            own |= {id(v) for v in eqn.outvars}
-    return [id(v) in own for v in jaxpr.outvars]
+def _known_or_guarded(x: Any) -> Any:
+    if not isinstance(x, SoftReal):
+        return x
+    try:
+        return exact(x)
+    except TypeError:
+        return guarded(x)
 
 
 # --- the primitives -------------------------------------------------------------------
@@ -445,15 +496,17 @@ def _of_one_draw(rule: Callable) -> Callable:
 
     def of_one_draw(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
         plain = [x for x in values if not is_soft(x)]
-        small = not any(isinstance(x, SoftNumber) for x in values) and is_small(values)
+        means = any(isinstance(x, AbstractAverage) for x in values)
+        small = not means and is_small(values)
         if small and all(concrete(x) is not None for x in plain):
             return on_each_value(primitive, values, params)
         try:
             return rule(primitive, values, params)
         except (TypeError, NotImplementedError):
-            if not small:
+            jointly = _few(values)
+            if jointly is None:
                 raise
-            return on_each_value(primitive, values, params)
+            return on_each_value(primitive, jointly, params)
 
     return of_one_draw
 
@@ -491,7 +544,7 @@ def _cond(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
     if not is_soft(which):
         shapes = [jax.eval_shape(f, *operands) for f in functions]
         trees = {jax.tree.structure(s) for s in shapes}
-        if len(trees) == 1 and not any(map(is_soft, shapes[0])):
+        if len(trees) == 1 and not any(isinstance(x, SoftIndex) for x in shapes[0]):
             return list(lax.switch(which, functions, *operands))
     cases = [f(*operands) for f in functions]
     return [chosen(which, each) for each in zip(*cases, strict=True)]

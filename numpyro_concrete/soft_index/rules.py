@@ -22,6 +22,7 @@ from numpyro_concrete.soft_index.algebra import (
     enumerate_operands,
     finish,
     is_one_draw,
+    listed_jointly,
     pick,
     rebuilt,
     run,
@@ -33,7 +34,7 @@ from numpyro_concrete.soft_index.axes import RULES as ALONG_AXES
 from numpyro_concrete.soft_index.expectation import bounded, contract
 from numpyro_concrete.soft_index.lookup import RULES as LOOKUPS
 from numpyro_concrete.soft_index.lookup import shapes_of
-from numpyro_concrete.soft_index.single import on_each_value
+from numpyro_concrete.soft_index.single import on_each_draw, on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
@@ -47,9 +48,9 @@ from numpyro_concrete.soft_index.value import (
     is_soft,
     named,
     refusal,
+    tokens,
 )
-from numpyro_concrete.soft_index.writing import RULES as WRITES
-from numpyro_concrete.soft_index.writing import write_slice
+from numpyro_concrete.soft_index.writing import write, write_slice
 
 ELEMENTWISE = """
     abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
@@ -62,7 +63,7 @@ ELEMENTWISE = """
 """
 SHAPES = "reshape squeeze expand_dims transpose rev slice split unstack"
 JOINS = "concatenate stack pad dynamic_update_slice tile"
-# Indices of several axes come in pieces.
+# Indices of several axes, the second operand, come in pieces.
 _BY_PARTS = words("gather scatter scatter-add scatter_add")
 LINEAR = "dot_general conv_general_dilated reduce_window_sum fft"
 
@@ -79,21 +80,32 @@ def apply(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
         TypeError: If the operation has no relaxation; it names the site.
     """
     name = primitive.name
-    if name not in _BY_PARTS:
-        values = [joined(x) if isinstance(x, Pieces) else x for x in values]
-    values = list(values)
+    by_parts = 1 if name in _BY_PARTS else None
+    values = [
+        joined(x) if isinstance(x, Pieces) and i != by_parts else x
+        for i, x in enumerate(values)
+    ]
+    if not any(map(is_soft, values)):
+        return primitive.bind(*values, **params)
     if any(isinstance(x, AbstractAverage) for x in values):
         return with_averages(apply, primitive, values, params)
-    rule = RULES.get(name)
-    if rule is not None:
-        return rule(primitive, values, params)
     softs = [x for x in values if isinstance(x, SoftIndex)]
-    if all(x.certain for x in softs):
+    if name not in RULES and all(x.certain for x in softs):
         plain = [x.materialise() if is_soft(x) else x for x in values]
         return primitive.bind(*plain, **params)
-    if all(map(is_one_draw, softs)):
+    try:
+        rule = RULES.get(name, _refused)
+        return rule(primitive, values, params)
+    except TypeError:
+        if not all(map(is_one_draw, softs)) or len(softs) < sum(map(is_soft, values)):
+            values = listed_jointly(_in_one(values))
+        if values is None:
+            raise
         return on_each_value(primitive, values, params)
-    raise TypeError(refusal(named(*values), name))
+
+
+def _refused(primitive: Any, values: list[Any], _: dict[str, Any]) -> Any:
+    raise TypeError(refusal(named(*values), primitive.name))
 
 
 def bound(primitive: Any, params: dict[str, Any]) -> Callable:
@@ -115,7 +127,8 @@ def bound(primitive: Any, params: dict[str, Any]) -> Callable:
 
 
 def _numpy_select(which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
-    return np.select([which == i for i in range(len(cases))], cases)
+    default = np.zeros((), cases[0].dtype)
+    return np.select([which == i for i in range(len(cases))], cases, default)
 
 
 _NUMPY: dict[str, Callable] = {
@@ -223,6 +236,8 @@ def _convert(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
 def _select(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     which, *cases = values
     shape = typed(cases[0]).shape
+    if len(cases) == 1:
+        return cases[0]
     if not is_soft(which):
         known = concrete(which)
         if known is not None and known.size and (known == known.flat[0]).all():
@@ -397,7 +412,14 @@ def joined(pieces: Pieces) -> Any:
 def _moved_together(function: Callable, operands: Sequence[Any]) -> Any:
     """Apply a function that only moves elements to several operands."""
     whole = _one_array(function, operands)
-    return pick(function, operands) if whole is None else whole
+    if whole is not None:
+        return whole
+    own = [tokens(x) for x in operands if is_soft(x)]
+    if len(own) == 1 or sum(map(len, own)) > len(frozenset().union(*own)):
+        jointly = listed_jointly(operands)
+        if jointly is not None:
+            return on_each_draw(function, jointly)[0]
+    return pick(function, operands)
 
 
 def _one_array(function: Callable, operands: Sequence[Any]) -> SoftIndex | None:
@@ -424,15 +446,47 @@ def _one_array(function: Callable, operands: Sequence[Any]) -> SoftIndex | None:
 
 def _linear(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     """Let a network see the mean: plain if it is one of floats."""
+    if sum(map(is_soft, values)) > 1:
+        averages = [_average(x) if is_soft(x) else x for x in values]
+        return with_averages(apply, primitive, averages, params)
     if any(_inexact(x) for x in values):
         dtype = jnp.result_type(*(typed(x).dtype for x in values if _inexact(x)))
         means = [x.number().astype(dtype) if is_soft(x) else x for x in values]
         return primitive.bind(*means, **params)
-    averages = [
-        average_of(x.number(), [x], x.table.dtype, None) if is_soft(x) else x
-        for x in values
-    ]
+    averages = [_average(x) if is_soft(x) else x for x in values]
     return with_averages(apply, primitive, averages, params)
+
+
+def _average(soft: SoftIndex) -> Any:
+    values = Values(lambda: soft)
+    return average_of(soft.number(), [soft], soft.table.dtype, values)
+
+
+# --- reading and writing --------------------------------------------------------------
+
+
+def _look_up(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    """Read at indices; where they share draws with what they read, for each value."""
+    operand, *indices = values
+    if not tokens(operand).isdisjoint(tokens(*indices)):
+        jointly = listed_jointly(_in_one(values))
+        if jointly is not None:
+            return on_each_value(primitive, jointly, params)
+    return LOOKUPS[primitive.name](primitive, values, params)
+
+
+def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    def each_value() -> Any:
+        jointly = listed_jointly(_in_one(values))
+        if jointly is None:
+            raise TypeError(refusal(named(*values), primitive.name))
+        return exact(on_each_value(primitive, jointly, params))
+
+    return write(primitive, values, params, Values(each_value))
+
+
+def _in_one(values: Sequence[Any]) -> list[Any]:
+    return [exact(joined(x)) if isinstance(x, Pieces) else x for x in values]
 
 
 def _shown(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
@@ -461,8 +515,8 @@ RULES: dict[str, Callable] = {
     "convert_element_type": _convert,
     "select_n": _select,
     "broadcast_in_dim": _broadcast,
-    **LOOKUPS,
-    **WRITES,
+    **dict.fromkeys(LOOKUPS, _look_up),
+    **dict.fromkeys(["scatter", "scatter-add", "scatter_add"], _scatter),
 }
 FOLDED = words(ELEMENTWISE + SHAPES) | words("""
     convert_element_type select_n broadcast_in_dim concatenate stack iota

@@ -34,9 +34,24 @@ from numpyro_concrete.soft_index.value import (
 # More joint values are too many to run a loop for each.
 LARGEST_LOOP = 64
 # Elementwise functions of JAX whose bodies compute more than elementwise.
-ELEMENTWISE_CALLS = words("searchsorted interp polyval") | frozenset(
+ELEMENTWISE_CALLS = words("searchsorted _interp polyval") | frozenset(
     dir(special)
 ) - words("logsumexp softmax log_softmax sph_harm sph_harm_y lpmn lpmn_values")
+# Functions of JAX that mix their elements, and have products of matrices in them.
+JOINT_CALLS = words("_lstsq _pinv cov")
+# The others of their operands are tables, of which they read several elements.
+_TABLES = {"searchsorted": [0], "_interp": [1, 2], "polyval": [0]}
+
+
+def reads_soft_tables(name: str, values: Sequence[Any]) -> bool:
+    """Tell whether an elementwise function has a table of soft values.
+
+    Args:
+        name: Name of the function.
+        values: Its operands.
+    """
+    tables = [values[i] for i in _TABLES.get(name, []) if i < len(values)]
+    return any(isinstance(x, SoftIndex) for x in tables)
 
 
 def on_elements(
@@ -97,6 +112,21 @@ def on_each_value(primitive: Any, values: list[Any], params: dict[str, Any]) -> 
         values: Its operands, of which the soft ones have no draw of a position's own.
         params: Its parameters.
     """
+
+    def function(*x: Any) -> Any:
+        return primitive.bind(*x, **params)
+
+    results = on_each_draw(function, values)
+    return results if primitive.multiple_results else results[0]
+
+
+def on_each_draw(function: Callable, values: Sequence[Any]) -> list[Any]:
+    """Return the results of a function for values that are one draw at all positions.
+
+    Args:
+        function: Takes arrays; returns one or several.
+        values: Its operands, of which the soft ones have no draw of a position's own.
+    """
     joint = Joint(())
     where = [joint.add(_scalar(x)) if isinstance(x, SoftIndex) else None
              for x in values]  # fmt: skip
@@ -107,14 +137,9 @@ def on_each_value(primitive: Any, values: list[Any], params: dict[str, Any]) -> 
         for x, axes in zip(values, where, strict=True)
     ]
     axes = tuple(None if at is None else 0 for at in where)
-
-    def function(*x: Any) -> Any:
-        return primitive.bind(*x, **params)
-
     out = run(jax.vmap(function, axes, axis_size=math.prod(sizes)), *operands)
-    several = out if primitive.multiple_results else [out]
-    results = [_result(x.reshape(*sizes, *x.shape[1:]), joint) for x in several]
-    return results if primitive.multiple_results else results[0]
+    several = out if isinstance(out, list | tuple) else [out]
+    return [_result(x.reshape(*sizes, *x.shape[1:]), joint) for x in several]
 
 
 def _scalar(soft: SoftIndex) -> SoftIndex:

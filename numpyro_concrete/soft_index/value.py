@@ -375,6 +375,15 @@ class SoftReal(AbstractAverage):
     """
 
 
+def guarded(soft: SoftReal) -> SoftReal:
+    """Return an average whose values are not known: nothing can round or compare it.
+
+    Args:
+        soft: The average.
+    """
+    return SoftReal(soft.average, soft.program_dtype, soft.sites)
+
+
 class Unknown(AbstractAverage):
     """What a comparison or sign of an average gives, if its values are not known.
 

@@ -4,7 +4,7 @@ Twin: ``pyro_concrete.soft_index.lookup``, which does both.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from numpyro_concrete.soft_index.lookup import (
 from numpyro_concrete.soft_index.value import (
     Known,
     SoftIndex,
+    Values,
     average_of,
     fresh,
     is_soft,
@@ -60,27 +61,38 @@ def write_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> An
     return finish(table, spaced, shape)
 
 
-def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+def write(
+    primitive: Any, values: list[Any], params: dict[str, Any], behind: Values
+) -> Any:
+    """Set or add values at some places.
+
+    Args:
+        primitive: The primitive of JAX.
+        values: The operand, the indices and the updates, of which some are soft.
+        params: Its parameters.
+        behind: Computes the values of the result, for where its mean is not enough.
+
+    Raises:
+        TypeError: If the result has no relaxation; it names the site.
+    """
     operand, indices, updates = values
     adds = primitive.name != "scatter"
     floats = jnp.issubdtype(typed(operand).dtype, jnp.inexact)
     if not is_soft(indices):
         if not adds and not floats:
             return pick(lambda x, u: _set(x, indices, u, params), [operand, updates])
-        return _as_numbers(primitive, values, params, floats)
+        return _as_numbers(primitive, values, params, behind)
     places = Places(indices, typed(operand).shape, params)
     if adds:
         total = places.add(_mean(operand, places), _mean(updates, places))
-        if floats:
-            return total.astype(typed(operand).dtype)
-        return average_of(total, values, typed(operand).dtype, None)
+        return _average(total, values, behind)
     if not places.distinct:
         raise TypeError(
             refusal(named(*values), "writing at several places that may coincide")
         )
     if floats:
         result = places.set(_mean(operand, places), _mean(updates, places))
-        return result.astype(typed(operand).dtype)
+        return _average(result, values, behind)
     support = common_values([operand, updates])
     if support is None:
         raise TypeError(refusal(named(*values), primitive.name))
@@ -97,29 +109,34 @@ def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     return SoftIndex(Known(table), (weights,), (factor,), shape)
 
 
+def _average(mean: Array, values: Sequence[Any], behind: Values) -> Any:
+    dtype = typed(values[0]).dtype
+    if jnp.issubdtype(dtype, jnp.inexact):
+        mean = mean.astype(dtype)
+    return average_of(mean, values, dtype, behind)
+
+
 def _mean(x: Any, places: "Places") -> Array:
     x = x.number() if is_soft(x) else jnp.asarray(x)
     return x.astype(jnp.result_type(x.dtype, places.dtype))
 
 
 def _as_numbers(
-    primitive: Any, values: list[Any], params: dict[str, Any], floats: bool
+    primitive: Any, values: list[Any], params: dict[str, Any], behind: Values
 ) -> Any:
     """Write soft values at plain places as numbers."""
     operand, indices, updates = values
     softs = [x for x in (operand, updates) if is_soft(x)]
     dtype = jnp.result_type(*(x.number() for x in softs))
-    if floats:
+    if jnp.issubdtype(typed(operand).dtype, jnp.inexact):
         dtype = typed(operand).dtype
     new = [(x.number() if is_soft(x) else jnp.asarray(x)).astype(dtype)
            for x in (operand, updates)]  # fmt: skip
-    write = lax.scatter_add if primitive.name != "scatter" else lax.scatter
+    scatter = lax.scatter_add if primitive.name != "scatter" else lax.scatter
     kept = {k: params[k] for k in ("indices_are_sorted", "unique_indices", "mode")}
     dims = params["dimension_numbers"]
-    result = write(new[0], indices, new[1], dims, **kept)
-    if floats:
-        return result
-    return average_of(result, values, typed(operand).dtype, None)
+    result = scatter(new[0], indices, new[1], dims, **kept)
+    return _average(result, values, behind)
 
 
 def _set(x: Array, indices: Any, updates: Array, params: dict[str, Any]) -> Array:
@@ -188,10 +205,3 @@ class Places:
         # What is replaced for sure may have been infinite.
         old = jnp.where(hit == 1, 0, operand) * (1 - hit)
         return old + self.add(zeros.astype(operand.dtype), updates)
-
-
-RULES: dict[str, Callable] = {
-    "scatter": _scatter,
-    "scatter-add": _scatter,
-    "scatter_add": _scatter,
-}
