@@ -100,6 +100,7 @@ def only_value(fn: TorchDistributionMixin) -> Tensor | None:
         fn: Distribution without wrappers (`to_event`, `expand`, `mask`).
 
     Example:
+        >>> from pyro.distributions import Categorical
         >>> only_value(Categorical(torch.ones(4, 1)))
         tensor(0)
 

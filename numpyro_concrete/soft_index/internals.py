@@ -24,7 +24,12 @@ from quax._trace import _QuaxTracer as QuaxTracer
 
 
 def current_trace() -> object:
-    """Return the trace that operations go to at present."""
+    """Return the trace that operations go to at present.
+
+    Example:
+        >>> current_trace() is trace_ctx.trace
+        True
+    """
     return trace_ctx.trace
 
 
