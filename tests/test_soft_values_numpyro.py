@@ -322,9 +322,8 @@ def epidemic(backend, length, as_scan, susceptible=10):
     data = backend.jnp.asarray(np.random.default_rng(0).normal(size=length) + 3)
     first = susceptible, 1
 
-    def step(state, t, y):
+    def step(contacts, state, t, y):
         susceptible, infected = state
-        contacts = param("contacts", 0.8, constraint=dist.constraints.positive)
         rate = 1 - backend.jnp.exp(-contacts * infected / people)
         new = backend.site(f"new{t}", dist.Binomial(susceptible, rate))
         recovered = backend.site(f"recovered{t}", dist.Binomial(infected, 0.4))
@@ -333,11 +332,12 @@ def epidemic(backend, length, as_scan, susceptible=10):
         return susceptible - new, infected
 
     def model():
+        contacts = param("contacts", 0.8, constraint=dist.constraints.positive)
         if as_scan:
-            return scan(lambda s, y: (step(s, "", y), None), first, data)[0]
+            return scan(lambda s, y: (step(contacts, s, "", y), None), first, data)[0]
         state = first
         for t in range(length):
-            state = step(state, f"_{t}", data[t])
+            state = step(contacts, state, f"_{t}", data[t])
         return state
 
     return model
