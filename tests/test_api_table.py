@@ -11,7 +11,7 @@ from api_sweep import sweep, table
 from api_sweep.__main__ import get_host
 
 # Lines that `make test` takes: every so many of them.
-STRIDES = {"pyro": 4, "numpyro": 20}
+STRIDES = {"pyro": 20, "numpyro": 40}
 
 
 @pytest.fixture
