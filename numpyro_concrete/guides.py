@@ -29,6 +29,7 @@ from numpyro_concrete.factors import (
     FactorMessenger,
     NormalFactor,
     is_masked,
+    mask_of,
 )
 from numpyro_concrete.relaxation.handlers import (
     HardenMessenger,
@@ -235,14 +236,18 @@ class AutoConcrete(AutoNormal):
         return self._is_masked
 
     def _look_for_masks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Run the model for the masks of its latent sites."""
+        """Run the model, which is discrete then, for the masks of its latent sites."""
         # With a key of its own: to look changes no draw.
-        with block(), TrainingMessenger():
+        with block(), HardenMessenger():
             model = seed(self._program, 0)
             trace = numpyro.handlers.trace(model).get_trace(*args, **kwargs)
         # Sites that are observed in training may be latent here, in a prediction.
-        sites = [trace[name] for name in self._sites if name in trace]
-        return any(is_masked(site) for site in sites)
+        relaxed = {name.removesuffix(SUFFIX) for name in self._relaxed}
+        discrete = [trace[name] for name in relaxed if name in trace]
+        if any(mask_of(site["fn"]) is not True for site in discrete):
+            return True
+        others = self._sites.keys() - self._relaxed.keys()
+        return any(is_masked(trace[name]) for name in others if name in trace)
 
     def _sample_in_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sample the factors where the model has their sites, under its masks."""

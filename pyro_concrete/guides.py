@@ -31,6 +31,7 @@ from pyro_concrete.factors import (
     FactorMessenger,
     NormalFactor,
     is_masked,
+    mask_of,
 )
 from pyro_concrete.relaxation.handlers import (
     HardenMessenger,
@@ -247,15 +248,19 @@ class AutoConcrete(AutoNormal):
         return self._is_masked
 
     def _look_for_masks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Run the model for the masks of its latent sites."""
+        """Run the model, which is discrete then, for the masks of its latent sites."""
         if self._program is None:
             return False
         state = get_rng_state()
-        with poutine.block(), TrainingMessenger(), torch.no_grad():
+        with poutine.block(), HardenMessenger(), torch.no_grad():
             trace = poutine.trace(self._program[0]).get_trace(*args, **kwargs)
         set_rng_state(state)  # to look changes no draw
-        sites = (trace.nodes[name] for name in self._sites if name in trace.nodes)
-        return any(is_masked(site) for site in sites)
+        relaxed = {name.removesuffix(SUFFIX) for name in self._relaxed}
+        discrete = [trace.nodes[name] for name in relaxed if name in trace.nodes]
+        if any(mask_of(site["fn"], site["mask"]) is not True for site in discrete):
+            return True
+        others = self._sites.keys() - self._relaxed.keys()
+        return any(is_masked(trace.nodes[n]) for n in others if n in trace.nodes)
 
     def _sample_in_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sample the factors where the model has their sites, under its masks."""

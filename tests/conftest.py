@@ -44,6 +44,15 @@ def pytest_configure(config):
 # Tests whose half for NumPyro takes long, for JAX compiles, or runs op by op under the
 # type checks. The other half is among the fast tests, and both among the slow ones.
 SLOW_ON_NUMPYRO = (
+    "test_guides.py::test_at_a_point_the_mixed_elbo_and_its_gradient_are_exact",
+    "test_guides.py::test_logits_start_at_what_init_loc_fn_gives",
+    "test_guides.py::test_medians_and_quantiles_are_those_of_the_values",
+    "test_guides.py::test_a_global_site_over_a_subsampled_plate_trains",
+    "test_gradient_report.py::test_cosines_are_to_the_reference",
+    "test_gradient_report.py::test_it_warns_of_functions_that_are_steep_at_one_hot_samples",
+    "test_objectives.py::test_chunks_give_the_bound_of_all_at_once",
+    "test_objectives.py::test_progress_is_shown_if_asked_for",
+    "test_native_relaxations.py::test_the_discrete_elbo_is_that_of_the_discrete_guide",
     "test_kl.py::test_derivatives_equal_differences_of_the_oracle",
     "test_kl.py::test_equal_temperatures_keep_their_digits",
     "test_kl.py::test_kl_equals_quadrature",
