@@ -53,6 +53,7 @@ SLOW_ON_NUMPYRO = (
     "test_objectives.py::test_chunks_give_the_bound_of_all_at_once",
     "test_objectives.py::test_progress_is_shown_if_asked_for",
     "test_native_relaxations.py::test_the_discrete_elbo_is_that_of_the_discrete_guide",
+    "test_predictions.py::test_sites_of_every_kind",
     "test_kl.py::test_derivatives_equal_differences_of_the_oracle",
     "test_kl.py::test_equal_temperatures_keep_their_digits",
     "test_kl.py::test_kl_equals_quadrature",

@@ -194,7 +194,8 @@ def _question(path: Path, questions: list[str]) -> str:
 
 def _results(paths: list[Path], host: str, question: str) -> str:
     """The files of results of one host."""
-    own = [path for path in paths if path.stem.endswith(f"_{host}")]
+    ends = (f"_{host}", f"_{host}_gpu")
+    own = [path for path in paths if path.stem.endswith(ends)]
     return "\n\n".join(_result(path, question) for path in own)
 
 
@@ -203,9 +204,11 @@ def _result(path: Path, question: str) -> str:
     lines = path.read_text().splitlines()
     facts = [x.lstrip("# ").replace(": ", " ") for x in lines if x.startswith("#")]
     head, rows = rows_of(path)
-    name = path.stem.rpartition("_")[0]
+    is_of_gpu = path.stem.endswith("_gpu")
+    name = path.stem.removesuffix("_gpu").rpartition("_")[0]
     variant = name.removeprefix(question).strip("_").replace("_", " ")
-    parts = [f"**{variant.capitalize()}**"] if variant else []
+    variant = "On a GPU" if is_of_gpu else variant
+    parts = [f"**{variant[:1].upper()}{variant[1:]}**"] if variant else []
     parts.append(f"Made on: {', '.join(facts)}.")
     if len(rows) > LONG:
         if {"variable", "cells", "failed"} <= {*head}:
