@@ -24,10 +24,7 @@ def host(backend):
     return get_host(backend.name)
 
 
-def test_random_programs_are_exact_or_unsupported_by_site(host, request):
-    if host.name == "numpyro":
-        reason = "einsum, extrema of reals and Geometric's type are open"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+def test_random_programs_are_exact_or_unsupported_by_site(host):
     statements, unsupported = [], []
 
     # We make what fails small ourselves, part by part, so that it stays valid.
