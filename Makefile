@@ -112,7 +112,7 @@ lint: $(STAMP)-dev ## Check style and formatting
 	$(VENV)/bin/ruff format --check
 
 types: $(STAMP)-run $(STAMP)-dev ## Check the types of both packages
-	$(VENV)/bin/ty check --python $(VENV) pyro_concrete numpyro_concrete
+	$(VENV)/bin/ty check --python $(VENV) concrete_core pyro_concrete numpyro_concrete
 
 bench: $(STAMP)-run $(STAMP)-tutorials ## Run the benchmarks
 	$(PY) -m benchmarks

@@ -28,7 +28,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "hosts",
     "mathml",
-    "twins",
+    "counterparts",
 ]
 exclude_patterns = ["_build", "_made", "_ext", "_static"]
 
@@ -45,7 +45,7 @@ myst_heading_anchors = 3
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 bibtex_default_style = "plain"
-bibtex_bibfiles = ["../pyro_concrete/references.bib"]
+bibtex_bibfiles = ["../concrete_core/references.bib"]
 
 # --- the API
 # `name` in a docstring is a link where there is something of that name to link to.

@@ -1,6 +1,6 @@
 """Concrete relaxations of discrete latent variables, for NumPyro.
 
-Twin: ``pyro_concrete``.
+Counterpart: ``pyro_concrete``.
 """
 
 from numpyro_concrete import plots, schedules

@@ -2,7 +2,7 @@
 
 The entries are those of ``references.bib``, which lies beside this file.
 
-Twin: ``pyro_concrete.citations``.
+Counterpart: ``pyro_concrete.citations``.
 """
 
 import inspect
@@ -84,7 +84,7 @@ class Bibliography(str):
         >>> Bibliography("@misc{concrete_ppl,}").keys
         ('concrete_ppl',)
 
-    Twin: :class:`pyro_concrete.citations.Bibliography`.
+    Counterpart: :class:`pyro_concrete.citations.Bibliography`.
     """
 
     __slots__ = ()
@@ -132,12 +132,10 @@ def cite(*programs: Any) -> Bibliography:
         >>> print(cite(DisARM()).partition(",")[0])
         @inproceedings{dong2020disarm
 
-    Twin: :func:`pyro_concrete.cite`.
+    Counterpart: :func:`pyro_concrete.cite`.
     """
     text = (
-        resources.files("numpyro_concrete")
-        .joinpath("references.bib")
-        .read_text("utf-8")
+        resources.files("concrete_core").joinpath("references.bib").read_text("utf-8")
     )
     entries = Bibliography(text)
     if not programs:

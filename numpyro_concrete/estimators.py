@@ -18,7 +18,7 @@ estimator                 the program sees    scored by               gradient
 With discrete mass and hard values the value of an ELBO is an unbiased estimate of the
 discrete ELBO; only its gradient is biased.
 
-Twin: ``pyro_concrete.estimators``.
+Counterpart: ``pyro_concrete.estimators``.
 """
 
 import functools
@@ -78,7 +78,7 @@ class Relaxed(AbstractEstimator):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`pyro_concrete.Relaxed`.
+    Counterpart: :class:`pyro_concrete.Relaxed`.
     """
 
     scorings: ClassVar = ("concrete", "discrete")
@@ -103,7 +103,7 @@ class StraightThrough(AbstractEstimator):
         Jang, Gu, Poole (2017), Categorical Reparameterization with Gumbel-Softmax,
         sec. 2.2. https://arxiv.org/abs/1611.01144
 
-    Twin: :class:`pyro_concrete.StraightThrough`.
+    Counterpart: :class:`pyro_concrete.StraightThrough`.
     """
 
     scorings: ClassVar = ("concrete", "discrete")
@@ -144,7 +144,7 @@ class GumbelRao(AbstractEstimator):
         Paulus, Maddison, Krause (2021), Rao-Blackwellizing the Straight-Through
         Gumbel-Softmax Gradient Estimator, eq. 11. https://arxiv.org/abs/2010.04838
 
-    Twin: :class:`pyro_concrete.GumbelRao`.
+    Counterpart: :class:`pyro_concrete.GumbelRao`.
     """
 
     num_samples: int = 10
@@ -184,7 +184,7 @@ class ReinMax(AbstractEstimator):
         Liu, Dong, Liu, Yu, Gao (2023), Bridging Discrete and Backpropagation:
         Straight-Through and Beyond, alg. 2. https://arxiv.org/abs/2304.08612
 
-    Twin: :class:`pyro_concrete.ReinMax`.
+    Counterpart: :class:`pyro_concrete.ReinMax`.
     """
 
     scorings: ClassVar = ("discrete",)
@@ -214,7 +214,7 @@ class ZGR(ReinMax):
         Shekhovtsov (2023), Cold Analysis of Rao-Blackwellized Straight-Through
         Gumbel-Softmax Gradient Estimator, ICML (PMLR 202).
 
-    Twin: :class:`pyro_concrete.ZGR`.
+    Counterpart: :class:`pyro_concrete.ZGR`.
     """
 
     def one_hot(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:

@@ -6,7 +6,7 @@ guide then runs the model, and samples its own factors at the latent sites. What
 masked is sampled from the model itself and scored by neither program, as if the element
 were not there.
 
-Twin: ``pyro_concrete.factors``.
+Counterpart: ``pyro_concrete.factors``.
 """
 
 import copy
@@ -34,7 +34,7 @@ from numpyro.primitives import Messenger
 from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.relaxation.control_flow import wrap_bodies
 from numpyro_concrete.relaxation.site import SUFFIX, is_wrapper, leaf_of, rebuilt
-from numpyro_concrete.soft_parameters import SoftlyMasked
+from numpyro_concrete.soft_index.parameters import SoftlyMasked
 
 # A mask of the elements of a leaf: True for all of them, or an array. A soft mask is an
 # array of probabilities.
@@ -51,7 +51,7 @@ class FactorMessenger(Messenger):
         plates: The plates of the guide by name, whose subsamples the model takes.
         steps: Names of the factors that have one for each step of a scan.
 
-    Twin: :class:`pyro_concrete.factors.FactorMessenger`.
+    Counterpart: :class:`pyro_concrete.factors.FactorMessenger`.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class PartlyPrior(Distribution):
         prior: Distribution of those that are masked, of the same event shape.
         kept: True at the elements that count.
 
-    Twin: :class:`pyro_concrete.factors.PartlyPrior`.
+    Counterpart: :class:`pyro_concrete.factors.PartlyPrior`.
     """
 
     pytree_data_fields = ("factor", "prior", "kept")
@@ -205,7 +205,7 @@ class ConcreteFactor:
         temperature: Temperature, a scalar or of the batch shape of the logits.
         logits: Logits.
 
-    Twin: :class:`pyro_concrete.factors.ConcreteFactor`.
+    Counterpart: :class:`pyro_concrete.factors.ConcreteFactor`.
     """
 
     leaf: AbstractConcrete
@@ -244,7 +244,7 @@ class NormalFactor:
         loc: Location in unconstrained space.
         scale: Scale in unconstrained space.
 
-    Twin: :class:`pyro_concrete.factors.NormalFactor`.
+    Counterpart: :class:`pyro_concrete.factors.NormalFactor`.
     """
 
     loc: Array

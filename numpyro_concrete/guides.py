@@ -1,6 +1,6 @@
 """AutoConcrete: a guide for relaxed models.
 
-Twin: ``pyro_concrete.guides``.
+Counterpart: ``pyro_concrete.guides``.
 """
 
 import functools
@@ -31,6 +31,7 @@ from numpyro_concrete.factors import (
     is_masked,
     mask_of,
 )
+from numpyro_concrete.relaxation.finite_support import only_value
 from numpyro_concrete.relaxation.handlers import (
     HardenMessenger,
     TrainingMessenger,
@@ -49,7 +50,6 @@ from numpyro_concrete.relaxation.site import (
     of_site,
 )
 from numpyro_concrete.schedules import at_this_step
-from numpyro_concrete.supports import only_value
 
 # A mark of relaxed sites that the search for a start does not move.
 _HELD = "_held"
@@ -115,7 +115,7 @@ class AutoConcrete(AutoNormal):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`pyro_concrete.AutoConcrete`.
+    Counterpart: :class:`pyro_concrete.AutoConcrete`.
     """
 
     def __init__(

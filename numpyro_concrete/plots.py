@@ -7,7 +7,7 @@ figure of the axes. Text and frames have the colours of your style. The picture 
 
 They need matplotlib: ``pip install 'concrete-ppl[plots]'``.
 
-Twin: ``pyro_concrete.plots``.
+Counterpart: ``pyro_concrete.plots``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from concrete_core.diagnostics.figures import axes_or_new
 from numpyro_concrete import ops
 from numpyro_concrete.diagnostics import RelaxationGap
-from numpyro_concrete.diagnostics.pictures import axes_or_new
 from numpyro_concrete.distributions import Concrete
 
 # The triangle of the points (x_1, x_2, x_3): a corner for each class.
@@ -67,7 +67,7 @@ def simplex(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, fig. 2 and eq. 10.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :func:`pyro_concrete.plots.simplex`.
+    Counterpart: :func:`pyro_concrete.plots.simplex`.
     """
     own = jnp.asarray(logits, float)
     if own.shape != (3,):
@@ -121,7 +121,7 @@ def entropies(
         >>> [line.get_label() for line in ax.lines]
         ['z, relaxed', 'z, discrete']
 
-    Twin: :func:`pyro_concrete.plots.entropies`.
+    Counterpart: :func:`pyro_concrete.plots.entropies`.
     """
     if not history:
         raise ValueError("there is nothing to draw: the history is empty")

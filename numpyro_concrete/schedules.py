@@ -6,7 +6,7 @@ A schedule is a callable from the step to the temperature, as in optax. Give it 
 ``temperature_step``, so that model and guide share it, and whoever saves the state of
 training saves it, too.
 
-Twin: ``pyro_concrete.schedules``.
+Counterpart: ``pyro_concrete.schedules``.
 """
 
 import math
@@ -41,7 +41,7 @@ class Constant:
         >>> float(Constant(0.5)(1000))
         0.5
 
-    Twin: :class:`pyro_concrete.schedules.Constant`.
+    Counterpart: :class:`pyro_concrete.schedules.Constant`.
     """
 
     value: int | float
@@ -71,7 +71,7 @@ class Linear:
         >>> float(Linear(1.0, 0.5, num_steps=100)(50))
         0.75
 
-    Twin: :class:`pyro_concrete.schedules.Linear`.
+    Counterpart: :class:`pyro_concrete.schedules.Linear`.
     """
 
     start: int | float
@@ -111,7 +111,7 @@ class Exponential:
         Jang, Gu, Poole (2017), Categorical Reparameterization with Gumbel-Softmax,
         sec. 4.1. https://arxiv.org/abs/1611.01144
 
-    Twin: :class:`pyro_concrete.schedules.Exponential`.
+    Counterpart: :class:`pyro_concrete.schedules.Exponential`.
     """
 
     start: int | float
@@ -145,7 +145,7 @@ class Steps:
         >>> float(Steps({0: 1.0, 500: 0.5})(700))
         0.5
 
-    Twin: :class:`pyro_concrete.schedules.Steps`.
+    Counterpart: :class:`pyro_concrete.schedules.Steps`.
     """
 
     values: Mapping[int, int | float]
@@ -180,7 +180,7 @@ class Learned:
         >>> float(Learned(0.5)(0))
         0.5
 
-    Twin: :class:`pyro_concrete.schedules.Learned`.
+    Counterpart: :class:`pyro_concrete.schedules.Learned`.
     """
 
     start: int | float
@@ -246,7 +246,7 @@ def counted(optim: Any) -> CountingOptim:
         >>> optim.get_params(optim.init({}))["temperature_step"].shape
         (1,)
 
-    Twin: :func:`pyro_concrete.schedules.counted`.
+    Counterpart: :func:`pyro_concrete.schedules.counted`.
     """
     if isinstance(optim, Minimize):
         raise TypeError("Minimize takes many steps in one, which nobody can count")

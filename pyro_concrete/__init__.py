@@ -1,6 +1,6 @@
 """Concrete relaxations of discrete latent variables, for Pyro.
 
-Twin: ``numpyro_concrete``.
+Counterpart: ``numpyro_concrete``.
 """
 
 from pyro_concrete import plots, schedules

@@ -2,7 +2,7 @@
 
 The entries are those of ``references.bib``, which lies beside this file.
 
-Twin: ``numpyro_concrete.citations``.
+Counterpart: ``numpyro_concrete.citations``.
 """
 
 import inspect
@@ -78,7 +78,7 @@ class Bibliography(str):
         >>> Bibliography("@misc{concrete_ppl,}").keys
         ('concrete_ppl',)
 
-    Twin: :class:`numpyro_concrete.citations.Bibliography`.
+    Counterpart: :class:`numpyro_concrete.citations.Bibliography`.
     """
 
     __slots__ = ()
@@ -126,10 +126,10 @@ def cite(*programs: Any) -> Bibliography:
         >>> print(cite(DisARM()).partition(",")[0])
         @inproceedings{dong2020disarm
 
-    Twin: :func:`numpyro_concrete.cite`.
+    Counterpart: :func:`numpyro_concrete.cite`.
     """
     text = (
-        resources.files("pyro_concrete").joinpath("references.bib").read_text("utf-8")
+        resources.files("concrete_core").joinpath("references.bib").read_text("utf-8")
     )
     entries = Bibliography(text)
     if not programs:

@@ -18,7 +18,7 @@ estimator                 the program sees    scored by               gradient
 With discrete mass and hard values the value of an ELBO is an unbiased estimate of the
 discrete ELBO; only its gradient is biased.
 
-Twin: ``numpyro_concrete.estimators``.
+Counterpart: ``numpyro_concrete.estimators``.
 """
 
 import functools
@@ -79,7 +79,7 @@ class Relaxed(AbstractEstimator):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`numpyro_concrete.Relaxed`.
+    Counterpart: :class:`numpyro_concrete.Relaxed`.
     """
 
     scorings: ClassVar = ("concrete", "discrete")
@@ -104,7 +104,7 @@ class StraightThrough(AbstractEstimator):
         Jang, Gu, Poole (2017), Categorical Reparameterization with Gumbel-Softmax,
         sec. 2.2. https://arxiv.org/abs/1611.01144
 
-    Twin: :class:`numpyro_concrete.StraightThrough`.
+    Counterpart: :class:`numpyro_concrete.StraightThrough`.
     """
 
     scorings: ClassVar = ("concrete", "discrete")
@@ -148,7 +148,7 @@ class GumbelRao(AbstractEstimator):
         Paulus, Maddison, Krause (2021), Rao-Blackwellizing the Straight-Through
         Gumbel-Softmax Gradient Estimator, eq. 11. https://arxiv.org/abs/2010.04838
 
-    Twin: :class:`numpyro_concrete.GumbelRao`.
+    Counterpart: :class:`numpyro_concrete.GumbelRao`.
     """
 
     num_samples: int = 10
@@ -188,7 +188,7 @@ class ReinMax(AbstractEstimator):
         Liu, Dong, Liu, Yu, Gao (2023), Bridging Discrete and Backpropagation:
         Straight-Through and Beyond, alg. 2. https://arxiv.org/abs/2304.08612
 
-    Twin: :class:`numpyro_concrete.ReinMax`.
+    Counterpart: :class:`numpyro_concrete.ReinMax`.
     """
 
     scorings: ClassVar = ("discrete",)
@@ -218,7 +218,7 @@ class ZGR(ReinMax):
         Shekhovtsov (2023), Cold Analysis of Rao-Blackwellized Straight-Through
         Gumbel-Softmax Gradient Estimator, ICML (PMLR 202).
 
-    Twin: :class:`numpyro_concrete.ZGR`.
+    Counterpart: :class:`numpyro_concrete.ZGR`.
     """
 
     def one_hot(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """AutoConcrete: a guide for relaxed models.
 
-Twin: ``numpyro_concrete.guides``.
+Counterpart: ``numpyro_concrete.guides``.
 """
 
 import operator
@@ -33,6 +33,7 @@ from pyro_concrete.factors import (
     is_masked,
     mask_of,
 )
+from pyro_concrete.relaxation.finite_support import only_value
 from pyro_concrete.relaxation.handlers import (
     HardenMessenger,
     TrainingMessenger,
@@ -50,7 +51,6 @@ from pyro_concrete.relaxation.site import (
     of_site,
 )
 from pyro_concrete.schedules import at_this_step
-from pyro_concrete.supports import only_value
 
 
 class AutoConcrete(AutoNormal):
@@ -110,7 +110,7 @@ class AutoConcrete(AutoNormal):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`numpyro_concrete.AutoConcrete`.
+    Counterpart: :class:`numpyro_concrete.AutoConcrete`.
     """
 
     def __init__(

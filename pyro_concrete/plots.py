@@ -7,7 +7,7 @@ figure of the axes. Text and frames have the colours of your style. The picture 
 
 They need matplotlib: ``pip install 'concrete-ppl[plots]'``.
 
-Twin: ``numpyro_concrete.plots``.
+Counterpart: ``numpyro_concrete.plots``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from concrete_core.diagnostics.figures import axes_or_new
 from pyro_concrete import ops
 from pyro_concrete.diagnostics import RelaxationGap
-from pyro_concrete.diagnostics.pictures import axes_or_new
 from pyro_concrete.distributions import Concrete
 
 # The triangle of the points (x_1, x_2, x_3): a corner for each class.
@@ -66,7 +66,7 @@ def simplex(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, fig. 2 and eq. 10.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :func:`numpyro_concrete.plots.simplex`.
+    Counterpart: :func:`numpyro_concrete.plots.simplex`.
     """
     logits = torch.as_tensor(logits, dtype=torch.float64)
     if tuple(logits.shape) != (3,):
@@ -120,7 +120,7 @@ def entropies(
         >>> [line.get_label() for line in ax.lines]
         ['z, relaxed', 'z, discrete']
 
-    Twin: :func:`numpyro_concrete.plots.entropies`.
+    Counterpart: :func:`numpyro_concrete.plots.entropies`.
     """
     if not history:
         raise ValueError("there is nothing to draw: the history is empty")

@@ -6,7 +6,7 @@ A schedule is a callable from the step to the temperature, as in optax. Give it 
 ``temperature_step``, so that model and guide share it, and whoever saves the state of
 training saves it, too.
 
-Twin: ``numpyro_concrete.schedules``.
+Counterpart: ``numpyro_concrete.schedules``.
 """
 
 import math
@@ -44,7 +44,7 @@ class Constant:
         >>> Constant(0.5)(1000)
         tensor(0.5000)
 
-    Twin: :class:`numpyro_concrete.schedules.Constant`.
+    Counterpart: :class:`numpyro_concrete.schedules.Constant`.
     """
 
     value: int | float
@@ -74,7 +74,7 @@ class Linear:
         >>> Linear(1.0, 0.5, num_steps=100)(50)
         tensor(0.7500)
 
-    Twin: :class:`numpyro_concrete.schedules.Linear`.
+    Counterpart: :class:`numpyro_concrete.schedules.Linear`.
     """
 
     start: int | float
@@ -114,7 +114,7 @@ class Exponential:
         Jang, Gu, Poole (2017), Categorical Reparameterization with Gumbel-Softmax,
         sec. 4.1. https://arxiv.org/abs/1611.01144
 
-    Twin: :class:`numpyro_concrete.schedules.Exponential`.
+    Counterpart: :class:`numpyro_concrete.schedules.Exponential`.
     """
 
     start: int | float
@@ -148,7 +148,7 @@ class Steps:
         >>> Steps({0: 1.0, 500: 0.5})(700)
         tensor(0.5000)
 
-    Twin: :class:`numpyro_concrete.schedules.Steps`.
+    Counterpart: :class:`numpyro_concrete.schedules.Steps`.
     """
 
     values: Mapping[int, int | float]
@@ -184,7 +184,7 @@ class Learned:
         >>> Learned(0.5)(0).item()
         0.5
 
-    Twin: :class:`numpyro_concrete.schedules.Learned`.
+    Counterpart: :class:`numpyro_concrete.schedules.Learned`.
     """
 
     start: int | float
@@ -248,7 +248,7 @@ def counted(optim: Any) -> CountingOptim:
         >>> pyro.param("temperature_step").item()
         1.0
 
-    Twin: :func:`numpyro_concrete.schedules.counted`.
+    Counterpart: :func:`numpyro_concrete.schedules.counted`.
     """
     if not isinstance(optim, PyroOptim):
         raise TypeError(f"counted takes an optimiser of Pyro, not {optim!r}")

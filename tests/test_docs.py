@@ -48,7 +48,7 @@ def examples(package):
 @pytest.mark.parametrize(
     "package",
     # JAX compiles each example; `make docs` runs both.
-    [HOSTS[0], pytest.param(HOSTS[1], marks=pytest.mark.slow)],
+    ["concrete_core", HOSTS[0], pytest.param(HOSTS[1], marks=pytest.mark.slow)],
 )
 def test_docstring_examples_run(package):
     runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
@@ -58,7 +58,7 @@ def test_docstring_examples_run(package):
         count += 1
         runner.run(test, out=reports.append)
     assert runner.failures == 0, "".join(reports)
-    assert count >= 25
+    assert count >= (5 if package == "concrete_core" else 25)
 
 
 @pytest.mark.parametrize("package", HOSTS)
@@ -74,7 +74,7 @@ def test_public_functions_and_classes_have_examples(package):
             if not x.__module__.startswith(package):
                 continue  # not ours
             if name == "wide":
-                continue  # a helper of the twins, one line
+                continue  # a helper of both packages, one line
             assert f"{x.__module__}.{x.__qualname__}" in tested, (module.__name__, name)
 
 

@@ -373,7 +373,7 @@ def test_a_masked_guide_is_pickled_without_its_model(backend):
 
 
 def test_a_mixture_of_counts_has_the_values_of_the_largest(backend):
-    from pyro_concrete.supports import support_of
+    from pyro_concrete.relaxation.finite_support import support_of
 
     torch, dist = backend.torch, backend.dist
     shares = torch.tensor([[0.4, 0.6], [0.5, 0.5]], requires_grad=True)

@@ -38,7 +38,7 @@ def links(monkeypatch):
 def entries():
     """The names that the API pages document, and the one host that has them alone."""
     text = "\n".join(path.read_text() for path in sorted((DOCS / "api").glob("*.md")))
-    return re.findall(r"```\{twins\} (\S+)\n(?::host: (\w+)\n)?```", text)
+    return re.findall(r"```\{counterparts\} (\S+)\n(?::host: (\w+)\n)?```", text)
 
 
 def public_names(host):

@@ -3,12 +3,12 @@
 `relaxation_gap` compares the relaxed program with the discrete one; `gradient_report`
 compares the ways to train it, by the bias, noise and cost of their gradients.
 
-Twin: ``pyro_concrete.diagnostics``.
+Counterpart: ``pyro_concrete.diagnostics``.
 """
 
+from concrete_core.diagnostics.report import GradientReport
 from numpyro_concrete.diagnostics.gap import RelaxationGap, SiteEntropy, relaxation_gap
 from numpyro_concrete.diagnostics.gradients import gradient_report
-from numpyro_concrete.diagnostics.report import GradientReport
 
 __all__ = [
     "GradientReport",

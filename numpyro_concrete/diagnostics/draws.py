@@ -1,6 +1,6 @@
 """Gradients of an ELBO, drawn in chunks, and what is known of the programs.
 
-Twin: ``pyro_concrete.diagnostics.draws``.
+Counterpart: ``pyro_concrete.diagnostics.draws``.
 """
 
 import math
@@ -17,7 +17,7 @@ from numpyro.distributions import BernoulliLogits, Delta, biject_to, constraints
 from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 
-from numpyro_concrete.diagnostics.moments import Moments
+from concrete_core.diagnostics.moments import Moments
 from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.relaxation.site import is_discrete, leaf_of
 

@@ -1,6 +1,6 @@
 """relaxation_gap: the relaxed program beside the discrete one, after training.
 
-Twin: ``pyro_concrete.diagnostics.gap``.
+Counterpart: ``pyro_concrete.diagnostics.gap``.
 """
 
 import math
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.special import xlogy
 
-from numpyro_concrete.diagnostics.tables import table
+from concrete_core.diagnostics.tables import table
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.particles import Particles, Summary, chunks, summary
+from numpyro_concrete.objectives.particles import Particles, Summary, chunks, summary
 from numpyro_concrete.relaxation import harden
 from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
 
@@ -40,7 +40,7 @@ class SiteEntropy:
         >>> SiteEntropy("z", 4, entropy=math.log(2), softness=0.0).share
         0.5
 
-    Twin: :class:`pyro_concrete.diagnostics.SiteEntropy`.
+    Counterpart: :class:`pyro_concrete.diagnostics.SiteEntropy`.
     """
 
     name: str
@@ -80,7 +80,7 @@ class RelaxationGap:
         discrete ELBO                 -4.0000          0.1000
         multi-sample bound, m = 100   -3.5000
 
-    Twin: :class:`pyro_concrete.diagnostics.RelaxationGap`.
+    Counterpart: :class:`pyro_concrete.diagnostics.RelaxationGap`.
     """
 
     relaxed_elbo: float
@@ -176,7 +176,7 @@ def relaxation_gap(
         Burda, Grosse, Salakhutdinov (2016), Importance Weighted Autoencoders, eq. 8.
         https://arxiv.org/abs/1509.00519
 
-    Twin: :func:`pyro_concrete.relaxation_gap`.
+    Counterpart: :func:`pyro_concrete.relaxation_gap`.
     """
     if num_particles < 2:
         raise ValueError(f"a standard error takes two particles, not {num_particles}")

@@ -1,6 +1,6 @@
 """gradient_report: what each way to pass gradients costs in bias, noise and time.
 
-Twin: ``pyro_concrete.diagnostics.gradients``.
+Counterpart: ``pyro_concrete.diagnostics.gradients``.
 """
 
 import functools
@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 from jax import Array
 from tqdm import tqdm
 
-from numpyro_concrete.diagnostics.draws import (
-    Gradients,
-    Pair,
-    discrete_latents,
-    refuse_relaxed,
-)
-from numpyro_concrete.diagnostics.moments import Moments
-from numpyro_concrete.diagnostics.references import reference_of
-from numpyro_concrete.diagnostics.report import (
+from concrete_core.diagnostics.moments import Moments
+from concrete_core.diagnostics.report import (
     GradientReport,
     Reference,
     Row,
     report_of,
     steepness_notes,
 )
+from numpyro_concrete.diagnostics.draws import (
+    Gradients,
+    Pair,
+    discrete_latents,
+    refuse_relaxed,
+)
+from numpyro_concrete.diagnostics.references import reference_of
 from numpyro_concrete.estimators import (
     Estimator,
     GumbelRao,
@@ -136,7 +136,7 @@ def gradient_report(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :func:`pyro_concrete.gradient_report`.
+    Counterpart: :func:`pyro_concrete.gradient_report`.
     """
     num_reference = num_reference or _PER_SAMPLE * num_samples
     for name, number in (

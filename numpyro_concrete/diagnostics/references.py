@@ -1,6 +1,6 @@
 """What gradients are compared with: enumeration, a long run, or what was given.
 
-Twin: ``pyro_concrete.diagnostics.references``.
+Counterpart: ``pyro_concrete.diagnostics.references``.
 """
 
 import importlib.util
@@ -13,11 +13,11 @@ from numpyro.infer import TraceEnum_ELBO
 from numpyro.infer.elbo import ELBO
 from tqdm import tqdm
 
+from concrete_core.diagnostics.moments import Moments
+from concrete_core.diagnostics.report import Reference
+from concrete_core.planning.choice import amount, refusals
+from concrete_core.planning.costs import Costs
 from numpyro_concrete.diagnostics.draws import Gradients, discrete_latents, is_latent
-from numpyro_concrete.diagnostics.moments import Moments
-from numpyro_concrete.diagnostics.report import Reference
-from numpyro_concrete.planning.choice import amount, refusals
-from numpyro_concrete.planning.costs import Costs
 from numpyro_concrete.planning.inspection import ONE_SCALE, find_path, inspect_program
 from numpyro_concrete.relaxation.site import is_discrete
 

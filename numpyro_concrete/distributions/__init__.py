@@ -10,7 +10,7 @@ back to `log_prob`, as its traces do: exact at any temperature, and with exactly
 gradient in the logits along the sample's own path. A value that comes without its noise
 is scored in full.
 
-Twin: ``pyro_concrete.distributions``.
+Counterpart: ``pyro_concrete.distributions``.
 """
 
 from numpyro_concrete.distributions import batching as _batching  # noqa: F401
@@ -18,11 +18,11 @@ from numpyro_concrete.distributions import kl as _kl  # noqa: F401 (both registe
 from numpyro_concrete.distributions.abstract import AbstractConcrete
 from numpyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
 from numpyro_concrete.distributions.categorical import Concrete, ExpConcrete
+from numpyro_concrete.distributions.constraints import LogRatioTransform, log_simplex
 from numpyro_concrete.distributions.hard import AbstractHard, HardBit, HardOneHot
 from numpyro_concrete.distributions.mass import ExpConcreteMass, LogitBinaryConcreteMass
 from numpyro_concrete.distributions.one_hot import OneHotCategorical
 from numpyro_concrete.distributions.parameters import check_temperature
-from numpyro_concrete.distributions.support import LogRatioTransform, log_simplex
 
 __all__ = [
     "AbstractConcrete",

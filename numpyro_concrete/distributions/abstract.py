@@ -1,6 +1,6 @@
 """What the family shares: parameters, shapes, and the scoring of own samples.
 
-Twin: ``pyro_concrete.distributions.abstract``.
+Counterpart: ``pyro_concrete.distributions.abstract``.
 """
 
 import copy
@@ -15,13 +15,13 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Bernoulli, Distribution
 from numpyro.distributions.util import validate_sample
 
+from numpyro_concrete.distributions.constraints import Size
 from numpyro_concrete.distributions.one_hot import OneHotCategorical
 from numpyro_concrete.distributions.parameters import (
     as_logits,
     batch_shape_with,
     check_temperature,
 )
-from numpyro_concrete.distributions.support import Size
 
 
 class AbstractConcrete(Distribution):

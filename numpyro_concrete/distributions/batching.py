@@ -1,6 +1,6 @@
 """How NumPyro's scan and vmap see the family: entries in its dispatch tables.
 
-Twin: none; torch batches by shapes alone.
+Counterpart: none; torch batches by shapes alone.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """Two values: LogitBinaryConcrete and BinaryConcrete.
 
-Twin: ``pyro_concrete.distributions.binary``.
+Counterpart: ``pyro_concrete.distributions.binary``.
 """
 
 import math
@@ -52,7 +52,7 @@ class LogitBinaryConcrete(AbstractConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`pyro_concrete.LogitBinaryConcrete`.
+    Counterpart: :class:`pyro_concrete.LogitBinaryConcrete`.
     """
 
     arg_constraints: ClassVar = {
@@ -144,7 +144,7 @@ class BinaryConcrete(AbstractConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 24.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`pyro_concrete.BinaryConcrete`.
+    Counterpart: :class:`pyro_concrete.BinaryConcrete`.
     """
 
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints

@@ -1,6 +1,6 @@
 """n classes: ExpConcrete and Concrete.
 
-Twin: ``pyro_concrete.distributions.categorical``.
+Counterpart: ``pyro_concrete.distributions.categorical``.
 """
 
 from typing import ClassVar
@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 from numpyro_concrete import ops
 from numpyro_concrete.distributions.abstract import AbstractConcrete
-from numpyro_concrete.distributions.support import log_simplex, rounded_simplex
+from numpyro_concrete.distributions.constraints import log_simplex, rounded_simplex
 
 
 class ExpConcrete(AbstractConcrete):
@@ -54,7 +54,7 @@ class ExpConcrete(AbstractConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`pyro_concrete.ExpConcrete`.
+    Counterpart: :class:`pyro_concrete.ExpConcrete`.
     """
 
     arg_constraints: ClassVar = {
@@ -129,7 +129,7 @@ class Concrete(AbstractConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 10.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`pyro_concrete.Concrete`.
+    Counterpart: :class:`pyro_concrete.Concrete`.
     """
 
     arg_constraints: ClassVar = ExpConcrete.arg_constraints

@@ -5,7 +5,7 @@ scoring. A draw is a vertex of the simplex, or a bit, exactly; its gradient in t
 logits is the estimator's, and its log-probability is linear in it, so that an ELBO of
 hard draws is the discrete one, with that gradient.
 
-Twin: ``pyro_concrete.distributions.hard``.
+Counterpart: ``pyro_concrete.distributions.hard``.
 """
 
 from typing import Any, ClassVar
@@ -20,8 +20,8 @@ from numpyro_concrete import ops
 from numpyro_concrete.distributions.abstract import AbstractConcrete
 from numpyro_concrete.distributions.binary import LogitBinaryConcrete
 from numpyro_concrete.distributions.categorical import ExpConcrete
+from numpyro_concrete.distributions.constraints import Size, bits, vertices
 from numpyro_concrete.distributions.mass import kl_bernoulli, kl_categorical
-from numpyro_concrete.distributions.support import Size, bits, vertices
 
 
 class AbstractHard(AbstractConcrete):
@@ -95,7 +95,7 @@ class HardOneHot(AbstractHard):
         >>> d.sample(jax.random.key(0)).sum(-1).tolist()
         [1.0, 1.0, 1.0, 1.0]
 
-    Twin: :class:`pyro_concrete.distributions.HardOneHot`.
+    Counterpart: :class:`pyro_concrete.distributions.HardOneHot`.
     """
 
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
@@ -138,7 +138,7 @@ class HardBit(AbstractHard):
         >>> d.sample(jax.random.key(0)).tolist()
         [1.0, 1.0]
 
-    Twin: :class:`pyro_concrete.distributions.HardBit`.
+    Counterpart: :class:`pyro_concrete.distributions.HardBit`.
     """
 
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints

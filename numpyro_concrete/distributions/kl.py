@@ -1,6 +1,6 @@
 """Exact KL divergences of two Concretes, for the host's ELBOs.
 
-Twin: ``pyro_concrete.distributions.kl``.
+Counterpart: ``pyro_concrete.distributions.kl``.
 """
 
 import jax.numpy as jnp

@@ -5,7 +5,7 @@ log-probability is the discrete variable's, read off at the soft point (eq. 21),
 KL divergence is the discrete one (eq. 22): the discrete ELBO, as far as the likelihood
 of soft points is that of hard ones.
 
-Twin: ``pyro_concrete.distributions.mass``.
+Counterpart: ``pyro_concrete.distributions.mass``.
 """
 
 from jax import Array
@@ -46,7 +46,7 @@ class ExpConcreteMass(ExpConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21 and 22.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`pyro_concrete.distributions.ExpConcreteMass`.
+    Counterpart: :class:`pyro_concrete.distributions.ExpConcreteMass`.
     """
 
     _scores_noise = False
@@ -87,7 +87,7 @@ class LogitBinaryConcreteMass(LogitBinaryConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 21 and 22.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`pyro_concrete.distributions.LogitBinaryConcreteMass`.
+    Counterpart: :class:`pyro_concrete.distributions.LogitBinaryConcreteMass`.
     """
 
     _scores_noise = False

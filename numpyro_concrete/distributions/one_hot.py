@@ -1,6 +1,6 @@
 """OneHotCategorical, which NumPyro lacks.
 
-Twin: :class:`pyro.distributions.OneHotCategorical`.
+Counterpart: :class:`pyro.distributions.OneHotCategorical`.
 """
 
 import copy
@@ -13,8 +13,8 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
+from numpyro_concrete.distributions.constraints import Size
 from numpyro_concrete.distributions.parameters import as_logits
-from numpyro_concrete.distributions.support import Size
 
 
 class _OneHot(constraints.ParameterFreeConstraint):
@@ -58,7 +58,7 @@ class OneHotCategorical(Distribution):
         >>> round(float(d.log_prob(jnp.array([0.0, 1.0]))), 4)
         -0.2877
 
-    Twin: :class:`pyro.distributions.OneHotCategorical`.
+    Counterpart: :class:`pyro.distributions.OneHotCategorical`.
     """
 
     arg_constraints: ClassVar = {"logits": constraints.real_vector}

@@ -1,6 +1,6 @@
 """Checks of the parameters: the temperature, and probabilities or logits.
 
-Twin: ``pyro_concrete.distributions.parameters``.
+Counterpart: ``pyro_concrete.distributions.parameters``.
 """
 
 import math
@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from numpyro.util import not_jax_tracer
 
 from numpyro_concrete import ops
-from numpyro_concrete.distributions.support import Size
+from numpyro_concrete.distributions.constraints import Size
 
 
 def check_temperature(temperature: ArrayLike, site: str = "") -> None:

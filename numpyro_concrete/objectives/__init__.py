@@ -4,7 +4,7 @@
 `RLOO` and `DisARM` train: they are ELBOs as NumPyro's are, and their gradients are
 those of the discrete ELBO on average, without a bias.
 
-Twin: ``pyro_concrete.objectives``.
+Counterpart: ``pyro_concrete.objectives``.
 """
 
 from numpyro_concrete.objectives.disarm import DisARM

@@ -1,6 +1,6 @@
 """What the unbiased objectives share: the discrete loss with gradients of their own.
 
-Twin: ``pyro_concrete.objectives.abstract``.
+Counterpart: ``pyro_concrete.objectives.abstract``.
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 Elements of a plate are independent of each other. So the cost that a value is judged by
 has no terms of other elements, which would be noise.
 
-Twin: ``pyro_concrete.objectives.costs``.
+Counterpart: ``pyro_concrete.objectives.costs``.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class Costs:
         >>> costs.total(), costs.of([rows])
         (Array(13., dtype=float...), Array([11., 12.], dtype=float...))
 
-    Twin: :class:`pyro_concrete.objectives.costs.Costs`.
+    Counterpart: :class:`pyro_concrete.objectives.costs.Costs`.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """DisARM: the difference of two antithetic draws of binary sites.
 
-Twin: ``pyro_concrete.objectives.disarm``.
+Counterpart: ``pyro_concrete.objectives.disarm``.
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class DisARM(AbstractUnbiased):
         Dong, Mnih, Tucker (2020), DisARM: An Antithetic Gradient Estimator for Binary
         Latent Variables, eq. 8. https://arxiv.org/abs/2006.10680
 
-    Twin: :class:`pyro_concrete.DisARM`.
+    Counterpart: :class:`pyro_concrete.DisARM`.
     """
 
     def __init__(

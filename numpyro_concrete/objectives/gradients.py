@@ -2,7 +2,7 @@
 
 Pure functions of the scores z = a + noise, whose sign or argmax is the discrete value.
 
-Twin: ``pyro_concrete.objectives.gradients``.
+Counterpart: ``pyro_concrete.objectives.gradients``.
 """
 
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def binary_rebar(signal: Array, slope: Array, scores: Array, logits: Array) -> A
         Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), REBAR, eq. 5 and 8.
         https://arxiv.org/abs/1703.07370
 
-    Twin: :func:`pyro_concrete.objectives.gradients.binary_rebar`.
+    Counterpart: :func:`pyro_concrete.objectives.gradients.binary_rebar`.
     """
     sign = jnp.where(scores > 0, 1, -1)
     prob = sigmoid(sign * logits)
@@ -80,7 +80,7 @@ def categorical_rebar(
         Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), REBAR, eq. 5 and 8.
         https://arxiv.org/abs/1703.07370
 
-    Twin: :func:`pyro_concrete.objectives.gradients.categorical_rebar`.
+    Counterpart: :func:`pyro_concrete.objectives.gradients.categorical_rebar`.
     """
     probs = softmax(logits, -1)
     vertex = one_hot(scores.argmax(-1), scores.shape[-1], dtype=probs.dtype)
@@ -113,7 +113,7 @@ def disarm(gap: Array, scores: Array, opposite: Array, logits: Array) -> Array:
         Dong, Mnih, Tucker (2020), DisARM, eq. 8.
         https://arxiv.org/abs/2006.10680
 
-    Twin: :func:`pyro_concrete.objectives.gradients.disarm`.
+    Counterpart: :func:`pyro_concrete.objectives.gradients.disarm`.
     """
     change = jnp.where(scores > 0, 1, 0) - jnp.where(opposite > 0, 1, 0)
     return gap * change * sigmoid(jnp.abs(logits)) / 2
@@ -130,7 +130,7 @@ def compared(signals: Array, along: int) -> Array:
         >>> compared(jnp.array([1.0, 2.0, 6.0]), 0)
         Array([-3. , -1.5,  4.5], dtype=float...)
 
-    Twin: :func:`pyro_concrete.objectives.gradients.compared`.
+    Counterpart: :func:`pyro_concrete.objectives.gradients.compared`.
     """
     n = signals.shape[along]
     return (signals - signals.mean(along, keepdims=True)) * (n / (n - 1))

@@ -3,7 +3,7 @@
 The bound of Burda et al. on the log-evidence, for each data point. The paper trains
 with up to 50 samples per data point, and evaluates with tens of thousands.
 
-Twin: ``pyro_concrete.objectives.iwae``.
+Counterpart: ``pyro_concrete.objectives.iwae``.
 """
 
 import math
@@ -18,9 +18,14 @@ from jax.nn import logsumexp
 from numpyro.infer.elbo import ELBO
 
 from numpyro_concrete.objectives.gradients import compared
+from numpyro_concrete.objectives.particles import (
+    Particles,
+    chunks,
+    common_value,
+    summary,
+)
 from numpyro_concrete.objectives.passes import score_of
 from numpyro_concrete.objectives.vimco import vimco_signals
-from numpyro_concrete.particles import Particles, chunks, common_value, summary
 
 
 class _Particle(NamedTuple):
@@ -112,7 +117,7 @@ class IWAE(ELBO):
         Mnih, Gregor (2014), Neural Variational Inference and Learning in Belief
         Networks, section 2.3. https://arxiv.org/abs/1402.0030
 
-    Twin: :class:`pyro_concrete.IWAE`.
+    Counterpart: :class:`pyro_concrete.IWAE`.
     """
 
     can_infer_discrete = True
@@ -339,7 +344,7 @@ def iwae_bound(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, section 5.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :func:`pyro_concrete.iwae_bound`.
+    Counterpart: :func:`pyro_concrete.iwae_bound`.
     """
     if per_element and plate is None:
         raise ValueError("per_element gives the bounds of a plate's elements: name it")

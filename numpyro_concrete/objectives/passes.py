@@ -6,7 +6,7 @@ on values of each other, so they are put in layers, a site in a later one than t
 depends on; the run keeps the values of the earlier layers, takes the opposite noise in
 one layer, and goes on from there.
 
-Twin: ``pyro_concrete.objectives.passes``.
+Counterpart: ``pyro_concrete.objectives.passes``.
 """
 
 import functools
@@ -25,7 +25,7 @@ from numpyro.primitives import Messenger
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.objectives.costs import Costs
-from numpyro_concrete.particles import check_match
+from numpyro_concrete.objectives.particles import check_match
 from numpyro_concrete.planning.provenance import named, provenance_of
 from numpyro_concrete.relaxation import relax
 from numpyro_concrete.relaxation.site import SUFFIX, Site, is_discrete, leaf_of
@@ -235,7 +235,7 @@ class Passes:
         costs: Terms of the discrete ELBO.
         drawn: The discrete sites of the guide by name.
 
-    Twin: :class:`pyro_concrete.objectives.passes.Passes`.
+    Counterpart: :class:`pyro_concrete.objectives.passes.Passes`.
     """
 
     def __init__(

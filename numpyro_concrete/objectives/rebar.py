@@ -1,6 +1,6 @@
 """REBAR: the score function with the relaxed program as control variate.
 
-Twin: ``pyro_concrete.objectives.rebar``.
+Counterpart: ``pyro_concrete.objectives.rebar``.
 """
 
 from collections.abc import Callable, Mapping
@@ -92,7 +92,7 @@ class REBAR(AbstractUnbiased):
         unbiased gradient estimates for discrete latent variable models, sections 3.1 to
         3.3. https://arxiv.org/abs/1703.07370
 
-    Twin: :class:`pyro_concrete.REBAR`.
+    Counterpart: :class:`pyro_concrete.REBAR`.
     """
 
     def __init__(

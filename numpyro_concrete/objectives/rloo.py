@@ -1,6 +1,6 @@
 """RLOO: the score function with the other particles as baseline.
 
-Twin: ``pyro_concrete.objectives.rloo``.
+Counterpart: ``pyro_concrete.objectives.rloo``.
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ class RLOO(AbstractUnbiased):
         Mnih, Rezende (2016), Variational Inference for Monte Carlo Objectives.
         https://arxiv.org/abs/1602.06725
 
-    Twin: :class:`pyro_concrete.RLOO`.
+    Counterpart: :class:`pyro_concrete.RLOO`.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 Pure functions of log-weights. With them the gradient of the bound in the parameters of
 a discrete guide has no bias.
 
-Twin: ``pyro_concrete.objectives.vimco``.
+Counterpart: ``pyro_concrete.objectives.vimco``.
 """
 
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def vimco_signals(log_weights: Array) -> Array:
         Mnih, Rezende (2016), Variational Inference for Monte Carlo Objectives, eq. 9
         and 10. https://arxiv.org/abs/1602.06725
 
-    Twin: :func:`pyro_concrete.objectives.vimco.vimco_signals`.
+    Counterpart: :func:`pyro_concrete.objectives.vimco.vimco_signals`.
     """
     none = jnp.full_like(log_weights[:1], -jnp.inf)
     # Sums over the particles before and those after each. To take its own weight away

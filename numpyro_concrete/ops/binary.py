@@ -1,6 +1,6 @@
 """Two values: LogitBinaryConcrete on the reals, BinaryConcrete on [0, 1].
 
-Twin: ``pyro_concrete.ops.binary``.
+Counterpart: ``pyro_concrete.ops.binary``.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """n classes: ExpConcrete on the log-simplex, Concrete on the simplex.
 
-Twin: ``pyro_concrete.ops.categorical``.
+Counterpart: ``pyro_concrete.ops.categorical``.
 """
 
 import math

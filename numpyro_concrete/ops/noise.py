@@ -1,6 +1,6 @@
 """From uniforms to noise, from probabilities to logits; finite at the ends.
 
-Twin: ``pyro_concrete.ops.noise``.
+Counterpart: ``pyro_concrete.ops.noise``.
 """
 
 import jax.numpy as jnp

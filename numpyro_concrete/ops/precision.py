@@ -1,6 +1,6 @@
 """What the maths shares: precision, and temperatures as numbers or arrays.
 
-Twin: ``pyro_concrete.ops.precision``.
+Counterpart: ``pyro_concrete.ops.precision``.
 """
 
 import math

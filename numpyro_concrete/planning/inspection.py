@@ -1,6 +1,6 @@
 """The sites of a program, as a plan needs to know them, from one run of it.
 
-Twin: ``pyro_concrete.planning.inspection``.
+Counterpart: ``pyro_concrete.planning.inspection``.
 """
 
 import sys
@@ -16,10 +16,10 @@ from numpyro.handlers import seed, substitute
 from numpyro.infer.initialization import init_to_sample
 from numpyro.primitives import Messenger
 
-from numpyro_concrete.planning.costs import Node
+from concrete_core.planning.costs import Node
 from numpyro_concrete.planning.provenance import named, provenance_of
+from numpyro_concrete.relaxation.finite_support import support_of
 from numpyro_concrete.relaxation.site import is_discrete, leaf_of
-from numpyro_concrete.supports import support_of
 
 # TraceEnum_ELBO contracts sites that depend on each other under one scale, by these
 # paths.

@@ -1,6 +1,6 @@
 """plan_sites: what to enumerate and what to relax, as a plan that applies itself.
 
-Twin: ``pyro_concrete.planning.plan``.
+Counterpart: ``pyro_concrete.planning.plan``.
 """
 
 import math
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from numpyro.handlers import infer_config
 
-from numpyro_concrete.planning.choice import Chooser, amount, refusals
-from numpyro_concrete.planning.costs import Costs, Node, Tensor
+from concrete_core.planning.choice import Chooser, amount, refusals
+from concrete_core.planning.costs import Costs, Node, Tensor
 from numpyro_concrete.planning.inspection import (
     ONE_SCALE,
     find_path,
@@ -40,7 +40,7 @@ class Decision(NamedTuple):
         >>> row.name, row.support, row.decision, row.cost
         ('z', 3, 'enumerate', 3)
 
-    Twin: :class:`pyro_concrete.planning.plan.Decision`.
+    Counterpart: :class:`pyro_concrete.planning.plan.Decision`.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Plan:
         >>> isinstance(plan, Plan), plan.enumerated, plan.cost_after
         (True, ('z',), 3)
 
-    Twin: :class:`pyro_concrete.planning.Plan`.
+    Counterpart: :class:`pyro_concrete.planning.Plan`.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ def plan_sites(
         Obermeyer et al. (2019), Tensor Variable Elimination for Plated Factor Graphs.
         https://arxiv.org/abs/1902.03210
 
-    Twin: :func:`pyro_concrete.planning.plan_sites`.
+    Counterpart: :func:`pyro_concrete.planning.plan_sites`.
     """
     if not budget > 0:
         raise ValueError(f"budget is a number of elements above zero, not {budget!r}")

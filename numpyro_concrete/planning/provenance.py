@@ -1,6 +1,6 @@
 """Which drawn values a result depends on, read off the program that JAX has traced.
 
-Twin: ``pyro_concrete.planning.provenance``, where torch tells of each operation.
+Counterpart: ``pyro_concrete.planning.provenance``, where torch tells of each operation.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def provenance_of(run: Callable) -> dict[str, frozenset[str]]:
         >>> provenance_of(run)
         {'x': frozenset({'z'}), 'y': frozenset()}
 
-    Twin: none.
+    Counterpart: none.
     """
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)()
     leaves = iter(_outputs(jaxpr.jaxpr, []))

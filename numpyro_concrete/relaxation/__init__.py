@@ -4,7 +4,7 @@ A relaxed site `z` becomes two. `z_relaxed` is sampled in log space, and is what
 score and guides match; `z` is deterministic, and is what the program sees. `harden`
 takes a relaxed program to the discrete one that it stands for.
 
-Twin: ``pyro_concrete.relaxation``.
+Counterpart: ``pyro_concrete.relaxation``.
 """
 
 from numpyro_concrete.relaxation.programs import (

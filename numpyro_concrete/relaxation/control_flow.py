@@ -1,6 +1,6 @@
 """NumPyro's scan and cond, whose bodies a relaxed program enters.
 
-Twin: none; programs in torch have Python loops and branches.
+Counterpart: none; programs in torch have Python loops and branches.
 """
 
 from collections.abc import Callable

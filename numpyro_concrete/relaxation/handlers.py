@@ -1,6 +1,6 @@
 """The effect handlers behind relax, harden and config_relax.
 
-Twin: ``pyro_concrete.relaxation.handlers``.
+Counterpart: ``pyro_concrete.relaxation.handlers``.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ from numpyro_concrete.soft_index import (
     plain,
 )
 from numpyro_concrete.soft_index.interpreter import value_of
-from numpyro_concrete.soft_parameters import (
+from numpyro_concrete.soft_index.parameters import (
     with_known_parameters,
     with_soft_value,
     within_bounds,

@@ -1,6 +1,6 @@
 """relax, config_relax, harden and ConcreteReparam: what users call.
 
-Twin: ``pyro_concrete.relaxation.programs``.
+Counterpart: ``pyro_concrete.relaxation.programs``.
 """
 
 import functools
@@ -131,7 +131,7 @@ def relax(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :func:`pyro_concrete.relax`.
+    Counterpart: :func:`pyro_concrete.relax`.
     """
     settings = Settings(checked(temperature), sites, truncate, estimator, scoring)
     if fn is None:
@@ -206,7 +206,7 @@ def config_relax(
         >>> numpyro.handlers.trace(seeded).get_trace()["z"]["infer"]
         {'relax': {'temperature': 0.5}}
 
-    Twin: :func:`pyro_concrete.config_relax`.
+    Counterpart: :func:`pyro_concrete.config_relax`.
     """
     given = {"temperature": temperature, "truncate": truncate, "estimator": estimator}
     marks = {key: value for key, value in given.items() if value is not None}
@@ -243,7 +243,7 @@ def harden(fn: Callable) -> Callable:
         >>> bool(((z == 0) | (z == 1)).all())
         True
 
-    Twin: :func:`pyro_concrete.harden`.
+    Counterpart: :func:`pyro_concrete.harden`.
     """
     return HardenMessenger(fn)
 
@@ -280,7 +280,7 @@ class ConcreteReparam(Reparam):
         >>> numpyro.handlers.seed(relaxed, 0)().shape
         (3,)
 
-    Twin: :class:`pyro_concrete.ConcreteReparam`.
+    Counterpart: :class:`pyro_concrete.ConcreteReparam`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """One site: which are relaxed, how, and what the program sees of them.
 
-Twin: ``pyro_concrete.relaxation.site``.
+Counterpart: ``pyro_concrete.relaxation.site``.
 """
 
 import math
@@ -33,13 +33,13 @@ from numpyro_concrete.distributions import (
     check_temperature,
 )
 from numpyro_concrete.estimators import AbstractEstimator, Relaxed, families
+from numpyro_concrete.relaxation.finite_support import FiniteSupport, support_of
 from numpyro_concrete.schedules import Resolved, at_this_step, is_schedule
 from numpyro_concrete.soft_index import (
     SoftIndex,
     soft_index,
 )
-from numpyro_concrete.soft_parameters import SoftlyMasked
-from numpyro_concrete.supports import FiniteSupport, support_of
+from numpyro_concrete.soft_index.parameters import SoftlyMasked
 
 SUFFIX = "_relaxed"
 LEFT_OUT = "_left_out"

@@ -6,7 +6,7 @@ them. Each operation is applied to every value: integers stay soft, floats are w
 sums. What would round the value raises an error that names the site and the ways out.
 At a vertex every result equals the discrete program's.
 
-Twin: ``pyro_concrete.soft_index``.
+Counterpart: ``pyro_concrete.soft_index``.
 """
 
 from numpyro_concrete.soft_index.interpreter import Interpreter, plain

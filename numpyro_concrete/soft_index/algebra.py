@@ -1,6 +1,6 @@
 """How soft values combine: along common factors, by products, position by position.
 
-Twin: ``pyro_concrete.soft_index``.
+Counterpart: ``pyro_concrete.soft_index``.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 A linear primitive is applied to the mean, and leaves the values for later. Any other is
 applied to the values, where they are known.
 
-Twin: ``pyro_concrete.soft_index.rules``.
+Counterpart: ``pyro_concrete.soft_index.rules``.
 """
 
 from collections.abc import Callable, Sequence

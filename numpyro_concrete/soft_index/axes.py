@@ -3,7 +3,7 @@
 Along axes where a value is one draw, the operation is applied to each of its values.
 Draws at different places are independent.
 
-Twin: ``pyro_concrete.soft_index.counts``.
+Counterpart: ``pyro_concrete.soft_index.counts``.
 """
 
 import math

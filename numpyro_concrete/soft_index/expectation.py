@@ -1,6 +1,6 @@
 """Expectations over the values of draws: weighted sums that take infinite values.
 
-Twin: none; torch has them in ``pyro_concrete.soft_index.algebra``.
+Counterpart: none; torch has them in ``pyro_concrete.soft_index.algebra``.
 """
 
 import math

@@ -3,7 +3,7 @@
 An interpreter needs to know which trace is current, and to make another so; neither
 library says so in public. pyproject.toml bounds their versions.
 
-Twin: none; torch needs no more than its public names.
+Counterpart: none; torch needs no more than its public names.
 """
 
 from jax._src.core import (

@@ -4,7 +4,7 @@ A JAX array cannot be subclassed, so the program runs under a trace that knows t
 extra values. What meets no soft value goes to the surrounding trace as it is: compiled
 code pays nothing for the interpreter.
 
-Twin: none; torch dispatches on the value itself.
+Counterpart: none; torch dispatches on the value itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -405,7 +405,7 @@ def plain(x: Any) -> Any:
         >>> float(plain(soft_index("z", [0, 1], jnp.array([0.25, 0.75]))))
         0.75
 
-    Twin: :func:`pyro_concrete.soft_index.plain`.
+    Counterpart: :func:`pyro_concrete.soft_index.plain`.
     """
     soft = value_of(x)
     if not is_soft(soft):

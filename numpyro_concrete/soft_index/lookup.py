@@ -1,6 +1,6 @@
 """Reading at soft indices: gather, dynamic slices.
 
-Twin: ``pyro_concrete.soft_index``.
+Counterpart: ``pyro_concrete.soft_index``.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ A loop's carry has one form for every step. An integer that becomes soft is soft
 the start, with all its weight on its value; a carried value has one factor, over the
 values that it takes in any step.
 
-Twin: none; Python's loops run as they are in torch.
+Counterpart: none; Python's loops run as they are in torch.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The operators of soft values where no interpreter runs, as under handlers.reparam.
 
-Twin: ``pyro_concrete.soft_index``.
+Counterpart: ``pyro_concrete.soft_index``.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What each primitive of JAX does with soft values: one table.
 
-Twin: ``pyro_concrete.soft_index``.
+Counterpart: ``pyro_concrete.soft_index``.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 A function of a single draw can be anything. Of several draws at different positions it
 has to be elementwise, as some of JAX's are whose bodies are loops.
 
-Twin: none; torch's functions have no bodies to run.
+Counterpart: none; torch's functions have no bodies to run.
 """
 
 import math

@@ -1,6 +1,6 @@
 """SoftIndex and SoftNumber: what a program holds in the place of an integer.
 
-Twin: ``pyro_concrete.soft_index``.
+Counterpart: ``pyro_concrete.soft_index``.
 """
 
 import dataclasses
@@ -182,7 +182,7 @@ class SoftIndex(AbstractSoft):
         >>> float(z * 2.0), float(1.0 * (z == 2))
         (1.5, 0.25)
 
-    Twin: :class:`pyro_concrete.soft_index.SoftIndex`.
+    Counterpart: :class:`pyro_concrete.soft_index.SoftIndex`.
     """
 
     values: Known | Array
@@ -354,7 +354,7 @@ class SoftNumber(AbstractAverage):
         >>> float(n * 2.0)
         5.0
 
-    Twin: :class:`pyro_concrete.soft_index.SoftNumber`.
+    Counterpart: :class:`pyro_concrete.soft_index.SoftNumber`.
     """
 
 
@@ -371,7 +371,7 @@ class SoftReal(AbstractAverage):
         >>> float(x), float(jnp.array([4.0, 8.0])[x.astype(int)])
         (0.25, 5.0)
 
-    Twin: :class:`pyro_concrete.soft_index.SoftReal`.
+    Counterpart: :class:`pyro_concrete.soft_index.SoftReal`.
     """
 
 

@@ -1,6 +1,6 @@
 """Writing at soft indices: scatter, updates of slices.
 
-Twin: ``pyro_concrete.soft_index.lookup``, which does both.
+Counterpart: ``pyro_concrete.soft_index.lookup``, which does both.
 """
 
 import math

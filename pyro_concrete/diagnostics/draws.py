@@ -1,6 +1,6 @@
 """Gradients of an ELBO, drawn one by one, and what is known of the programs.
 
-Twin: ``numpyro_concrete.diagnostics.draws``.
+Counterpart: ``numpyro_concrete.diagnostics.draws``.
 """
 
 import time
@@ -16,7 +16,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_concrete.diagnostics.moments import Moments
+from concrete_core.diagnostics.moments import Moments
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.relaxation.site import is_discrete, leaf_of
 

@@ -1,6 +1,6 @@
 """relaxation_gap: the relaxed program beside the discrete one, after training.
 
-Twin: ``numpyro_concrete.diagnostics.gap``.
+Counterpart: ``numpyro_concrete.diagnostics.gap``.
 """
 
 import math
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.diagnostics.tables import table
+from concrete_core.diagnostics.tables import table
 from pyro_concrete.distributions import AbstractConcrete
-from pyro_concrete.particles import Particles, Summary, chunks, summary
+from pyro_concrete.objectives.particles import Particles, Summary, chunks, summary
 from pyro_concrete.relaxation import harden
 from pyro_concrete.relaxation.site import SUFFIX, leaf_of
 
@@ -39,7 +39,7 @@ class SiteEntropy:
         >>> SiteEntropy("z", 4, entropy=math.log(2), softness=0.0).share
         0.5
 
-    Twin: :class:`numpyro_concrete.diagnostics.SiteEntropy`.
+    Counterpart: :class:`numpyro_concrete.diagnostics.SiteEntropy`.
     """
 
     name: str
@@ -79,7 +79,7 @@ class RelaxationGap:
         discrete ELBO                 -4.0000          0.1000
         multi-sample bound, m = 100   -3.5000
 
-    Twin: :class:`numpyro_concrete.diagnostics.RelaxationGap`.
+    Counterpart: :class:`numpyro_concrete.diagnostics.RelaxationGap`.
     """
 
     relaxed_elbo: float
@@ -169,7 +169,7 @@ def relaxation_gap(
         Burda, Grosse, Salakhutdinov (2016), Importance Weighted Autoencoders, eq. 8.
         https://arxiv.org/abs/1509.00519
 
-    Twin: :func:`numpyro_concrete.relaxation_gap`.
+    Counterpart: :func:`numpyro_concrete.relaxation_gap`.
     """
     if num_particles < 2:
         raise ValueError(f"a standard error takes two particles, not {num_particles}")

@@ -1,6 +1,6 @@
 """gradient_report: what each way to pass gradients costs in bias, noise and time.
 
-Twin: ``numpyro_concrete.diagnostics.gradients``.
+Counterpart: ``numpyro_concrete.diagnostics.gradients``.
 """
 
 import warnings
@@ -9,6 +9,14 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from concrete_core.diagnostics.moments import Moments
+from concrete_core.diagnostics.report import (
+    GradientReport,
+    Reference,
+    Row,
+    report_of,
+    steepness_notes,
+)
 from pyro_concrete.diagnostics.draws import (
     Gradients,
     Pair,
@@ -16,15 +24,7 @@ from pyro_concrete.diagnostics.draws import (
     refuse_relaxed,
     untouched,
 )
-from pyro_concrete.diagnostics.moments import Moments
 from pyro_concrete.diagnostics.references import reference_of
-from pyro_concrete.diagnostics.report import (
-    GradientReport,
-    Reference,
-    Row,
-    report_of,
-    steepness_notes,
-)
 from pyro_concrete.estimators import (
     Estimator,
     GumbelRao,
@@ -128,7 +128,7 @@ def gradient_report(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :func:`numpyro_concrete.gradient_report`.
+    Counterpart: :func:`numpyro_concrete.gradient_report`.
     """
     num_reference = num_reference or _PER_SAMPLE * num_samples
     for name, number in (

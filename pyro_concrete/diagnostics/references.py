@@ -1,6 +1,6 @@
 """What gradients are compared with: enumeration, a long run, or what was given.
 
-Twin: ``numpyro_concrete.diagnostics.references``.
+Counterpart: ``numpyro_concrete.diagnostics.references``.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ import numpy as np
 from pyro.infer import ELBO, TraceEnum_ELBO, config_enumerate
 from tqdm import tqdm
 
+from concrete_core.diagnostics.moments import Moments
+from concrete_core.diagnostics.report import Reference
+from concrete_core.planning.choice import amount, refusals
+from concrete_core.planning.costs import Costs
 from pyro_concrete.diagnostics.draws import Gradients, discrete_latents, is_latent
-from pyro_concrete.diagnostics.moments import Moments
-from pyro_concrete.diagnostics.report import Reference
-from pyro_concrete.planning.choice import amount, refusals
-from pyro_concrete.planning.costs import Costs
 from pyro_concrete.planning.inspection import ONE_SCALE, find_path, inspect_program
 from pyro_concrete.relaxation.site import is_discrete
 

@@ -10,17 +10,17 @@ parameters: exact at any temperature, and with exactly zero gradient in the logi
 the sample's own path. Every other value (detached, drawn without gradients, changed) is
 scored in full.
 
-Twin: ``numpyro_concrete.distributions``.
+Counterpart: ``numpyro_concrete.distributions``.
 """
 
 from pyro_concrete.distributions import kl as _kl  # noqa: F401 (registers the rules)
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import Concrete, ExpConcrete
+from pyro_concrete.distributions.constraints import LogRatioTransform, log_simplex
 from pyro_concrete.distributions.hard import AbstractHard, HardBit, HardOneHot
 from pyro_concrete.distributions.mass import ExpConcreteMass, LogitBinaryConcreteMass
 from pyro_concrete.distributions.parameters import as_temperature, check_temperature
-from pyro_concrete.distributions.support import LogRatioTransform, log_simplex
 
 __all__ = [
     "AbstractConcrete",

@@ -1,6 +1,6 @@
 """What the family shares: parameters, shapes, and the scoring of own samples.
 
-Twin: ``numpyro_concrete.distributions.abstract``.
+Counterpart: ``numpyro_concrete.distributions.abstract``.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from pyro.distributions import Bernoulli, OneHotCategorical, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_concrete.distributions.constraints import Size
 from pyro_concrete.distributions.parameters import (
     as_logits,
     as_temperature,
     batch_shape_with,
     check_temperature,
 )
-from pyro_concrete.distributions.support import Size
 from pyro_concrete.ops.precision import is_plain, known_finite, known_number, wide
 
 

@@ -1,6 +1,6 @@
 """Two values: LogitBinaryConcrete and BinaryConcrete.
 
-Twin: ``numpyro_concrete.distributions.binary``.
+Counterpart: ``numpyro_concrete.distributions.binary``.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
-from pyro_concrete.distributions.support import finite
+from pyro_concrete.distributions.constraints import finite
 from pyro_concrete.ops.binary import logit_binary_concrete_draw
 from pyro_concrete.ops.noise import logistic_
 
@@ -54,7 +54,7 @@ class LogitBinaryConcrete(AbstractConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`numpyro_concrete.LogitBinaryConcrete`.
+    Counterpart: :class:`numpyro_concrete.LogitBinaryConcrete`.
     """
 
     arg_constraints: ClassVar = {
@@ -146,7 +146,7 @@ class BinaryConcrete(AbstractConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 24.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`numpyro_concrete.BinaryConcrete`.
+    Counterpart: :class:`numpyro_concrete.BinaryConcrete`.
     """
 
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints

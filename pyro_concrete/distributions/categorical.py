@@ -1,6 +1,6 @@
 """n classes: ExpConcrete and Concrete.
 
-Twin: ``numpyro_concrete.distributions.categorical``.
+Counterpart: ``numpyro_concrete.distributions.categorical``.
 """
 
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from torch.distributions import constraints
 
 from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
-from pyro_concrete.distributions.support import (
+from pyro_concrete.distributions.constraints import (
     finite_vector,
     log_simplex,
     rounded_simplex,
@@ -58,7 +58,7 @@ class ExpConcrete(AbstractConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`numpyro_concrete.ExpConcrete`.
+    Counterpart: :class:`numpyro_concrete.ExpConcrete`.
     """
 
     arg_constraints: ClassVar = {
@@ -133,7 +133,7 @@ class Concrete(AbstractConcrete):
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 10.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :class:`numpyro_concrete.Concrete`.
+    Counterpart: :class:`numpyro_concrete.Concrete`.
     """
 
     arg_constraints: ClassVar = ExpConcrete.arg_constraints

@@ -5,7 +5,7 @@ scoring. A draw is a vertex of the simplex, or a bit, exactly; its gradient in t
 logits is the estimator's, and its log-probability is linear in it, so that an ELBO of
 hard draws is the discrete one, with that gradient.
 
-Twin: ``numpyro_concrete.distributions.hard``.
+Counterpart: ``numpyro_concrete.distributions.hard``.
 """
 
 from typing import Any, ClassVar
@@ -19,8 +19,8 @@ from torch.nn.functional import one_hot, softplus
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import ExpConcrete
+from pyro_concrete.distributions.constraints import Size, bits, vertices
 from pyro_concrete.distributions.mass import kl_bernoulli, kl_categorical
-from pyro_concrete.distributions.support import Size, bits, vertices
 from pyro_concrete.ops.noise import gumbel_, logistic_
 
 
@@ -99,7 +99,7 @@ class HardOneHot(AbstractHard):
         tensor([[1., 1., 1., 1.],
                 [1., 1., 1., 1.]])
 
-    Twin: :class:`numpyro_concrete.distributions.HardOneHot`.
+    Counterpart: :class:`numpyro_concrete.distributions.HardOneHot`.
     """
 
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
@@ -141,7 +141,7 @@ class HardBit(AbstractHard):
         >>> d.rsample()
         tensor([1., 1.])
 
-    Twin: :class:`numpyro_concrete.distributions.HardBit`.
+    Counterpart: :class:`numpyro_concrete.distributions.HardBit`.
     """
 
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints

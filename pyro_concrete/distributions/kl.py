@@ -1,6 +1,6 @@
 """Exact KL divergences of two Concretes, for the host's ELBOs.
 
-Twin: ``numpyro_concrete.distributions.kl``.
+Counterpart: ``numpyro_concrete.distributions.kl``.
 """
 
 import torch

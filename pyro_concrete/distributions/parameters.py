@@ -1,6 +1,6 @@
 """Checks of the parameters: the temperature, and probabilities or logits.
 
-Twin: ``numpyro_concrete.distributions.parameters``.
+Counterpart: ``numpyro_concrete.distributions.parameters``.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_concrete import ops
-from pyro_concrete.distributions.support import Size
+from pyro_concrete.distributions.constraints import Size
 from pyro_concrete.ops.precision import can_be_read
 
 

@@ -4,7 +4,7 @@
 `RLOO` and `DisARM` train: they are ELBOs as Pyro's are, and their gradients are those
 of the discrete ELBO on average, without a bias.
 
-Twin: ``numpyro_concrete.objectives``.
+Counterpart: ``numpyro_concrete.objectives``.
 """
 
 from pyro_concrete.objectives.disarm import DisARM

@@ -1,6 +1,6 @@
 """What the unbiased objectives share: Trace_ELBO's loss with gradients of their own.
 
-Twin: ``numpyro_concrete.objectives.abstract``.
+Counterpart: ``numpyro_concrete.objectives.abstract``.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -3,7 +3,7 @@
 Elements of a plate are independent of each other. So the cost that a value is judged by
 has no terms of other elements, which would be noise.
 
-Twin: ``numpyro_concrete.objectives.costs``.
+Counterpart: ``numpyro_concrete.objectives.costs``.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class Costs:
         >>> costs.total(), costs.of([rows])
         (tensor(13.), tensor([11., 12.]))
 
-    Twin: :class:`numpyro_concrete.objectives.costs.Costs`.
+    Counterpart: :class:`numpyro_concrete.objectives.costs.Costs`.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """DisARM: the difference of two antithetic draws of binary sites.
 
-Twin: ``numpyro_concrete.objectives.disarm``.
+Counterpart: ``numpyro_concrete.objectives.disarm``.
 """
 
 from torch import Tensor
@@ -55,7 +55,7 @@ class DisARM(AbstractUnbiased):
         Dong, Mnih, Tucker (2020), DisARM: An Antithetic Gradient Estimator for Binary
         Latent Variables, eq. 8. https://arxiv.org/abs/2006.10680
 
-    Twin: :class:`numpyro_concrete.DisARM`.
+    Counterpart: :class:`numpyro_concrete.DisARM`.
     """
 
     _layered = True

@@ -2,7 +2,7 @@
 
 Pure functions of the scores z = a + noise, whose sign or argmax is the discrete value.
 
-Twin: ``numpyro_concrete.objectives.gradients``.
+Counterpart: ``numpyro_concrete.objectives.gradients``.
 """
 
 import torch
@@ -42,7 +42,7 @@ def binary_rebar(
         Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), REBAR, eq. 5 and 8.
         https://arxiv.org/abs/1703.07370
 
-    Twin: :func:`numpyro_concrete.objectives.gradients.binary_rebar`.
+    Counterpart: :func:`numpyro_concrete.objectives.gradients.binary_rebar`.
     """
     sign = torch.where(scores > 0, 1, -1)
     prob = (sign * logits).sigmoid()
@@ -82,7 +82,7 @@ def categorical_rebar(
         Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), REBAR, eq. 5 and 8.
         https://arxiv.org/abs/1703.07370
 
-    Twin: :func:`numpyro_concrete.objectives.gradients.categorical_rebar`.
+    Counterpart: :func:`numpyro_concrete.objectives.gradients.categorical_rebar`.
     """
     probs = logits.softmax(-1)
     vertex = one_hot(scores.argmax(-1), scores.shape[-1]).to(probs)
@@ -115,7 +115,7 @@ def disarm(gap: Tensor, scores: Tensor, opposite: Tensor, logits: Tensor) -> Ten
         Dong, Mnih, Tucker (2020), DisARM, eq. 8.
         https://arxiv.org/abs/2006.10680
 
-    Twin: :func:`numpyro_concrete.objectives.gradients.disarm`.
+    Counterpart: :func:`numpyro_concrete.objectives.gradients.disarm`.
     """
     change = torch.where(scores > 0, 1, 0) - torch.where(opposite > 0, 1, 0)
     return gap * change * logits.abs().sigmoid() / 2
@@ -132,7 +132,7 @@ def compared(signals: Tensor, along: int) -> Tensor:
         >>> compared(torch.tensor([1.0, 2.0, 6.0]), 0)
         tensor([-3.0000, -1.5000,  4.5000])
 
-    Twin: :func:`numpyro_concrete.objectives.gradients.compared`.
+    Counterpart: :func:`numpyro_concrete.objectives.gradients.compared`.
     """
     n = signals.shape[along]
     return (signals - signals.mean(along, keepdim=True)) * (n / (n - 1))

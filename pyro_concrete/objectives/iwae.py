@@ -3,7 +3,7 @@
 The bound of Burda et al. on the log-evidence, for each data point. The paper trains
 with up to 50 samples per data point, and evaluates with tens of thousands.
 
-Twin: ``numpyro_concrete.objectives.iwae``.
+Counterpart: ``numpyro_concrete.objectives.iwae``.
 """
 
 import math
@@ -26,9 +26,9 @@ from torch.distributions import Independent
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from pyro_concrete.objectives.gradients import compared
+from pyro_concrete.objectives.particles import Particles, chunks, common_value, summary
 from pyro_concrete.objectives.passes import score_of
 from pyro_concrete.objectives.vimco import vimco_signals
-from pyro_concrete.particles import Particles, chunks, common_value, summary
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class IWAE(ELBO):
         Mnih, Gregor (2014), Neural Variational Inference and Learning in Belief
         Networks, section 2.3. https://arxiv.org/abs/1402.0030
 
-    Twin: :class:`numpyro_concrete.IWAE`.
+    Counterpart: :class:`numpyro_concrete.IWAE`.
     """
 
     def __init__(
@@ -417,7 +417,7 @@ def iwae_bound(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, section 5.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :func:`numpyro_concrete.iwae_bound`.
+    Counterpart: :func:`numpyro_concrete.iwae_bound`.
     """
     if per_element and plate is None:
         raise ValueError("per_element gives the bounds of a plate's elements: name it")

@@ -6,7 +6,7 @@ on values of each other, so they are put in layers, a site in a later one than t
 depends on; the run keeps the values of the earlier layers, takes the opposite noise in
 one layer, and goes on from there.
 
-Twin: ``numpyro_concrete.objectives.passes``.
+Counterpart: ``numpyro_concrete.objectives.passes``.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -27,7 +27,7 @@ from torch.distributions import Independent
 from pyro_concrete import ops
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.objectives.costs import Costs
-from pyro_concrete.particles import check_match
+from pyro_concrete.objectives.particles import check_match
 from pyro_concrete.planning.provenance import Provenance
 from pyro_concrete.relaxation import relax
 from pyro_concrete.relaxation.site import SUFFIX, Site, is_discrete, leaf_of
@@ -251,7 +251,7 @@ class Passes:
         drawn: The discrete sites of the guide by name.
         layers: Their names, in layers, if these were looked for.
 
-    Twin: :class:`numpyro_concrete.objectives.passes.Passes`.
+    Counterpart: :class:`numpyro_concrete.objectives.passes.Passes`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """REBAR: the score function with the relaxed program as control variate.
 
-Twin: ``numpyro_concrete.objectives.rebar``.
+Counterpart: ``numpyro_concrete.objectives.rebar``.
 """
 
 from collections.abc import Callable, Mapping
@@ -88,7 +88,7 @@ class REBAR(AbstractUnbiased):
         unbiased gradient estimates for discrete latent variable models, sections 3.1 to
         3.3. https://arxiv.org/abs/1703.07370
 
-    Twin: :class:`numpyro_concrete.REBAR`.
+    Counterpart: :class:`numpyro_concrete.REBAR`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """RLOO: the score function with the other particles as baseline.
 
-Twin: ``numpyro_concrete.objectives.rloo``.
+Counterpart: ``numpyro_concrete.objectives.rloo``.
 """
 
 from collections.abc import Callable
@@ -73,7 +73,7 @@ class RLOO(AbstractUnbiased):
         Mnih, Rezende (2016), Variational Inference for Monte Carlo Objectives.
         https://arxiv.org/abs/1602.06725
 
-    Twin: :class:`numpyro_concrete.RLOO`.
+    Counterpart: :class:`numpyro_concrete.RLOO`.
     """
 
     def __init__(

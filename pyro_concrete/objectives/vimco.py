@@ -3,7 +3,7 @@
 Pure functions of log-weights. With them the gradient of the bound in the parameters of
 a discrete guide has no bias.
 
-Twin: ``numpyro_concrete.objectives.vimco``.
+Counterpart: ``numpyro_concrete.objectives.vimco``.
 """
 
 import torch
@@ -31,7 +31,7 @@ def vimco_signals(log_weights: Tensor) -> Tensor:
         Mnih, Rezende (2016), Variational Inference for Monte Carlo Objectives, eq. 9
         and 10. https://arxiv.org/abs/1602.06725
 
-    Twin: :func:`numpyro_concrete.objectives.vimco.vimco_signals`.
+    Counterpart: :func:`numpyro_concrete.objectives.vimco.vimco_signals`.
     """
     none = torch.full_like(log_weights[:1], -torch.inf)
     # Sums over the particles before and those after each. To take its own weight away

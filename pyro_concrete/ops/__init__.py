@@ -8,9 +8,10 @@ densities of half-precision values are returned in float32.
 Notation (``docs/notation.md``): logits :math:`a_k`, temperature :math:`t`, :math:`n`
 classes, Gumbel noise :math:`G_k`, logistic noise :math:`L`.
 
-Twin: ``numpyro_concrete.ops``.
+Counterpart: ``numpyro_concrete.ops``.
 """
 
+from concrete_core.log_survival import MAX_RATIO
 from pyro_concrete.ops.binary import (
     binary_concrete_log_density,
     logit_binary_concrete,
@@ -41,7 +42,6 @@ from pyro_concrete.ops.estimates import (
     straight_through_bit,
 )
 from pyro_concrete.ops.kl import exp_concrete_kl, logit_binary_concrete_kl
-from pyro_concrete.ops.log_survival import MAX_RATIO
 from pyro_concrete.ops.noise import (
     bernoulli_logits,
     categorical_logits,

@@ -1,6 +1,6 @@
 """Two values: LogitBinaryConcrete on the reals, BinaryConcrete on [0, 1].
 
-Twin: ``numpyro_concrete.ops.binary``.
+Counterpart: ``numpyro_concrete.ops.binary``.
 """
 
 import math

@@ -1,6 +1,6 @@
 """n classes: ExpConcrete on the log-simplex, Concrete on the simplex.
 
-Twin: ``numpyro_concrete.ops.categorical``.
+Counterpart: ``numpyro_concrete.ops.categorical``.
 """
 
 import math

@@ -4,7 +4,7 @@ Each function returns a vertex of the simplex, or a bit, exactly. Its derivative
 logits is that of the estimator: multiplied with the slope of a function at the vertex,
 it is one sample of the gradient of the function's mean. All of them are biased.
 
-Twin: ``numpyro_concrete.ops.estimates``.
+Counterpart: ``numpyro_concrete.ops.estimates``.
 """
 
 import torch

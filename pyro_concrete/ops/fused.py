@@ -3,7 +3,7 @@
 Each keeps one array, and has no more passes than it needs. For numbers as temperatures
 and plain autograd: the functions of `ops.categorical` and `ops.binary` choose.
 
-Twin: none; XLA fuses by itself.
+Counterpart: none; XLA fuses by itself.
 """
 
 from typing import Any

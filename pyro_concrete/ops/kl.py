@@ -11,7 +11,7 @@ it is a sum of two parts that are nowhere negative: the floor, which is the KL a
 and a function of r alone; and what v adds. Each is computed without cancellation, so
 that the KL is right to a relative error also where p is close to q.
 
-Twin: ``numpyro_concrete.ops.kl``.
+Counterpart: ``numpyro_concrete.ops.kl``.
 """
 
 import math
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid, softplus
 
-from pyro_concrete.ops import log_survival
-from pyro_concrete.ops.log_survival import MAX_RATIO, NUM_COEFFICIENTS, SPACING
+from concrete_core import log_survival
+from concrete_core.log_survival import MAX_RATIO, NUM_COEFFICIENTS, SPACING
 from pyro_concrete.ops.precision import Temperature, per_class, wide
 
 # d coth(d/2) - 2 = sum_k c_k d^(2k) for |d| < 2 pi; c_k = 2 B_(2k) / (2k)!

@@ -1,6 +1,6 @@
 """From uniforms to noise, from probabilities to logits; finite at the ends.
 
-Twin: ``numpyro_concrete.ops.noise``.
+Counterpart: ``numpyro_concrete.ops.noise``.
 """
 
 import torch

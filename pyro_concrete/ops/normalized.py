@@ -2,7 +2,7 @@
 
 On a CPU, torch's own functions take rows of few classes element by element.
 
-Twin: none; XLA compiles a fast one for each shape.
+Counterpart: none; XLA compiles a fast one for each shape.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """What the maths shares: precision, and temperatures as numbers or tensors.
 
-Twin: ``numpyro_concrete.ops.precision``.
+Counterpart: ``numpyro_concrete.ops.precision``.
 """
 
 import math

@@ -4,7 +4,7 @@ A plan is made from one run of the model: its sites and what they depend on
 (`inspection`), the tensors that enumeration would make of them (`costs`), and a greedy
 choice of the sites to relax until those fit a budget (`choice`).
 
-Twin: ``numpyro_concrete.planning``.
+Counterpart: ``numpyro_concrete.planning``.
 """
 
 from pyro_concrete.planning.plan import Plan, plan_sites

@@ -1,6 +1,6 @@
 """The sites of a program, as a plan needs to know them, from one run of it.
 
-Twin: ``numpyro_concrete.planning.inspection``.
+Counterpart: ``numpyro_concrete.planning.inspection``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_concrete.planning.costs import Node
+from concrete_core.planning.costs import Node
 from pyro_concrete.planning.provenance import Provenance
+from pyro_concrete.relaxation.finite_support import support_of
 from pyro_concrete.relaxation.site import is_discrete, leaf_of
-from pyro_concrete.supports import support_of
 
 # TraceEnum_ELBO contracts all enumerated sites under one scale, by these paths.
 ONE_SCALE = True

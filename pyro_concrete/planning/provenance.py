@@ -4,7 +4,7 @@ The host's own tracking is a tensor subclass, which loses what is written in pla
 (`table[z] = 1`) and what comes out of code that asks for a plain tensor. This one notes
 each storage that an operator reads or writes, and so misses neither.
 
-Twin: ``numpyro_concrete.planning.provenance``, where JAX lists the operations.
+Counterpart: ``numpyro_concrete.planning.provenance``, where JAX lists the operations.
 """
 
 import sys
@@ -40,7 +40,7 @@ class Provenance(TorchDispatchMode):
         ...     provenance.of(table[:1].exp())
         frozenset({'z'})
 
-    Twin: none.
+    Counterpart: none.
     """
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ A relaxed site `z` becomes two. `z_relaxed` is sampled in log space, and is what
 score and guides match; `z` is deterministic, and is what the program sees. `harden`
 takes a relaxed program to the discrete one that it stands for.
 
-Twin: ``numpyro_concrete.relaxation``.
+Counterpart: ``numpyro_concrete.relaxation``.
 """
 
 from pyro_concrete.relaxation.programs import (

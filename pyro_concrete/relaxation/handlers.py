@@ -1,6 +1,6 @@
 """The effect handlers behind relax, harden and config_relax.
 
-Twin: ``numpyro_concrete.relaxation.handlers``.
+Counterpart: ``numpyro_concrete.relaxation.handlers``.
 """
 
 import functools
@@ -56,7 +56,7 @@ from pyro_concrete.relaxation.surroundings import (
     inside_of_training,
 )
 from pyro_concrete.soft_index import is_soft, plain
-from pyro_concrete.soft_parameters import with_soft_value
+from pyro_concrete.soft_index.parameters import with_soft_value
 
 # Auxiliary, or SVI would look for it among the latent sites of the model.
 _AUXILIARY = {"_deterministic": True, "is_auxiliary": True}

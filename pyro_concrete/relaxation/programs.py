@@ -1,6 +1,6 @@
 """relax, config_relax, harden and ConcreteReparam: what users call.
 
-Twin: ``numpyro_concrete.relaxation.programs``.
+Counterpart: ``numpyro_concrete.relaxation.programs``.
 """
 
 from collections.abc import Callable
@@ -132,7 +132,7 @@ def relax(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
         https://arxiv.org/abs/1611.00712
 
-    Twin: :func:`numpyro_concrete.relax`.
+    Counterpart: :func:`numpyro_concrete.relax`.
     """
     messenger = RelaxMessenger(temperature, sites, truncate, estimator, scoring)
     return messenger if fn is None else messenger(fn)
@@ -170,7 +170,7 @@ def config_relax(
         >>> trace.nodes["z"]["infer"]
         {'relax': {'temperature': 0.5}}
 
-    Twin: :func:`numpyro_concrete.config_relax`.
+    Counterpart: :func:`numpyro_concrete.config_relax`.
     """
     given = {"temperature": temperature, "truncate": truncate, "estimator": estimator}
     marks = {key: value for key, value in given.items() if value is not None}
@@ -207,7 +207,7 @@ def harden(fn: Callable) -> Callable:
         >>> (1.0 * z).unique().tolist() in ([0.0], [1.0], [0.0, 1.0])
         True
 
-    Twin: :func:`numpyro_concrete.harden`.
+    Counterpart: :func:`numpyro_concrete.harden`.
     """
     return HardenMessenger()(fn)
 
@@ -240,7 +240,7 @@ class ConcreteReparam(Reparam):
         >>> pyro.poutine.reparam(model, config=config)().shape
         torch.Size([3])
 
-    Twin: :class:`numpyro_concrete.ConcreteReparam`.
+    Counterpart: :class:`numpyro_concrete.ConcreteReparam`.
     """
 
     def __init__(

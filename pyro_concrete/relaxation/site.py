@@ -1,6 +1,6 @@
 """One site: which are relaxed, how, and what the program sees of them.
 
-Twin: ``numpyro_concrete.relaxation.site``.
+Counterpart: ``numpyro_concrete.relaxation.site``.
 """
 
 import functools
@@ -50,14 +50,14 @@ from pyro_concrete.estimators import (
     families,
 )
 from pyro_concrete.ops.precision import known_finite
+from pyro_concrete.relaxation.finite_support import FiniteSupport, support_of
 from pyro_concrete.schedules import at_this_step
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
-from pyro_concrete.soft_parameters import (
+from pyro_concrete.soft_index.parameters import (
     is_soft_parameter,
     masked,
     with_known_parameters,
 )
-from pyro_concrete.supports import FiniteSupport, support_of
 
 SUFFIX = "_relaxed"
 LEFT_OUT = "_left_out"

@@ -4,7 +4,7 @@ A program runs discrete inside of `harden` and in a prediction. While a trace is
 replayed, as by an ELBO, a site follows the trace; and a handler that sets the point of
 a relaxed site sets the discrete site with it.
 
-Twin: ``numpyro_concrete.relaxation.surroundings``.
+Counterpart: ``numpyro_concrete.relaxation.surroundings``.
 """
 
 from collections.abc import Sequence

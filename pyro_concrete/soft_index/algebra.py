@@ -6,7 +6,7 @@ which site each position is: equal elements are one draw, others are independent
 is computed for all of the support is averaged with these probabilities; at one-hot
 probabilities the average is the term that was drawn, infinite or not.
 
-Twin: ``numpyro_concrete.soft_index.algebra``.
+Counterpart: ``numpyro_concrete.soft_index.algebra``.
 """
 
 import contextlib

@@ -4,7 +4,7 @@ Each element of the result is an element of one of the tensors, and keeps its va
 its probabilities and its identity. The draws of the tensors take the same dimensions;
 where one has fewer values than another, the rest has probability zero.
 
-Twin: ``numpyro_concrete.soft_index.rules``.
+Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 A lookup at a soft index is one at every value of its support. Where a table is looked
 up by one soft array alone, that is one product of its weights with the table's rows.
 
-Twin: ``numpyro_concrete.soft_index.lookup``.
+Counterpart: ``numpyro_concrete.soft_index.lookup``.
 """
 
 import functools

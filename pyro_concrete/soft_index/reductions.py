@@ -3,7 +3,7 @@
 A sum of soft integers is known by its mean, and the probabilities of its values are
 computed when something needs the integers. Networks see the average.
 
-Twin: ``numpyro_concrete.soft_index.rules``.
+Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
 import functools

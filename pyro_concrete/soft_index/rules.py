@@ -4,7 +4,7 @@ An elementwise function is applied to every value of the support. Integer result
 soft, and float results are averages that know their values. A function that is linear
 needs no more than the averages, and leaves the values for later.
 
-Twin: ``numpyro_concrete.soft_index.rules``.
+Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
 import functools

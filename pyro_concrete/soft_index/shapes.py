@@ -3,7 +3,7 @@
 Shape functions move values, probabilities and elements alike. Where several tensors are
 put together, each element of the result keeps what it had.
 
-Twin: ``numpyro_concrete.soft_index.shapes``.
+Counterpart: ``numpyro_concrete.soft_index.shapes``.
 """
 
 import functools

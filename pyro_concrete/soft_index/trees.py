@@ -1,6 +1,6 @@
 """Shapes, and the leaves of arguments, at less cost than torch's own functions.
 
-Twin: none; JAX traces a program once.
+Counterpart: none; JAX traces a program once.
 """
 
 from collections.abc import Callable, Iterator

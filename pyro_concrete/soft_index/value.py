@@ -7,7 +7,7 @@ operation's results for every value of the support, each with its probability. A
 as a count, and a `SoftReal` a float: a tensor that holds the average and knows the
 values behind it. At one-hot probabilities every result equals the discrete program's.
 
-Twin: ``numpyro_concrete.soft_index.value``.
+Counterpart: ``numpyro_concrete.soft_index.value``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -332,7 +332,7 @@ class SoftNumber(AbstractSoftInteger):
         >>> torch.where(z.sum() == 2, 1.0, 0.0)
         tensor(0.3750)
 
-    Twin: :class:`numpyro_concrete.soft_index.SoftNumber`.
+    Counterpart: :class:`numpyro_concrete.soft_index.SoftNumber`.
     """
 
     number: Tensor
@@ -540,7 +540,7 @@ class SoftIndex(AbstractSoftInteger):
         Traceback (most recent call last):
         TypeError: site 'z' is relaxed: its value is soft, and reading it ...
 
-    Twin: :class:`numpyro_concrete.soft_index.SoftIndex`.
+    Counterpart: :class:`numpyro_concrete.soft_index.SoftIndex`.
     """
 
     states: Tensor
@@ -616,7 +616,7 @@ def soft_index(site: str, values: Tensor, weights: Tensor) -> SoftIndex:
         >>> torch.tensor([4.0, 8.0])[z]
         tensor(7.)
 
-    Twin: :func:`numpyro_concrete.soft_index.soft_index`.
+    Counterpart: :func:`numpyro_concrete.soft_index.soft_index`.
     """
     return SoftIndex(values, (new_draw(weights, site),))
 

@@ -3,7 +3,7 @@
 What is written into a plain tensor of floats is an average from there on. A plain
 tensor of integers has no place for a soft value.
 
-Twin: ``numpyro_concrete.soft_index.writing``.
+Counterpart: ``numpyro_concrete.soft_index.writing``.
 """
 
 import functools

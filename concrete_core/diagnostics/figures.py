@@ -1,7 +1,4 @@
-"""Axes to draw on: matplotlib is loaded when a picture is asked for, and not before.
-
-Twin: ``pyro_concrete.diagnostics.pictures``.
-"""
+"""Axes to draw on: matplotlib is loaded when a picture is asked for, and not before."""
 
 from typing import Any
 
@@ -19,8 +16,6 @@ def axes_or_new(ax: Any, **options: Any) -> Any:
     Example:
         >>> axes_or_new("given")
         'given'
-
-    Twin: :func:`pyro_concrete.diagnostics.pictures.axes_or_new`.
     """
     if ax is not None:
         return ax

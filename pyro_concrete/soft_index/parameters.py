@@ -5,7 +5,7 @@ integers, such as the total count of a Binomial, the site is scored for every va
 the support, and the log-probabilities are averaged with the probabilities; so is a site
 that observes a soft value.
 
-Twin: ``numpyro_concrete.soft_parameters``.
+Counterpart: ``numpyro_concrete.soft_index.parameters``.
 """
 
 import copy
@@ -21,10 +21,10 @@ from pyro.distributions.torch_distribution import (
 from torch import Tensor
 from torch.distributions import Distribution, Transform
 
+from pyro_concrete.relaxation.finite_support import finite_values, log_probs
 from pyro_concrete.soft_index import SoftIndex, SoftReal, is_soft, plain, refusal
 from pyro_concrete.soft_index.algebra import Draw, lined_up, total, union
 from pyro_concrete.soft_index.value import exact_or_none
-from pyro_concrete.supports import finite_values, log_probs
 
 _NESTED = (Distribution, Transform, list, tuple)
 
@@ -167,7 +167,7 @@ class SoftParameters(TorchDistribution):
         >>> fn.log_prob(torch.tensor(0.0)) / torch.log(torch.tensor(0.5))
         tensor(3.)
 
-    Twin: :class:`numpyro_concrete.soft_parameters.SoftParameters`.
+    Counterpart: :class:`numpyro_concrete.soft_index.parameters.SoftParameters`.
     """
 
     arg_constraints = {}  # noqa: RUF012

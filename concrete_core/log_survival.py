@@ -8,8 +8,6 @@ At r = 1 it is -log(1 + s). At other r it has no closed form, but it is smooth i
 in log r. So it is tabulated by NumPy once a process, at points of a lattice, as
 polynomials in u about the point, whose coefficients are Chebyshev series in log r. A
 host evaluates the series at its own r, and so differentiates in u and in r.
-
-Twin: ``pyro_concrete.ops.log_survival``.
 """
 
 import math

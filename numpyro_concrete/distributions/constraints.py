@@ -1,6 +1,6 @@
 """The supports of the family, with their bijections.
 
-Twin: ``pyro_concrete.distributions.support``.
+Counterpart: ``pyro_concrete.distributions.constraints``.
 """
 
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ class LogRatioTransform(ParameterFreeTransform):
         >>> jnp.exp(LogRatioTransform()(jnp.zeros(1))).tolist()
         [0.5, 0.5]
 
-    Twin: :class:`pyro_concrete.distributions.LogRatioTransform`.
+    Counterpart: :class:`pyro_concrete.distributions.LogRatioTransform`.
     """
 
     domain = constraints.real_vector

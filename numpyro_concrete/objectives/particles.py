@@ -4,7 +4,7 @@ The log-weight of a particle z is log p(x, z) - log q(z), of the whole program o
 each element of a plate. Programs for which this would be another number than the one
 asked for are refused, by the site or plate.
 
-Twin: ``pyro_concrete.particles``.
+Counterpart: ``pyro_concrete.objectives.particles``.
 """
 
 import math
@@ -92,7 +92,7 @@ class Particles:
     Raises:
         ValueError: If log-weights would not be those of the model, in words.
 
-    Twin: :class:`pyro_concrete.particles.Particles`.
+    Counterpart: :class:`pyro_concrete.objectives.particles.Particles`.
     """
 
     def __init__(

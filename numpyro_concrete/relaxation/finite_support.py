@@ -3,7 +3,7 @@
 Any distribution that can enumerate its support has one. An unbounded one has it after
 truncation, which leaves out a mass that is told.
 
-Twin: ``pyro_concrete.supports``.
+Counterpart: ``pyro_concrete.relaxation.finite_support``.
 """
 
 import warnings
@@ -34,7 +34,10 @@ from numpyro.util import not_jax_tracer
 
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import OneHotCategorical
-from numpyro_concrete.soft_parameters import SoftParameters, log_prob_or_impossible
+from numpyro_concrete.soft_index.parameters import (
+    SoftParameters,
+    log_prob_or_impossible,
+)
 
 # Mass left out by a truncation from which on a warning says so.
 _NOTABLE = 0.01
@@ -76,7 +79,7 @@ def support_of(
         >>> support.values.tolist(), round(float(support.left_out), 4)
         ([0, 1, 2, 3, 4, 5, 6, 7], 0.0039)
 
-    Twin: :func:`pyro_concrete.supports.support_of`.
+    Counterpart: :func:`pyro_concrete.relaxation.finite_support.support_of`.
     """
     if isinstance(fn, CategoricalProbs | CategoricalLogits | OneHotCategorical):
         return _classes_of(fn)
@@ -121,7 +124,7 @@ def only_value(fn: Any) -> np.ndarray | None:
         >>> only_value(CategoricalLogits(jnp.zeros((4, 1)))).item()
         0
 
-    Twin: :func:`pyro_concrete.supports.only_value`.
+    Counterpart: :func:`pyro_concrete.relaxation.finite_support.only_value`.
     """
     values = None if fn.event_dim else _enumerated("", fn)
     return np.asarray(values[0]) if values is not None and len(values) == 1 else None
@@ -255,7 +258,7 @@ class FiniteSupport(Distribution):
         >>> FiniteSupport([2, 4], jnp.zeros((3, 2))).batch_shape
         (3,)
 
-    Twin: :class:`pyro_concrete.supports.FiniteSupport`.
+    Counterpart: :class:`pyro_concrete.relaxation.finite_support.FiniteSupport`.
     """
 
     arg_constraints: ClassVar = {"logits": constraints.real_vector}

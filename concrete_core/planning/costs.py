@@ -3,8 +3,6 @@
 TraceEnum_ELBO scores each site under every value of the enumerated sites it depends on,
 and sums those out, the deepest plates first. Here the same is done with sets in the
 place of tensors: nothing is allocated, whatever it would have needed.
-
-Twin: ``numpyro_concrete.planning.costs``.
 """
 
 import math

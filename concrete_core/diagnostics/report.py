@@ -1,7 +1,4 @@
-"""The report on gradients: arrays, a table and a picture.
-
-Twin: ``numpyro_concrete.diagnostics.report``.
-"""
+"""The report on gradients: arrays, a table and a picture."""
 
 import math
 import textwrap
@@ -11,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyro_concrete.diagnostics.moments import Arrays, Moments, cosines, sums
-from pyro_concrete.diagnostics.pictures import axes_or_new
-from pyro_concrete.diagnostics.tables import table
+from concrete_core.diagnostics.figures import axes_or_new
+from concrete_core.diagnostics.moments import Arrays, Moments, cosines, sums
+from concrete_core.diagnostics.tables import table
 
 _HEADER = ("estimator", "temp.", "bias", "SE", "seen", "var.")
 _HEADER += ("cos", "cos 1", "ms", "cost")
@@ -82,8 +79,6 @@ class GradientReport:
         ([[0.5, 0.5]], [[0.645, 0.645]])
         >>> report.is_seen.tolist()
         [[False, False]]
-
-    Twin: :class:`numpyro_concrete.diagnostics.GradientReport`.
     """
 
     estimators: tuple[str, ...]

@@ -5,7 +5,7 @@ In one of integers, such as the total count of a Binomial, the site is scored fo
 every value of the support, and the log-probabilities are averaged with the weights. A
 soft mask scores the site with the probability that the mask is true.
 
-Twin: ``pyro_concrete.soft_parameters``.
+Counterpart: ``pyro_concrete.soft_index.parameters``.
 """
 
 import copy
@@ -273,7 +273,7 @@ class SoftParameters(Distribution):
         states: Joint values of the soft parameters, by where they are.
         weights: Their weights.
 
-    Twin: :class:`pyro_concrete.soft_parameters.SoftParameters`.
+    Counterpart: :class:`pyro_concrete.soft_index.parameters.SoftParameters`.
     """
 
     pytree_data_fields = ("base", "states", "weights")

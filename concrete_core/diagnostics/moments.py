@@ -1,7 +1,4 @@
-"""Means and variances of gradients, of which only running sums are kept.
-
-Twin: ``numpyro_concrete.diagnostics.moments``.
-"""
+"""Means and variances of gradients, of which only running sums are kept."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,8 +24,6 @@ class Moments:
         ([2.0, 2.0], [2.0, 8.0])
         >>> moments.cosines.tolist()  # of each array, and of all together
         [0.8, 0.8]
-
-    Twin: :class:`numpyro_concrete.diagnostics.moments.Moments`.
     """
 
     def __init__(self, reference: Mapping[str, np.ndarray] | None = None) -> None:

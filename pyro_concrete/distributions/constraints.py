@@ -1,6 +1,6 @@
 """The supports of the family, with their bijections; finite parameters.
 
-Twin: ``numpyro_concrete.distributions.support``.
+Counterpart: ``numpyro_concrete.distributions.constraints``.
 """
 
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ class LogRatioTransform(Transform):
         >>> LogRatioTransform()(torch.zeros(1)).exp()
         tensor([0.5000, 0.5000])
 
-    Twin: :class:`numpyro_concrete.distributions.LogRatioTransform`.
+    Counterpart: :class:`numpyro_concrete.distributions.LogRatioTransform`.
     """
 
     domain = constraints.real_vector

@@ -1,7 +1,4 @@
-"""Rows of words and numbers in columns, for the reports.
-
-Twin: ``numpyro_concrete.diagnostics.tables``.
-"""
+"""Rows of words and numbers in columns, for the reports."""
 
 from collections.abc import Sequence
 

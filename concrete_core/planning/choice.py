@@ -1,13 +1,10 @@
-"""Which sites to enumerate: what the host refuses, and what exceeds the budget.
-
-Twin: ``numpyro_concrete.planning.choice``.
-"""
+"""Which sites to enumerate: what the host refuses, and what exceeds the budget."""
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from pyro_concrete.planning.costs import Costs, Node, Tensor
+from concrete_core.planning.costs import Costs, Node, Tensor
 
 
 def refusals(nodes: Sequence[Node], *, one_scale: bool) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The directive `twins`: what both packages have of one name, a tab for each host.
+"""The directive `counterparts`: one name in both packages, a tab for each backend.
 
-    ```{twins} relax
+    ```{counterparts} relax
     ```
 
 With `:host: numpyro` there is one tab, for what the other host has itself.
@@ -25,7 +25,7 @@ _TAB = """\
 """
 
 
-class Twins(SphinxDirective):
+class Counterparts(SphinxDirective):
     """See the module."""
 
     required_arguments = 1
@@ -54,7 +54,7 @@ def located(path):
 
 
 def setup(app):
-    app.add_directive("twins", Twins)
+    app.add_directive("counterparts", Counterparts)
     app.connect("autodoc-process-docstring", _separate_references)
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("missing-reference", _public_name)

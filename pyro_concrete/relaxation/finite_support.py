@@ -3,7 +3,7 @@
 Any distribution that can enumerate its support has one. An unbounded one has it after
 truncation, which leaves out a mass that is told.
 
-Twin: ``numpyro_concrete.supports``.
+Counterpart: ``numpyro_concrete.relaxation.finite_support``.
 """
 
 import copy
@@ -67,7 +67,7 @@ def support_of(
         >>> support.values.tolist(), round(float(support.left_out), 4)
         ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 0.0039)
 
-    Twin: :func:`numpyro_concrete.supports.support_of`.
+    Counterpart: :func:`numpyro_concrete.relaxation.finite_support.support_of`.
     """
     if isinstance(fn, Categorical | OneHotCategorical):
         return Support(
@@ -104,7 +104,7 @@ def only_value(fn: TorchDistributionMixin) -> Tensor | None:
         >>> only_value(Categorical(torch.ones(4, 1)))
         tensor(0)
 
-    Twin: :func:`numpyro_concrete.supports.only_value`.
+    Counterpart: :func:`numpyro_concrete.relaxation.finite_support.only_value`.
     """
     if isinstance(fn, Categorical | OneHotCategorical):
         if fn.logits.shape[-1] > 1:
@@ -254,7 +254,7 @@ class FiniteSupport(TorchDistribution):
         >>> FiniteSupport(torch.tensor([2.0, 4.0]), torch.zeros(3, 2)).batch_shape
         torch.Size([3])
 
-    Twin: :class:`numpyro_concrete.supports.FiniteSupport`.
+    Counterpart: :class:`numpyro_concrete.relaxation.finite_support.FiniteSupport`.
     """
 
     arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012

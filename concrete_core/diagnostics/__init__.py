@@ -1,0 +1,1 @@
+"""Running moments of gradients, reports, tables and figures."""

@@ -1,0 +1,1 @@
+"""The costs of enumerating sites, and the choice of sites to enumerate."""
