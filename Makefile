@@ -60,9 +60,9 @@ $(VERSIONS:%=test-%): test-%: .venv-%/constraints.txt
 	  PYTEST_ARGS="$(strip --backend $(lastword $(subst -, ,$*)) $(PYTEST_ARGS))"
 
 $(VERSIONS:%=.venv-%/constraints.txt): .venv-%/constraints.txt: \
-  pyproject.toml constraints.txt tests/allowed_versions.py
+  pyproject.toml constraints.txt tests/support/allowed_versions.py
 	@mkdir -p $(@D)
-	@$(PYTHON) tests/allowed_versions.py $(subst -, ,$*) > $@
+	@$(PYTHON) tests/support/allowed_versions.py $(subst -, ,$*) > $@
 
 # Random programs of each backend, relaxed and compared with the discrete ones; what fails
 # is made small and printed. Program 7 alone: PROGRAMS=1 FIRST=7.
@@ -70,15 +70,15 @@ SEED ?= 0
 FIRST ?= 0
 PROGRAMS ?= 2000
 PROGRAMS_NUMPYRO ?= $(shell expr $(PROGRAMS) / 4)
-FUZZ = $(ONE_THREAD) PYTHONPATH=tests:. $(PY) -m random_programs
+FUZZ = $(ONE_THREAD) PYTHONPATH=tests/support:. $(PY) -m random_programs
 fuzz: $(STAMP)-run $(STAMP)-test ## Compare many random programs with their relaxation
 	$(FUZZ) pyro --programs $(PROGRAMS) --seed $(SEED) --first $(FIRST)
 	$(FUZZ) numpyro --programs $(PROGRAMS_NUMPYRO) --seed $(SEED) --first $(FIRST)
 
 # Minutes for Pyro, and half an hour for NumPyro, where each call is compiled.
 api-table: $(STAMP)-run $(STAMP)-test ## Make the tables of supported functions anew
-	$(ONE_THREAD) PYTHONPATH=tests:. $(PY) -m api_sweep pyro
-	$(ONE_THREAD) PYTHONPATH=tests:. $(PY) -m api_sweep numpyro
+	$(ONE_THREAD) PYTHONPATH=tests/support:. $(PY) -m api_sweep pyro
+	$(ONE_THREAD) PYTHONPATH=tests/support:. $(PY) -m api_sweep numpyro
 
 # Tests that take a device run on the CPU and, where there is one, on the GPU; --device
 # keeps to one. This target expects a CUDA build of
@@ -125,7 +125,7 @@ docs: $(STAMP)-run $(STAMP)-test $(STAMP)-docs ## Build the site, check it, run 
 	rm -rf docs/_build
 	$(PY) -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
 	$(PY) docs/links.py docs/_build/html
-	$(PY) -m pytest tests/test_docs.py tests/test_site.py
+	$(PY) -m pytest tests/test_docs.py tests/test_documentation_site.py
 
 check: lint types test ## Run lint, types and test
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.report import machine, table, write_csv
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from backends import get_backend
 from gradient_cases import exact_slope_of_a_mean, slopes_of_a_mean

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.report import table, write_csv
 from benchmarks.timing import quartiles, ratios
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 MODELS = (
     "gaussian_mixture",

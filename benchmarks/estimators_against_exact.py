@@ -13,7 +13,7 @@ then the largest distance of a component from its own exact expectation, in stan
 errors, and the total variance of the gradient from one draw.
 
 Relaxed are the guide at temperature 2/3 and the model at 1/2; hard estimators have the
-temperature of their line in `tests/gradient_cases.py`. A draw of REBAR runs the
+temperature of their line in `tests/support/gradient_cases.py`. A draw of REBAR runs the
 programs twice, one of DisARM 1 + L times for L layers of sites, any other's once;
 leave-one-out has all draws of a batch for its baseline. Estimators begin with the same
 noise. With `--only ESTIMATOR ...` the others keep their rows in the csv files.
@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.report import machine, read_csv, table, write_csv
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from backends import get_backend
 from gradient_cases import PAIRS, exact, expected, measured

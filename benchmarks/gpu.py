@@ -86,7 +86,7 @@ def _suites(out: Path, small: bool, workers: int) -> Iterator[Part]:
     command = (*PYTEST, "-n", str(workers), *report, "-m", "not slow")
     yield Part(
         "models",
-        (*command, *which, "tests/test_zoo.py"),
+        (*command, *which, "tests/test_models_of_users.py"),
         150,
         (("CONCRETE_TEST_DEVICE", device),),
     )

@@ -1,6 +1,6 @@
 """How close does training with `relax` come to training by enumeration?
 
-Each model of the test zoo that permits it is trained with one mean-field guide in two
+Each model of the tests that permits it is trained with one mean-field guide in two
 ways: with every discrete site of the guide enumerated, which leaves no noise and no
 bias, and relaxed, with discrete scoring, at temperatures that fall in three stages.
 Both start from the same parameters; of a model with several starts the best counts,
@@ -23,9 +23,9 @@ from typing import Any
 
 from benchmarks.report import read_csv, table, write_csv
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
-import zoo
+import example_models
 
 EXACT_STEPS = 600
 # Temperature of model and guide, steps, and the learning rate at their start and end.
@@ -41,7 +41,9 @@ def run(backends: Sequence[str], out: Path, only: Sequence[str] = ()) -> None:
     name = "how_close_to_enumeration"
     host = {b: import_module(f"benchmarks.on_{b}.{name}") for b in backends}
     reference = import_module(f"benchmarks.on_pyro.{name}")
-    entries = [e for e in zoo.ENTRIES.values() if e.tractable and "pyro" in e.hosts]
+    entries = [
+        e for e in example_models.ENTRIES.values() if e.tractable and "pyro" in e.hosts
+    ]
     exact = {}
     for backend in backends:
         path = out / f"{name}_{backend}.csv"

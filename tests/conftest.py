@@ -109,7 +109,7 @@ SLOW_ON_NUMPYRO = (
     "test_objectives.py::test_sites_with_axes_of_their_own_are_summed_over_them",
     "test_paper.py::test_floor_of_the_kl_at_equal_logits",
     "test_planning.py::test_a_large_factorial_chain_is_planned_by_chains",
-    "test_zoo.py::test_a_step_of_svi_is_finite_and_warns_of_nothing",
+    "test_models_of_users.py::test_a_step_of_svi_is_finite_and_warns_of_nothing",
 )
 
 

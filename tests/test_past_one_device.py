@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = [str(ROOT / "tests"), str(ROOT / "tutorials"), str(ROOT)]
+FOLDERS = [str(ROOT / "tests" / "support"), str(ROOT / "tutorials"), str(ROOT)]
 
 
 def start(module, *args, **env):

@@ -2,17 +2,17 @@
 
 import math
 
+import example_models
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-import zoo
+from example_models import ENTRIES
 from pyro.infer import TraceEnum_ELBO, config_enumerate, traceenum_elbo
 from pyro.infer.autoguide import AutoNormal
 from pyro.ops.contract import contract_tensor_tree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from zoo import ENTRIES
 
 # Each model has the plates that it needs, and no tensor larger than its enumeration.
 PROBS = torch.tensor([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4], [0.5, 0.2, 0.3]])
@@ -112,8 +112,8 @@ def test_the_largest_tensor_is_the_predicted_one(backend_pyro, model):
 
 
 @pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if "pyro" in e.hosts])
-def test_the_zoo_costs_what_is_predicted(backend_pyro, name):
-    model, entry = zoo.model("pyro", name), ENTRIES[name]
+def test_a_test_model_costs_what_is_predicted(backend_pyro, name):
+    model, entry = example_models.model("pyro", name), ENTRIES[name]
     with backend_pyro.double_precision():
         data = backend_pyro.arguments(entry.data())
         planned = backend_pyro.package.plan_sites(model, args=data)

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import example_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import zoo
 from jax.nn import sigmoid
 from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
@@ -25,8 +25,8 @@ MODEL_T, GUIDE_T = 0.5, 2 / 3
 
 def steps(name: str) -> tuple[Callable, Callable]:
     """Return functions that take one step each, by `relax` and by hand."""
-    model = zoo.model("numpyro", name)
-    data = zoo.ENTRIES[name].data()
+    model = example_models.model("numpyro", name)
+    data = example_models.ENTRIES[name].data()
     args = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
     trace = handlers.trace(handlers.seed(model, 0)).get_trace(*args)
     guides = [_guide(trace, by_hand=x) for x in (False, True)]

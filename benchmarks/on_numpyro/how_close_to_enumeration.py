@@ -1,14 +1,14 @@
-"""Train the models of the zoo with NumPyro, relaxed."""
+"""Train the test models with NumPyro, relaxed."""
 
 from typing import Any
 
+import example_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import zoo
+from example_models.on_numpyro import guides
 from numpyro.infer import SVI, TraceMeanField_ELBO
-from zoo.on_numpyro import guides
 
 from benchmarks.how_close_to_enumeration import PARTICLES, POLISH, STAGES
 from numpyro_concrete import RLOO, relax
@@ -44,7 +44,7 @@ def polished(entry: Any, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def _programs(entry: Any) -> tuple:
-    model = zoo.model("numpyro", entry.name)
+    model = example_models.model("numpyro", entry.name)
     data = entry.data()
     args = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
     return model, args, guides.mean_field(model, args, options=entry.options)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import example_models
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-import zoo
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from torch.distributions import biject_to
@@ -23,8 +23,8 @@ MODEL_T, GUIDE_T = torch.tensor(0.5), torch.tensor(2 / 3)
 
 def steps(name: str) -> tuple[Callable, Callable]:
     """Return functions that take one step each, by `relax` and by hand."""
-    model = zoo.model("pyro", name)
-    data = zoo.ENTRIES[name].data()
+    model = example_models.model("pyro", name)
+    data = example_models.ENTRIES[name].data()
     args = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in data]
     sites = _latent_sites(model, args)
     guides = (_guide(name, sites, by_hand=x) for x in (False, True))

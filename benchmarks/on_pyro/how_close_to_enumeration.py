@@ -1,13 +1,13 @@
-"""Train the models of the zoo with Pyro, enumerated and relaxed."""
+"""Train the test models with Pyro, enumerated and relaxed."""
 
 from typing import Any
 
+import example_models
 import numpy as np
 import pyro
 import torch
-import zoo
+from example_models.on_pyro import guides
 from pyro.infer import SVI, TraceMeanField_ELBO
-from zoo.on_pyro import guides
 
 from benchmarks.how_close_to_enumeration import EXACT_STEPS, PARTICLES, POLISH, STAGES
 from pyro_concrete import RLOO, relax
@@ -92,7 +92,7 @@ def _elbo(entry: Any, model: Any, guide: Any, args: list) -> float:
 
 
 def _programs(entry: Any, seed: int = 0) -> tuple:
-    model = zoo.model("pyro", entry.name)
+    model = example_models.model("pyro", entry.name)
     data = entry.data()
     args = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in data]
     return model, args, guides.mean_field(model, args, seed, options=entry.options)

@@ -4,6 +4,6 @@
 function takes part with the calls that it accepts. `sweep.py` makes each of these calls
 on soft integers and compares the result with enumeration. `on_pyro.py` and
 `on_numpyro.py` list the functions, `table.py` reads and writes the committed tables,
-`tests/api_table_pyro.csv` and `tests/api_table_numpyro.csv`. `make api-table` makes the
-tables anew.
+`api_table_pyro.csv` and `api_table_numpyro.csv` beside this folder. `make api-table`
+makes the tables anew.
 """

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zoo.entry import Entry
+from example_models.entry import Entry
 
 STAY_2 = np.array([[0.85, 0.15], [0.3, 0.7]])
 STAY_3 = np.array([[0.7, 0.2, 0.1], [0.15, 0.75, 0.1], [0.25, 0.15, 0.6]])

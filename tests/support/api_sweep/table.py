@@ -5,7 +5,7 @@ from pathlib import Path
 
 from api_sweep import sweep
 
-FOLDER = Path(__file__).parent.parent
+FOLDER = Path(__file__).parents[1]
 
 
 def path_of(name):

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from zoo import ENTRIES, model
-from zoo.chains import SCANS
+from example_models import ENTRIES, model
+from example_models.chains import SCANS
 
 # The log-probability of an impossible value is the logarithm of the smallest step of
 # float64 in one host, -36.04; that of the smallest number, or -inf, in the other.

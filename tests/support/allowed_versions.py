@@ -4,7 +4,7 @@
 tools keep the versions of constraints.txt, whatever comes with the backend is free, and
 "oldest" adds the lower bounds of pyproject.toml:
 
-    python tests/allowed_versions.py oldest numpyro
+    python tests/support/allowed_versions.py oldest numpyro
 """
 
 import re
@@ -12,7 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # What make installs before anything else.
 BUILD_TOOLS = ("pip", "hatchling", "editables")
 

@@ -6,9 +6,9 @@ trains: finite, without a warning, with gradients through the likelihood.
 
 import functools
 
+import example_models
 import numpy as np
 import pytest
-import zoo
 from asserts import assert_exact
 from backends import get_backend
 
@@ -33,7 +33,9 @@ def _case(host, entry):
     return pytest.param((host, entry), id=f"{host}-{entry.name}", marks=marks)
 
 
-@pytest.fixture(params=[_case(h, e) for e in zoo.ENTRIES.values() for h in e.hosts])
+@pytest.fixture(
+    params=[_case(h, e) for e in example_models.ENTRIES.values() for h in e.hosts]
+)
 def case(request):
     return request.param
 
@@ -59,7 +61,7 @@ class Program:
 
     def __init__(self, backend, entry):
         self.backend, self.entry = backend, entry
-        self.model = zoo.model(backend.name, entry.name)
+        self.model = example_models.model(backend.name, entry.name)
         self.args = backend.arguments(entry.data())
         self.relaxed = backend.package.relax(self.model, T, **entry.options)
         self.discrete_sites = backend.inspect(self.model, *self.args)
@@ -118,7 +120,7 @@ def gradients(program, drawn, logits, noise, without=None):
 
 @functools.cache
 def _program(backend, name):
-    return Program(backend, zoo.ENTRIES[name])
+    return Program(backend, example_models.ENTRIES[name])
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_vertices_score_as_in_the_discrete_program_and_gradients_pass(backend, p
 
 
 def test_a_step_of_svi_is_finite_and_warns_of_nothing(backend, entry, program):
-    guides = zoo.guides(backend.name)
+    guides = example_models.guides(backend.name)
     guide = guides.mean_field(program.model, program.args, options=entry.options)
     losses, params = backend.two_steps(
         "TraceEnum" if entry.enumerated else "Trace",

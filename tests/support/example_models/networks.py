@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zoo.entry import Entry
+from example_models.entry import Entry
 
 
 def _rng(seed):
