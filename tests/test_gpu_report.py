@@ -116,7 +116,7 @@ def test_the_plugin_counts_what_pytest_runs(tmp_path, chosen, expected):
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "no:jaxtyping", "-k", chosen, "-o", f"pythonpath={ROOT}/tests"]
+    command += ["-p", "no:jaxtyping", "-k", chosen, "-o", f"pythonpath={ROOT}/tests/support"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -145,7 +145,7 @@ def test_a_run_that_is_cut_off_leaves_its_failures(tmp_path):
     (tmp_path / "test_some.py").write_text(CUT_OFF)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "no:jaxtyping", "-o", f"pythonpath={ROOT}/tests"]
+    command += ["-p", "no:jaxtyping", "-o", f"pythonpath={ROOT}/tests/support"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 3
     text = (tmp_path / "out" / "report.md").read_text()
