@@ -34,15 +34,15 @@ def test_one_site_has_the_elbos_in_closed_form(backend):
     model, guide = (categorical(backend, x) for x in (MODEL, GUIDE))
     found = report(backend, model, guide, num_particles=m, chunk_size=2000)
     relaxed = -exp_concrete_kl(GUIDE, MODEL)
-    assert abs(found.relaxed_elbo - relaxed) < 5 * found.relaxed_error
+    assert abs(found.relaxed_elbo - relaxed) < 5 * found.relaxed_stderr
     discrete = -categorical_kl(GUIDE, MODEL)
-    assert abs(found.discrete_elbo - discrete) < 5 * found.discrete_error
+    assert abs(found.discrete_elbo - discrete) < 5 * found.discrete_stderr
     q, p = special.softmax(GUIDE), special.softmax(MODEL)
     log_w = np.log(p / q)
     error = math.sqrt((q * (log_w - q @ log_w) ** 2).sum() / m)
     # The standard error of a standard deviation, by the fourth moment.
     fourth = (q * (log_w - q @ log_w) ** 4).sum() / (m * error**2) ** 2
-    assert abs(found.discrete_error / error - 1) < 5 * math.sqrt(fourth / m) / 2
+    assert abs(found.discrete_stderr / error - 1) < 5 * math.sqrt(fourth / m) / 2
     # The evidence of a model without data is one.
     assert abs(found.bound) < 5 * math.sqrt((p**2 / q).sum() - 1) / math.sqrt(m)
     assert found.num_particles == m
@@ -53,7 +53,9 @@ def test_the_entropy_is_that_of_the_discrete_distribution(backend):
     (site,) = report(backend, guide, guide, num_particles=2).sites
     entropy = stats.entropy(special.softmax(GUIDE))
     assert (site.name, site.num_values) == ("z", 3)
-    assert_exact([site.entropy, site.share], [entropy, entropy / math.log(3)])
+    assert_exact(
+        [site.entropy, site.normalized_entropy], [entropy, entropy / math.log(3)]
+    )
 
 
 def test_the_entropies_of_bits_are_means_over_them(backend):
@@ -63,7 +65,9 @@ def test_the_entropies_of_bits_are_means_over_them(backend):
     probs = special.expit(logits)
     entropy = np.mean(stats.entropy([probs, special.expit(-logits)], axis=0))
     assert (site.name, site.num_values) == ("b", 2)
-    assert_exact([site.entropy, site.share], [entropy, entropy / math.log(2)])
+    assert_exact(
+        [site.entropy, site.normalized_entropy], [entropy, entropy / math.log(2)]
+    )
 
 
 @pytest.mark.statistical
@@ -85,14 +89,14 @@ def test_softness_is_the_entropy_of_the_points(backend, temperature):
     error = math.sqrt((square - mean**2) / (5 * m))
     (site,) = found.sites
     assert abs(site.softness - mean) < 5 * error
-    assert_exact(site.softness_share, site.softness / math.log(2))
+    assert_exact(site.normalized_softness, site.softness / math.log(2))
 
 
 def test_equal_programs_have_no_gap(backend):
     guide = categorical(backend, GUIDE)
     found = report(backend, guide, guide, num_particles=50)
-    numbers = [found.discrete_elbo, found.discrete_error, found.bound]
-    assert_exact([*numbers, found.relaxed_elbo, found.relaxed_error], np.zeros(5))
+    numbers = [found.discrete_elbo, found.discrete_stderr, found.bound]
+    assert_exact([*numbers, found.relaxed_elbo, found.relaxed_stderr], np.zeros(5))
 
 
 def data_programs(backend, subsample_size=None):

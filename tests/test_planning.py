@@ -59,7 +59,7 @@ def test_two_parents_cost_their_product(backend):
 
     planned = plan(backend, model)
     assert planned.cost_after == 3 * 4 * 5
-    assert planned.driver_after == "the log-probability of 'x'"
+    assert planned.largest_tensor_after == "the log-probability of 'x'"
     planned = plan(backend, model, budget=50)
     assert (planned.relaxed, planned.enumerated) == (("b",), ("a",))
     assert (planned.cost_before, planned.cost_after) == (60, 15)
@@ -81,7 +81,7 @@ def test_intermediates_of_the_contraction_count(backend):
     planned = plan(backend, model)
     assert row(planned, "z_0").cost == 10**2  # its log-probabilities are pairs
     assert row(planned, "w_0").cost == 10**3
-    assert row(planned, "w_0").driver.startswith("the sum over w_")
+    assert row(planned, "w_0").largest_tensor.startswith("the sum over w_")
     planned = plan(backend, model, budget=500)
     assert {name[0] for name in planned.relaxed} == {"w"}
     assert planned.cost_after == 10**2
@@ -209,7 +209,7 @@ def test_a_dependency_is_not_lost(backend, path):
 
     planned = plan(backend, model)
     assert row(planned, "a").cost == 3 * 5
-    assert row(planned, "a").driver == "the log-probability of 'x'"
+    assert row(planned, "a").largest_tensor == "the log-probability of 'x'"
 
 
 def test_a_dependency_through_data_counts(backend):

@@ -16,13 +16,16 @@ from planned import (
     row,
 )
 
+from concrete_core.planning.plan import TotalCost
+
 # --- what the host refuses
 
 
 def enumerated(backend, model, nesting=1):
     """The loss if every site were enumerated, whatever comes of it."""
     package = backend.package
-    hybrid = package.Plan(plan(backend, model).decisions, (0, 0), (0, 0), ("", ""), 1)
+    nothing = TotalCost(0, "", 0)
+    hybrid = package.Plan(plan(backend, model).decisions, nothing, nothing, 1)
     hybrid.enumerated, hybrid.relaxed = hybrid.sites, ()
     return backend.train(
         "TraceEnum",
@@ -134,7 +137,7 @@ def test_marks_are_kept(backend):
         "c": "leave",
         "d": "relax",
     }
-    assert row(planned, "a").reason == "marked so"
+    assert row(planned, "a").reason == "set by the model"
     sites = backend.trace(planned.apply(model, T))
     assert sites["a"]["infer"]["enumerate"] == "parallel"
     assert sites["c"]["infer"] == {"relax": False}
@@ -185,7 +188,7 @@ def test_a_mark_that_the_host_refuses_is_an_error(backend):
         fn = backend.dist.Bernoulli(logits=backend.array(np.zeros(3))).to_event(1)
         backend.site("b", fn, infer={"enumerate": "parallel"})
 
-    with pytest.raises(ValueError, match=r"'b' is marked.*cannot.*to_event"):
+    with pytest.raises(ValueError, match=r"'b' is set to be enum.*cannot.*to_event"):
         plan(backend, model)
 
 
@@ -194,7 +197,9 @@ def test_marks_beyond_the_dims_are_an_error(backend):
         for i in range(3):
             classes(backend, f"z_{i}", 2, enumerate="parallel")
 
-    with pytest.raises(ValueError, match=r"3 sites marked.*'z_2'.*2 \(max_dims\)"):
+    with pytest.raises(
+        ValueError, match=r"3 sites set to be enum.*'z_2'.*2 \(max_dims\)"
+    ):
         plan(backend, model, max_dims=2)
 
 

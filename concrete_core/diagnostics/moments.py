@@ -1,4 +1,8 @@
-"""Means and variances of gradients, of which only running sums are kept."""
+"""Means and variances of gradients, from running sums alone.
+
+Gradients come in batches, as arrays by the name of their parameter. `Moments` adds the
+batches up without keeping them, and `cosines_to_reference` compares directions.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +19,7 @@ class Moments:
 
     Attributes:
         count: Number of draws.
-        mean: Their mean.
+        mean: Mean of the draws.
 
     Example:
         >>> moments = Moments({"a": np.array([2.0, 0.0])})
@@ -30,83 +34,99 @@ class Moments:
         self.reference = reference
         self.count = 0
         self.mean: Arrays = {}
-        self._squares: Arrays = {}  # sums of squared distances from the mean
-        self._cosines: np.ndarray | float = 0.0
+        self._squared_deviations: Arrays = {}  # summed over draws, about the mean
+        self._cosine_sum: np.ndarray | float = 0.0
 
     def add(self, draws: Mapping[str, np.ndarray]) -> None:
-        """Take draws in.
+        """Add a batch of draws.
 
         Args:
             draws: Arrays by name, with the draws along the first axis.
         """
-        draws = {k: np.asarray(x, float) for k, x in draws.items()}
-        size = len(next(iter(draws.values())))
+        draws = {name: np.asarray(array, float) for name, array in draws.items()}
+        batch_size = len(next(iter(draws.values())))
         if self.reference is not None:
-            self._cosines = self._cosines + cosines(draws, self.reference).sum(0)
-        total = self.count + size
-        for name, x in draws.items():
-            mean = x.mean(0)
-            squares = ((x - mean) ** 2).sum(0)
-            gap = mean - self.mean.get(name, 0.0)
-            # Two sums of squares about two means, as one about the mean of all.
-            between = gap**2 * self.count * size / total
-            self.mean[name] = np.asarray(self.mean.get(name, 0.0) + gap * size / total)
-            squares = self._squares.get(name, 0.0) + squares + between
-            self._squares[name] = np.asarray(squares)
+            cosines = cosines_to_reference(draws, self.reference)
+            self._cosine_sum = self._cosine_sum + cosines.sum(0)
+        total = self.count + batch_size
+        for name, array in draws.items():
+            batch_mean = array.mean(0)
+            within = ((array - batch_mean) ** 2).sum(0)
+            mean = self.mean.get(name, 0.0)
+            gap = batch_mean - mean
+            # Parallel-axis identity (Chan et al. 1983): sums of squares about two means
+            # add up to one about the common mean, with this term between the means.
+            between = gap**2 * self.count * batch_size / total
+            self.mean[name] = np.asarray(mean + gap * batch_size / total)
+            squares = self._squared_deviations.get(name, 0.0) + within + between
+            self._squared_deviations[name] = np.asarray(squares)
         self.count = total
 
     @property
     def variance(self) -> Arrays:
-        """The variance of each element of a draw."""
-        return {k: np.asarray(x / (self.count - 1)) for k, x in self._squares.items()}
+        """Unbiased variance of each element of a draw."""
+        degrees = self.count - 1
+        return {
+            name: np.asarray(squares / degrees)
+            for name, squares in self._squared_deviations.items()
+        }
 
     @property
-    def error(self) -> Arrays:
-        """The standard error of each element of the mean."""
+    def stderr(self) -> Arrays:
+        """Standard error of each element of the mean."""
         return {
-            k: np.asarray(np.sqrt(x / self.count)) for k, x in self.variance.items()
+            name: np.asarray(np.sqrt(variance / self.count))
+            for name, variance in self.variance.items()
         }
 
     @property
     def cosines(self) -> np.ndarray:
-        """The mean cosine of a draw to the reference, by name, and of all as one."""
-        return np.asarray(self._cosines) / self.count
+        """Mean cosine of a draw to the reference, by array and of all together."""
+        return np.asarray(self._cosine_sum) / self.count
 
 
-def sums(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+def sums_and_total(
+    arrays: Mapping[str, np.ndarray], names: Sequence[str]
+) -> np.ndarray:
     """Return the sum of each array, and last the sum of all.
 
     Example:
-        >>> sums({"a": np.ones(3), "b": np.ones(())}, ["a", "b"]).tolist()
+        >>> sums_and_total({"a": np.ones(3), "b": np.ones(())}, ["a", "b"]).tolist()
         [3.0, 1.0, 4.0]
     """
-    each = np.array([np.sum(arrays[name]) for name in names])
-    return np.append(each, each.sum())
+    sums = np.array([np.sum(arrays[name]) for name in names])
+    return np.append(sums, sums.sum())
 
 
-def cosines(
+def cosines_to_reference(
     draws: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Return cosines to the reference, by array and of all as one.
+    """Return the cosine of each draw to the reference, by array and of all together.
 
     Shapes:
-        result: (draws, number of arrays + 1). A draw of zeros has the cosine zero; to
-            a reference of zeros there is none, and it is NaN.
+        result: (draws, number of arrays + 1). A draw of zeros has cosine zero; to a
+            reference of zeros there is no direction, and the cosine is NaN.
 
     Args:
         draws: Arrays by name, with the draws along the first axis.
         reference: Arrays by name.
 
     Example:
-        >>> cosines({"a": np.array([[1.0, 1.0]])}, {"a": np.array([0.0, 2.0])}).round(4)
+        >>> draws = {"a": np.array([[1.0, 1.0]])}
+        >>> cosines_to_reference(draws, {"a": np.array([0.0, 2.0])}).round(4)
         array([[0.7071, 0.7071]])
     """
-    columns = []
-    for name, x in draws.items():
-        x, r = x.reshape(len(x), -1), reference[name].reshape(-1)
-        columns.append([x @ r, (x**2).sum(-1), np.full(len(x), (r**2).sum())])
-    each = np.array(columns)  # (arrays, 3, draws)
-    dot, own, other = np.concatenate([each, each.sum(0, keepdims=True)]).swapaxes(0, 1)
-    lengths = np.sqrt(own * other)
-    safe = np.where(lengths > 0, lengths, 1.0)
-    return np.where(other > 0, np.where(lengths > 0, dot / safe, 0.0), np.nan).T
+    products = []
+    for name, array in draws.items():
+        vectors = array.reshape(len(array), -1)
+        target = reference[name].reshape(-1)
+        target_squares = np.full(len(vectors), (target**2).sum())
+        products.append([vectors @ target, (vectors**2).sum(-1), target_squares])
+    by_array = np.array(products)  # (arrays, 3, draws)
+    # Inner products of concatenated vectors are sums of inner products.
+    with_total = np.concatenate([by_array, by_array.sum(0, keepdims=True)])
+    dot, draw_squares, target_squares = with_total.swapaxes(0, 1)
+    lengths = np.sqrt(draw_squares * target_squares)
+    safe_lengths = np.where(lengths > 0, lengths, 1.0)
+    cosines = np.where(lengths > 0, dot / safe_lengths, 0.0)
+    return np.where(target_squares > 0, cosines, np.nan).T

@@ -1,39 +1,76 @@
-"""The report on gradients: arrays, a table and a picture."""
+"""The report on gradients: arrays, a table and a figure.
+
+`build_report` turns what was measured of each estimator (`Measurement`) and what it is
+compared with (`Reference`) into a `GradientReport`. The figure is in `report_figure`.
+"""
 
 import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from concrete_core.diagnostics.figures import axes_or_new
-from concrete_core.diagnostics.moments import Arrays, Moments, cosines, sums
-from concrete_core.diagnostics.tables import table
+from concrete_core.diagnostics.figures import Axes
+from concrete_core.diagnostics.moments import (
+    Arrays,
+    Moments,
+    cosines_to_reference,
+    sums_and_total,
+)
+from concrete_core.diagnostics.report_figure import Point, draw_bias_and_variance
+from concrete_core.diagnostics.tables import format_table
 
-_HEADER = ("estimator", "temp.", "bias", "SE", "seen", "var.")
-_HEADER += ("cos", "cos 1", "ms", "cost")
-_WORDS = """\
+_SIGNIFICANCE = 5  # standard errors above which a bias is significant
+_MAX_NAMED_PARAMS = 6  # parameters that the table's last line names
+_STEEP_RATIO = 100  # length of a hard draw over that of others at steep functions
+_LINE_WIDTH = 88
+
+_HEADER = (
+    "estimator",
+    "temp.",
+    "bias",
+    "SE",
+    "sig.",
+    "var.",
+    "cos",
+    "cos 1",
+    "ms",
+    "rel.",
+)
+_LEGEND = """\
 bias: length of the mean gradient less the reference, and what noise alone makes of it
-(SE); below 5 SE no bias is seen. var.: of one draw, all elements together. cos: cosine
-of the mean gradient to the reference, and of one draw (cos 1) on average. ms: time of
-one draw; cost: over that of the cheapest."""
-_NOISE = 5  # standard errors below which a bias is not told from noise
-_SHOWN = 6  # parameters named in the table
-_STEEP = 100  # times the length of other draws that a hard draw has at steep functions
+(SE); below 5 SE it is not significant (sig.). var.: of one draw, all elements together.
+cos: cosine of the mean gradient to the reference, and of one draw (cos 1) on average.
+ms: time of one draw; rel.: relative to that of the fastest."""
 
 
-class Reference(NamedTuple):
-    """What the gradients are compared with: arrays, their errors, and what they are."""
+@dataclass(frozen=True)
+class Reference:
+    """The gradient that others are compared with.
+
+    Attributes:
+        mean: Gradient by parameter.
+        stderr: Its standard errors; zeros where it is exact.
+        source: Where it comes from, in words.
+    """
 
     mean: Arrays
-    error: Arrays
-    words: str
+    stderr: Arrays
+    source: str
 
 
-class Row(NamedTuple):
-    """What was measured of an estimator, and whether its draws are one-hot."""
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one estimator at one temperature.
+
+    Attributes:
+        estimator: Label of the estimator.
+        temperature: Label of the temperature; empty for an objective.
+        moments: Moments of its gradients.
+        seconds: Median time of a draw.
+        is_hard: Whether the program receives one-hot samples.
+    """
 
     estimator: str
     temperature: str
@@ -44,23 +81,23 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `gradient_report` found: a table as a string, arrays, and a picture.
+    """What `gradient_report` found: a table as a string, arrays, and a figure.
 
     Arrays with a column for each parameter have a last one for all of them together.
     Gradients are of the ELBO, not of the loss, and in the unconstrained parameters, as
-    an optimiser sees them.
+    an optimizer sees them.
 
     Attributes:
-        estimators: What each row estimates by.
-        temperatures: The temperature of each row, as text; none for an objective.
+        estimators: Estimator or objective of each row.
+        temperatures: Temperature of each row, as text; empty for an objective.
         params: Names of the parameters.
         reference: Gradient that others are compared with, by parameter.
-        reference_error: Its standard errors; zeros where it is exact.
-        reference_kind: Where it is from, in words.
+        reference_stderr: Its standard errors; zeros where it is exact.
+        reference_source: Where it comes from, in words.
         mean: Mean gradient, by parameter; rows first.
-        error: Its standard errors.
+        mean_stderr: Its standard errors.
         bias: Length of the mean less the reference: (rows, params + 1).
-        bias_error: What noise alone makes of that length, the root of its mean square:
+        bias_stderr: What noise alone makes of that length, the root of its mean square:
             (rows, params + 1).
         variance: Trace of the covariance of one draw: (rows, params + 1).
         cosine: Cosine of the mean to the reference: (rows, params + 1).
@@ -72,12 +109,12 @@ class GradientReport:
     Example:
         >>> moments = Moments({"a": np.array(2.0)})
         >>> moments.add({"a": np.array([1.0, 2.0, 3.0, 4.0])})
-        >>> truth = {"a": np.array(2.0)}, {"a": np.array(0.0)}
-        >>> rows = [Row("ReinMax()", "1", moments, 0.001)]
-        >>> report = report_of(rows, Reference(*truth, "given"), ())
-        >>> report.bias.tolist(), report.bias_error.round(3).tolist()
+        >>> reference = Reference({"a": np.array(2.0)}, {"a": np.array(0.0)}, "given")
+        >>> measurement = Measurement("ReinMax()", "1", moments, seconds=0.001)
+        >>> report = build_report([measurement], reference)
+        >>> report.bias.tolist(), report.bias_stderr.round(3).tolist()
         ([[0.5, 0.5]], [[0.645, 0.645]])
-        >>> report.is_seen.tolist()
+        >>> report.is_significant.tolist()
         [[False, False]]
     """
 
@@ -85,12 +122,12 @@ class GradientReport:
     temperatures: tuple[str, ...]
     params: tuple[str, ...]
     reference: Arrays
-    reference_error: Arrays
-    reference_kind: str
+    reference_stderr: Arrays
+    reference_source: str
     mean: Arrays
-    error: Arrays
+    mean_stderr: Arrays
     bias: np.ndarray
-    bias_error: np.ndarray
+    bias_stderr: np.ndarray
     variance: np.ndarray
     cosine: np.ndarray
     draw_cosine: np.ndarray
@@ -99,13 +136,13 @@ class GradientReport:
     notes: tuple[str, ...]
 
     @property
-    def is_seen(self) -> np.ndarray:
+    def is_significant(self) -> np.ndarray:
         """Whether each bias is above five standard errors: (rows, params + 1)."""
-        return self.bias > _NOISE * self.bias_error
+        return self.bias > _SIGNIFICANCE * self.bias_stderr
 
     @property
-    def cost(self) -> np.ndarray:
-        """The time of a draw over that of the cheapest row: (rows,)."""
+    def relative_time(self) -> np.ndarray:
+        """Time of a draw relative to that of the fastest row: (rows,)."""
         return self.seconds / self.seconds.min()
 
     def table(self, param: str | None = None) -> str:
@@ -117,34 +154,34 @@ class GradientReport:
         Raises:
             ValueError: If there is no such parameter.
         """
-        column = -1 if param is None else self._column(param)
+        column = self._column(param)
         rows = [self._cells(row, column) for row in range(len(self.estimators))]
-        return table([_HEADER, *rows])
+        return format_table([_HEADER, *rows])
 
     def __str__(self) -> str:
-        length, error = (
-            math.sqrt(sums(_squared(x), self.params)[-1])
-            for x in (self.reference, self.reference_error)
+        length = _length(self.reference, self.params)
+        stderr = _length(self.reference_stderr, self.params)
+        head = (
+            f"Gradient of the ELBO, {self.num_samples} draws. Reference: "
+            f"{self.reference_source}; its length is {length:.4g}, with a standard "
+            f"error of {stderr:.2g}."
         )
-        head = f"Gradient of the ELBO, {self.num_samples} draws. Reference: "
-        head += f"{self.reference_kind}; its length is {length:.4g}, with a standard "
-        head += f"error of {error:.2g}."
-        shown = ", ".join(self.params[:_SHOWN])
-        if len(self.params) > _SHOWN:
-            shown += f" and {len(self.params) - _SHOWN} more"
-        foot = f"All parameters together; table(name) has one of {shown}."
-        parts = [_wrapped(head), self.table(), _wrapped(foot) + "\n" + _WORDS]
+        named = ", ".join(self.params[:_MAX_NAMED_PARAMS])
+        if len(self.params) > _MAX_NAMED_PARAMS:
+            named += f" and {len(self.params) - _MAX_NAMED_PARAMS} more"
+        foot = f"All parameters together; table(name) has one of {named}."
+        paragraphs = [_wrap(head), self.table(), _wrap(foot) + "\n" + _LEGEND]
         if self.notes:
-            parts.append("\n".join(map(_wrapped, self.notes)))
-        return "\n\n".join(parts)
+            paragraphs.append("\n".join(map(_wrap, self.notes)))
+        return "\n\n".join(paragraphs)
 
-    def plot(self, ax: Any = None, param: str | None = None) -> Any:
+    def plot(self, ax: Axes = None, param: str | None = None) -> Axes:
         """Draw squared bias against variance, a point for each row.
 
         On a grey line the mean squared error of one draw is the same; it meets the
-        axis at that value. Hollow points on a dotted line have a bias that is not told
-        from noise, and may lie anywhere below. An estimator at several temperatures is
-        joined by a line.
+        axis at that value. Hollow points on a dotted line have a bias that is not
+        significant, and may lie anywhere below. A line joins the temperatures of an
+        estimator.
 
         Args:
             ax: Axes of matplotlib; by default new ones.
@@ -157,58 +194,39 @@ class GradientReport:
             ImportError: If matplotlib is not installed.
             ValueError: If there is no such parameter.
         """
-        column = -1 if param is None else self._column(param)
-        ax = axes_or_new(ax, figsize=(8, 5))
-        x = _above_zero(self.variance[:, column])
-        y = _above_zero(self.bias[:, column] ** 2)
-        ax.set(xscale="log", yscale="log", ylabel="squared bias")
-        ax.set_xlabel("variance of one draw; grey: equal mean squared error")
-        ax.set_title(param or "all parameters together", fontsize="medium")
-        _lines_of_equal_error(ax, x, y)
-        names = list(dict.fromkeys(self.estimators))
-        colors = [f"C{names.index(name)}" for name in self.estimators]
-        for name in names:
-            rows = [i for i, other in enumerate(self.estimators) if other == name]
-            ax.plot(x[rows], y[rows], color=colors[rows[0]], lw=0.8, alpha=0.6)
-        for i, color in enumerate(colors):
-            seen = self.is_seen[i, column]
-            ax.scatter(x[i], y[i], color=color, facecolor=color if seen else "none")
-            if not seen:
-                ax.plot([x[i]] * 2, [ax.get_ylim()[0], y[i]], ":", color=color, lw=0.8)
-        self._label(ax, x, y)
-        return ax
-
-    def _label(self, ax: Any, x: np.ndarray, y: np.ndarray) -> None:
-        """Name the points at the right of the picture, where names do not overlap."""
-        order = np.lexsort((-x, y))
-        bottom, top = np.log(ax.get_ylim())
-        heights = _spread((np.log(y[order]) - bottom) / (top - bottom))
-        for i, height in zip(order, heights, strict=True):
-            words = filter(None, (self.estimators[i], self.temperatures[i]))
-            ax.annotate(
-                ", ".join(words),
-                (x[i], y[i]),
-                (1.02, height),
-                textcoords="axes fraction",
-                fontsize="small",
-                verticalalignment="center",
-                annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": "grey", "lw": 0.5},
+        column = self._column(param)
+        points = [
+            Point(
+                series=estimator,
+                label=", ".join(filter(None, [estimator, temperature])),
+                variance=self.variance[row, column],
+                squared_bias=self.bias[row, column] ** 2,
+                is_significant=bool(self.is_significant[row, column]),
             )
+            for row, (estimator, temperature) in enumerate(
+                zip(self.estimators, self.temperatures, strict=True)
+            )
+        ]
+        return draw_bias_and_variance(ax, points, param or "all parameters together")
 
     def _cells(self, row: int, column: int) -> list[str]:
-        arrays = (self.bias, self.bias_error, self.variance)
-        bias, error, variance = (f"{x[row, column]:.3g}" for x in arrays)
-        cos, cos_of_one = self.cosine[row, column], self.draw_cosine[row, column]
-        seen = "yes" if self.is_seen[row, column] else f"< {_NOISE} SE"
-        times = f"{1000 * self.seconds[row]:.2g}", f"{self.cost[row]:.1f}"
-        labels = self.estimators[row], self.temperatures[row]
+        is_significant = self.is_significant[row, column]
         return [
-            *(*labels, bias, error, seen, variance),
-            *(_cut(cos), _cut(cos_of_one), *times),
+            self.estimators[row],
+            self.temperatures[row],
+            f"{self.bias[row, column]:.3g}",
+            f"{self.bias_stderr[row, column]:.3g}",
+            "yes" if is_significant else f"< {_SIGNIFICANCE} SE",
+            f"{self.variance[row, column]:.3g}",
+            _format_cosine(self.cosine[row, column]),
+            _format_cosine(self.draw_cosine[row, column]),
+            f"{1000 * self.seconds[row]:.2g}",
+            f"{self.relative_time[row]:.1f}",
         ]
 
-    def _column(self, param: str) -> int:
+    def _column(self, param: str | None) -> int:
+        if param is None:
+            return -1
         if param not in self.params:
             raise ValueError(
                 f"there is no parameter {param!r}; there are {list(self.params)}"
@@ -216,123 +234,109 @@ class GradientReport:
         return self.params.index(param)
 
 
-def report_of(
-    rows: Sequence[Row], reference: Reference, notes: tuple[str, ...]
+def build_report(
+    measurements: Sequence[Measurement],
+    reference: Reference,
+    notes: tuple[str, ...] = (),
 ) -> GradientReport:
     """Return the report on what was measured.
 
     Args:
-        rows: What was measured of each estimator, against this reference.
-        reference: What they are compared with.
+        measurements: What was measured of each estimator, against this reference.
+        reference: Gradient that they are compared with.
         notes: What else there is to know.
     """
     names = tuple(reference.mean)
-
-    def stacked(arrays: Sequence[Arrays]) -> Arrays:
-        return {name: np.stack([x[name] for x in arrays]) for name in names}
-
-    mean = stacked([row.moments.mean for row in rows])
-    error = stacked([row.moments.error for row in rows])
-    gaps = {k: mean[k] - reference.mean[k] for k in names}
-    noise = {k: error[k] ** 2 + reference.error[k] ** 2 for k in names}
+    mean = _stack([m.moments.mean for m in measurements], names)
+    mean_stderr = _stack([m.moments.stderr for m in measurements], names)
+    gap = {name: mean[name] - reference.mean[name] for name in names}
+    # The errors of the mean and of the reference are independent: variances add.
+    noise = {
+        name: mean_stderr[name] ** 2 + reference.stderr[name] ** 2 for name in names
+    }
+    rows = range(len(measurements))
+    squared_bias = [sums_and_total(_row(_squared(gap), row), names) for row in rows]
+    squared_stderr = [sums_and_total(_row(noise, row), names) for row in rows]
+    variance = [sums_and_total(m.moments.variance, names) for m in measurements]
     return GradientReport(
-        estimators=tuple(row.estimator for row in rows),
-        temperatures=tuple(row.temperature for row in rows),
+        estimators=tuple(m.estimator for m in measurements),
+        temperatures=tuple(m.temperature for m in measurements),
         params=names,
         reference=reference.mean,
-        reference_error=reference.error,
-        reference_kind=reference.words,
+        reference_stderr=reference.stderr,
+        reference_source=reference.source,
         mean=mean,
-        error=error,
-        bias=_by_row(lambda i: np.sqrt(sums(_row(_squared(gaps), i), names)), rows),
-        bias_error=_by_row(lambda i: np.sqrt(sums(_row(noise, i), names)), rows),
-        variance=_by_row(lambda i: sums(rows[i].moments.variance, names), rows),
-        cosine=cosines(mean, reference.mean),
-        draw_cosine=np.stack([row.moments.cosines for row in rows]),
-        seconds=np.array([row.seconds for row in rows]),
-        num_samples=rows[0].moments.count,
+        mean_stderr=mean_stderr,
+        bias=np.sqrt(squared_bias),
+        bias_stderr=np.sqrt(squared_stderr),
+        variance=np.stack(variance),
+        cosine=cosines_to_reference(mean, reference.mean),
+        draw_cosine=np.stack([m.moments.cosines for m in measurements]),
+        seconds=np.array([m.seconds for m in measurements]),
+        num_samples=measurements[0].moments.count,
         notes=notes,
     )
 
 
-def steepness_notes(rows: Sequence[Row], reference: Reference) -> tuple[str, ...]:
+def steepness_notes(
+    measurements: Sequence[Measurement], reference: Reference
+) -> tuple[str, ...]:
     """Return a note on each hard estimator whose draws are far longer than others.
 
     Its gradient is made of slopes at one-hot values, where a function may be as steep
     as 1e6 and yet change little from one value to another.
 
     Args:
-        rows: What was measured of each estimator.
-        reference: What they are compared with.
+        measurements: What was measured of each estimator.
+        reference: Gradient that they are compared with.
     """
     names = tuple(reference.mean)
-    length = math.sqrt(sums(_squared(reference.mean), names)[-1])
-    others = [_draw_length(row, names) for row in rows if not row.is_hard]
+    soft_lengths = [_draw_length(m, names) for m in measurements if not m.is_hard]
     # At an optimum the reference is short, and no draw is.
-    scale = max(length, min(others, default=0.0))
+    scale = max(_length(reference.mean, names), min(soft_lengths, default=0.0))
+    if scale == 0:
+        return ()
     notes = []
-    for row in rows:
-        ratio = _draw_length(row, names) / scale if scale else 0.0
-        if row.is_hard and ratio > _STEEP:
+    for measurement in measurements:
+        ratio = _draw_length(measurement, names) / scale
+        if measurement.is_hard and ratio > _STEEP_RATIO:
             notes.append(
-                f"Draws of {row.estimator} at {row.temperature} are {ratio:.1g} times "
-                "as long as others. A hard estimator takes the slopes of model and "
-                "guide at one-hot samples, and a function that is steep there "
-                "dominates them, such as log(z + 1e-6). Use Relaxed(), or an unbiased "
-                "objective."
+                f"Draws of {measurement.estimator} at {measurement.temperature} are "
+                f"{ratio:.1g} times as long as others. A hard estimator takes the "
+                "slopes of model and guide at one-hot samples, and a function that is "
+                "steep there dominates them, such as log(z + 1e-6). Use Relaxed(), or "
+                "an unbiased objective."
             )
     return tuple(notes)
 
 
-def _draw_length(row: Row, names: Sequence[str]) -> float:
-    """The root of the mean squared length of a draw."""
-    squares = sums(_squared(row.moments.mean), names)[-1]
-    return math.sqrt(squares + sums(row.moments.variance, names)[-1])
+def _length(arrays: Arrays, names: Sequence[str]) -> float:
+    """The Euclidean length of all arrays together."""
+    return math.sqrt(sums_and_total(_squared(arrays), names)[-1])
 
 
-def _by_row(fn: Any, rows: Sequence[Row]) -> np.ndarray:
-    return np.stack([fn(i) for i in range(len(rows))])
+def _draw_length(measurement: Measurement, names: Sequence[str]) -> float:
+    """The root of the mean squared length of a draw: E|g|^2 = |E g|^2 + tr Cov g."""
+    squared_mean = sums_and_total(_squared(measurement.moments.mean), names)[-1]
+    variance = sums_and_total(measurement.moments.variance, names)[-1]
+    return math.sqrt(squared_mean + variance)
 
 
-def _row(arrays: Arrays, i: int) -> Arrays:
-    return {name: np.asarray(x[i]) for name, x in arrays.items()}
+def _stack(rows: Sequence[Arrays], names: Sequence[str]) -> Arrays:
+    return {name: np.stack([arrays[name] for arrays in rows]) for name in names}
+
+
+def _row(arrays: Arrays, row: int) -> Arrays:
+    return {name: np.asarray(array[row]) for name, array in arrays.items()}
 
 
 def _squared(arrays: Arrays) -> Arrays:
-    return {name: np.asarray(x**2) for name, x in arrays.items()}
+    return {name: np.asarray(array**2) for name, array in arrays.items()}
 
 
-def _cut(cosine: float) -> str:
+def _format_cosine(cosine: float) -> str:
     return "" if np.isnan(cosine) else f"{cosine:.3f}"
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 88)
-
-
-def _above_zero(x: np.ndarray) -> np.ndarray:
-    """The same with zeros lifted to where a logarithmic axis can show them."""
-    positive = x[x > 0]
-    return np.maximum(x, positive.min() / 10 if positive.size else 1e-12)
-
-
-def _spread(heights: np.ndarray, gap: float = 0.04) -> np.ndarray:
-    """Rising numbers between 0 and 1, moved apart to a gap, if there is room."""
-    gap = min(gap, 1 / max(len(heights) - 1, 1))
-    steps = gap * np.arange(len(heights))
-    spread = np.maximum.accumulate(heights - steps) + steps  # moved up
-    # And down again from the top, where that went too far.
-    return np.minimum(spread, 1 - steps[::-1])
-
-
-def _lines_of_equal_error(ax: Any, x: np.ndarray, y: np.ndarray) -> None:
-    """Lines along which squared bias and variance have the same sum."""
-    left, right = x.min() / 1.6, x.max() * 1.6
-    bottom, top = y.min() / 3, y.max() * 3
-    ax.set(xlim=(left, right), ylim=(bottom, top))
-    grid = np.geomspace(left, right, 400), np.geomspace(bottom, top, 400)
-    total = np.log10(grid[0] + grid[1][:, None])
-    look: dict[str, Any] = {"colors": "grey", "alpha": 0.4, "linewidths": 0.7}
-    look |= {"linestyles": "solid", "zorder": -1}
-    levels = np.linspace(total.min(), total.max(), 9)[1:-1]
-    ax.contour(*grid, total, levels, **look)
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, _LINE_WIDTH)

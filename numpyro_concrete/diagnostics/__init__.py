@@ -1,14 +1,14 @@
-"""What a relaxation did to a program: numbers to look at before and after training.
+"""Diagnostics: numbers to look at before and after training a relaxed program.
 
 `relaxation_gap` compares the relaxed program with the discrete one; `gradient_report`
-compares the ways to train it, by the bias, noise and cost of their gradients.
+compares estimators by the bias, variance and time of their gradients.
 
 Counterpart: ``pyro_concrete.diagnostics``.
 """
 
 from concrete_core.diagnostics.report import GradientReport
 from numpyro_concrete.diagnostics.gap import RelaxationGap, SiteEntropy, relaxation_gap
-from numpyro_concrete.diagnostics.gradients import gradient_report
+from numpyro_concrete.diagnostics.report import gradient_report
 
 __all__ = [
     "GradientReport",

@@ -1,113 +1,26 @@
-"""relaxation_gap: the relaxed program beside the discrete one, after training.
+"""relaxation_gap: compare the relaxed program with the discrete one after training.
+
+The report is the same in both packages; only the entropies of the sites and the runs of
+the programs are the backend's.
 
 Counterpart: ``pyro_concrete.diagnostics.gap``.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, random
 from jax.scipy.special import xlogy
 
-from concrete_core.diagnostics.tables import table
+from concrete_core.diagnostics.gap import RelaxationGap, SiteEntropy
 from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.objectives.particles import Particles, Summary, chunks, summary
 from numpyro_concrete.relaxation import harden
 from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
 
-_WORDS = """\
-Do not compare the first two: the relaxed ELBO is that of another model, the relaxed
-one, and where temperatures differ each site keeps a KL above zero. To report are the
-discrete ELBO and the multi-sample bound, which are below the evidence on average."""
-
-
-@dataclass(frozen=True)
-class SiteEntropy:
-    """How sure a relaxed guide is at one site, and how soft its draws are there.
-
-    Attributes:
-        name: Name of the discrete site.
-        num_values: Number of its values, >= 2.
-        entropy: Entropy of its discrete distribution in the guide, in nats: zero where
-            the guide is sure of a value, and log(num_values) where it knows nothing.
-        softness: Entropy of the weights of the relaxed points that it draws, in
-            nats: zero for hard ones.
-
-    Example:
-        >>> SiteEntropy("z", 4, entropy=math.log(2), softness=0.0).share
-        0.5
-
-    Counterpart: :class:`pyro_concrete.diagnostics.SiteEntropy`.
-    """
-
-    name: str
-    num_values: int
-    entropy: float
-    softness: float
-
-    @property
-    def share(self) -> float:
-        """The entropy over the largest that there is, from 0 to 1."""
-        return self.entropy / math.log(self.num_values)
-
-    @property
-    def softness_share(self) -> float:
-        """The softness over the largest that there is, from 0 to 1."""
-        return self.softness / math.log(self.num_values)
-
-
-@dataclass(frozen=True)
-class RelaxationGap:
-    r"""What `relaxation_gap` found; as a string, a table.
-
-    Attributes:
-        relaxed_elbo: ELBO of the relaxed model and guide, in nats: what is trained.
-        relaxed_error: Its standard error.
-        discrete_elbo: ELBO of the model and the hardened guide, in nats.
-        discrete_error: Its standard error.
-        bound: Multi-sample bound of the same, of `num_particles`, in nats.
-        num_particles: Number of particles behind each number.
-        sites: Entropies of the relaxed sites, in the order of the guide.
-
-    Example:
-        >>> report = RelaxationGap(-3.0, 0.1, -4.0, 0.1, -3.5, 100, ())
-        >>> print(str(report).partition("\n\n")[0])
-        objective                        nats  standard error
-        relaxed ELBO                  -3.0000          0.1000
-        discrete ELBO                 -4.0000          0.1000
-        multi-sample bound, m = 100   -3.5000
-
-    Counterpart: :class:`pyro_concrete.diagnostics.RelaxationGap`.
-    """
-
-    relaxed_elbo: float
-    relaxed_error: float
-    discrete_elbo: float
-    discrete_error: float
-    bound: float
-    num_particles: int
-    sites: tuple[SiteEntropy, ...]
-
-    def __str__(self) -> str:
-        bound = f"multi-sample bound, m = {self.num_particles}"
-        objectives = [
-            ("objective", "nats", "standard error"),
-            ("relaxed ELBO", *_digits(self.relaxed_elbo, self.relaxed_error)),
-            ("discrete ELBO", *_digits(self.discrete_elbo, self.discrete_error)),
-            (bound, *_digits(self.bound), ""),
-        ]
-        header = ("relaxed site", "values", "entropy", "share", "softness", "share")
-        sites = [
-            (
-                *(x.name, str(x.num_values)),
-                *_digits(x.entropy, x.share, x.softness, x.softness_share),
-            )
-            for x in self.sites
-        ]
-        return "\n\n".join([table(objectives), _WORDS, table([header, *sites])])
+__all__ = ["RelaxationGap", "SiteEntropy", "relaxation_gap"]
 
 
 def relaxation_gap(
@@ -126,10 +39,10 @@ def relaxation_gap(
 ) -> RelaxationGap:
     """Compare a relaxed program with the discrete one that it stands for.
 
-    The relaxed ELBO is what training raises, and is no bound on the evidence of the
-    model. The report sets beside it the numbers that are, and for each relaxed site two
-    entropies. A guide that is unsure (`entropy`) may be right, as the posterior may be.
-    Soft draws (`softness`) mean that the relaxed program works with values that the
+    Training raises the relaxed ELBO, which is no bound on the evidence of the model.
+    The report adds two numbers that are, and two entropies of each relaxed site. A
+    guide that is uncertain (`entropy`) may be right: the posterior may be, too. Soft
+    samples (`softness`) mean that the relaxed program works with values that the
     discrete one does not have: then lower the temperature.
 
     Args:
@@ -164,10 +77,10 @@ def relaxation_gap(
         >>> relaxed = relax(model, temperature=0.5)
         >>> key = random.key(0)
         >>> report = relaxation_gap(key, {}, relaxed, relaxed, model, num_particles=10)
-        >>> report.discrete_elbo, report.discrete_error, report.bound
+        >>> report.discrete_elbo, report.discrete_stderr, report.bound
         (0.0, 0.0, 0.0)
         >>> [site] = report.sites
-        >>> site.name, site.num_values, round(site.share, 4)
+        >>> site.name, site.num_values, round(site.normalized_entropy, 4)
         ('z', 4, 1.0)
 
     References:
@@ -180,57 +93,66 @@ def relaxation_gap(
     """
     if num_particles < 2:
         raise ValueError(f"a standard error takes two particles, not {num_particles}")
-    settings: Any = {"plate": plate, "vectorize": vectorize_particles}
-    options = num_particles, chunk_size, progress_bar
-    relaxed, discrete = (
-        Particles(rng_key, params, *programs, args, kwargs, **settings)
-        for programs in (
-            (relaxed_model, relaxed_guide),
-            (model, harden(relaxed_guide)),
-        )
+    options: Any = {"plate": plate, "vectorize": vectorize_particles}
+    discrete_guide = harden(relaxed_guide)
+    # One key, and so the same subsamples of the plates in both.
+    relaxed = Particles(
+        rng_key, params, relaxed_model, relaxed_guide, args, kwargs, **options
     )
-    sites = _sites(relaxed, chunks(num_particles, chunk_size)[1])
-    soft, hard = summary(relaxed, *options), summary(discrete, *options)
+    discrete = Particles(
+        rng_key, params, model, discrete_guide, args, kwargs, **options
+    )
+    _, entropy_particles = chunks(num_particles, chunk_size)
+    sites = _site_entropies(relaxed, entropy_particles)
+    relaxed_summary = summary(relaxed, num_particles, chunk_size, progress_bar)
+    discrete_summary = summary(discrete, num_particles, chunk_size, progress_bar)
     return RelaxationGap(
-        *_elbo(soft), *_elbo(hard), float(hard.bound), num_particles, sites
+        relaxed_elbo=float(relaxed_summary.totals.mean()),
+        relaxed_stderr=_stderr(relaxed_summary),
+        discrete_elbo=float(discrete_summary.totals.mean()),
+        discrete_stderr=_stderr(discrete_summary),
+        bound=float(discrete_summary.bound),
+        num_particles=num_particles,
+        sites=sites,
     )
 
 
-def _elbo(found: Summary) -> tuple[float, float]:
-    """The ELBO and its standard error."""
-    totals = found.totals
-    return float(totals.mean()), float(totals.std(ddof=1)) / math.sqrt(len(totals))
+def _stderr(particles: Summary) -> float:
+    """The standard error of the ELBO."""
+    return float(particles.totals.std(ddof=1)) / math.sqrt(len(particles.totals))
 
 
-def _sites(relaxed: Particles, size: int) -> tuple[SiteEntropy, ...]:
-    """Entropies of the relaxed sites, over a chunk of particles."""
-    counts = {}
+def _site_entropies(relaxed: Particles, num_particles: int) -> tuple[SiteEntropy, ...]:
+    """Entropies of the relaxed sites, averaged over a chunk of particles."""
+    num_values: dict[str, int] = {}
 
-    def entropies(key: Array) -> dict[str, Array]:
-        found = {}
-        for name, site in relaxed.run(key)[1].items():
+    def entropies_of_particle(key: Array) -> dict[str, Array]:
+        _, guide_trace = relaxed.run(key)
+        entropies = {}
+        for relaxed_name, site in guide_trace.items():
             leaf = leaf_of(site.get("fn"))
             if isinstance(leaf, AbstractConcrete):
-                name = name.removesuffix(SUFFIX)
-                counts[name] = (*leaf.event_shape, 2)[0]
-                found[name] = _entropies(leaf, site["value"])
-        return found
+                name = relaxed_name.removesuffix(SUFFIX)
+                # A binary site has no event axis.
+                num_values[name] = leaf.event_shape[0] if leaf.event_shape else 2
+                entropies[name] = _entropy_and_softness(leaf, site["value"])
+        return entropies
 
-    found = relaxed.map(entropies, random.split(relaxed.key, size))
-    if not found:
+    keys = random.split(relaxed.key, num_particles)
+    chunk = relaxed.map(entropies_of_particle, keys)
+    if not chunk:
         raise ValueError(
             "no site of the guide is relaxed: pass relax(guide, temperature)"
         )
-    means = {name: found[name].mean(0).tolist() for name in counts}
-    return tuple(SiteEntropy(name, counts[name], *x) for name, x in means.items())
+    sites = []
+    for name, number in num_values.items():
+        entropy, softness = chunk[name].mean(0).tolist()
+        sites.append(SiteEntropy(name, number, entropy, softness))
+    return tuple(sites)
 
 
-def _entropies(leaf: AbstractConcrete, point: Array) -> Array:
-    """Mean entropy of a discrete distribution, and that of the weights of points."""
-    weights = leaf.to_simplex(point)
-    softness = -xlogy(weights, weights).sum(-1)
+def _entropy_and_softness(leaf: AbstractConcrete, relaxed_value: Array) -> Array:
+    """Mean entropy of the discrete distribution, and of relaxed samples as one."""
+    probs = leaf.to_simplex(relaxed_value)
+    softness = -xlogy(probs, probs).sum(-1)
     return jnp.stack([leaf.discrete.entropy().mean(), softness.mean()])
-
-
-def _digits(*numbers: float) -> list[str]:
-    return [f"{x:.4f}" for x in numbers]

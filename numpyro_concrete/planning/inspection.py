@@ -1,211 +1,278 @@
-"""The sites of a program, as a plan needs to know them, from one run of it.
+"""The sites of a model as the planner needs them, from one run of it.
+
+A handler records the sites while JAX traces the run; `provenance_of` reads from the
+traced program which drawn values each log-probability depends on. The rest is read off
+the distributions.
 
 Counterpart: ``pyro_concrete.planning.inspection``.
 """
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import numpy as np
 import opt_einsum
 from numpyro.contrib.control_flow.scan import scan_wrapper
-from numpyro.distributions import Independent
+from numpyro.distributions import Delta, Independent
 from numpyro.handlers import seed, substitute
 from numpyro.infer.initialization import init_to_sample
 from numpyro.primitives import Messenger
 
-from concrete_core.planning.costs import Node
+from concrete_core.planning.sites import (
+    InspectedModel,
+    SiteNode,
+    has_unnamed_axis,
+    site_plates,
+    site_setting,
+)
 from numpyro_concrete.planning.provenance import named, provenance_of
 from numpyro_concrete.relaxation.finite_support import support_of
 from numpyro_concrete.relaxation.site import is_discrete, leaf_of
 
-# TraceEnum_ELBO contracts sites that depend on each other under one scale, by these
-# paths.
-ONE_SCALE = False
-find_path = opt_einsum.paths.greedy
-# Most dims that the host's stack of them takes.
-_MOST_DIMS = 25
-_STACK = "numpyro.contrib.funsor.enum_messenger"
+# A message of NumPyro's primitives; its entries are of any type.
+Message = dict[str, Any]
+# Distributions inside of wrappers; `fn` of a message is of no fixed type.
+Distribution = Any
+
+# Largest number of dims that NumPyro's stack of enumeration dims holds.
+_MAX_STACK_DIMS = 25
+_STACK_MODULE = "numpyro.contrib.funsor.enum_messenger"
+_INFINITE_SUPPORT = "its support is not finite"
 
 
-class Program(NamedTuple):
-    """The sites of a program in its order, and how many can be enumerated at once."""
+@dataclass(frozen=True)
+class _Support:
+    """What the support of a site allows: see `SiteNode` for the attributes."""
 
-    nodes: tuple[Node, ...]
-    max_dims: int
+    size: int
+    unsupported: str | None = None
+    obstacle: str | None = None
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
+class _RecordedSite:
+    """A site as one run has shown it.
+
+    Attributes:
+        message: NumPyro's message of the site.
+        infer: Its per-site settings, before handlers outside change them.
+        shape: Shape of its log-probability.
+        is_in_loop: Whether it is inside of `scan` or `cond`.
+        support: What its support allows if it is latent and discrete; else None.
+        conflicts: Earlier sites whose enumeration dim it cannot share.
+    """
+
+    message: Message
+    infer: Mapping[str, Any]
+    shape: tuple[int, ...]
+    is_in_loop: bool
+    support: _Support | None = None
+    conflicts: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Name of the site."""
+        return self.message["name"]
 
 
 class _Recorder(Messenger):
-    """The effect handler that notes the sites of a program."""
+    """The effect handler that records the sites of a model.
+
+    Attributes:
+        sites: Sites in the order of the model.
+        log_probs: Log-probability of each site, or the value of a deterministic one.
+    """
 
     def __init__(self, fn: Callable) -> None:
         super().__init__(fn)
-        self.sites: list[dict[str, Any]] = []
-        self.scores: dict[str, Any] = {}
-        self._looped: set[str] = set()
-        self._scopes = _Scopes()
+        self.sites: list[_RecordedSite] = []
+        self.log_probs: dict[str, Any] = {}
+        self._names_in_loops: set[str] = set()
+        self._scopes = _MarkovScopes()
 
-    def postprocess_message(self, msg: dict[str, Any]) -> None:
+    def postprocess_message(self, msg: Message) -> None:
         if msg["type"] == "control_flow":
-            last = msg["value"][1]
-            trace = last[0] if msg["fn"] is scan_wrapper else last
-            self._looped |= trace.trace.keys()
+            result = msg["value"][1]
+            trace = result[0] if msg["fn"] is scan_wrapper else result
+            self._names_in_loops |= trace.trace.keys()
         elif msg["type"] == "deterministic":
-            self._note(msg, msg["value"], latent=False, shape=())
+            self.log_probs[msg["name"]] = msg["value"]
+            self._record(msg, shape=())
         elif msg["type"] == "sample":
-            self._note_sample(msg)
+            self._record_sample(msg)
 
-    def _note_sample(self, msg: dict[str, Any]) -> None:
+    def _record_sample(self, msg: Message) -> None:
         fn, name = msg["fn"], msg["name"]
-        latent = not msg["is_observed"] and type(leaf_of(fn)).__name__ != "Delta"
-        if latent:
+        is_random = not isinstance(leaf_of(fn), Delta)
+        is_latent = is_random and not msg["is_observed"]
+        if is_latent:
             msg["value"] = named(msg["value"], name)
-        given = [msg["intermediates"]] if msg.get("intermediates") else []
-        score = fn.log_prob(msg["value"], *given)
-        self._note(msg, score, latent=latent, shape=np.shape(score))
-        if latent and is_discrete(fn):
-            self.sites[-1]["avoid"] = self._scopes.enter(name)
-            self.sites[-1]["values"] = _support(name, fn)
+        intermediates = msg.get("intermediates")
+        if intermediates:
+            log_prob = fn.log_prob(msg["value"], intermediates)
+        else:
+            log_prob = fn.log_prob(msg["value"])
+        self.log_probs[name] = log_prob
+        shape = np.shape(log_prob)
+        if not (is_latent and is_discrete(fn)):
+            self._record(msg, shape=shape)
+            return
+        conflicts = self._scopes.enter(name)
+        self._record(msg, shape=shape, support=_support(name, fn), conflicts=conflicts)
 
-    def _note(
-        self, msg: dict[str, Any], score: Any, *, latent: bool, shape: tuple[int, ...]
-    ) -> None:
-        name = msg["name"]
-        self.scores[name] = score
-        site = {**msg, "latent": latent, "shape": shape, "avoid": frozenset()}
-        site["infer"] = dict(msg.get("infer") or {})
-        site["looped"] = name in self._looped
+    def _record(self, msg: Message, **attributes: Any) -> None:
+        site = _RecordedSite(
+            message=dict(msg),
+            infer=dict(msg.get("infer") or {}),
+            is_in_loop=msg["name"] in self._names_in_loops,
+            **attributes,
+        )
         self.sites.append(site)
 
 
-class _Scopes:
-    """The sites whose enumeration dims each one keeps off, as `markov` has them.
+class _MarkovScopes:
+    """The sites whose enumeration dims each site cannot share, because of `markov`.
 
-    Each step of a loop has a frame, which sees the frames before it. Sites outside of
-    any are in the global one, and keep their dims to themselves.
+    Each step of a `markov` loop has a frame, which sees the frames before it. Sites
+    outside of loops are in the global one, and keep their dims.
     """
 
     def __init__(self) -> None:
+        # Frames are kept, or another could get the same id.
         self._names: dict[int, tuple[Any, set[str]]] = {}
         self._outermost: dict[str, int] = {}
 
     def enter(self, name: str) -> frozenset[str]:
-        """Return the sites that are seen from here, and add one to them."""
-        seen, written = self._frames()
-        avoid = frozenset().union(*(self._at(frame) for frame in seen + written))
-        for frame in written:
-            self._at(frame).add(name)
-        return avoid
+        """Return the sites that are visible here, and add a site to them."""
+        visible_frames, own_frames = self._frames()
+        frames = visible_frames + own_frames
+        conflicts = frozenset().union(*map(self._names_in, frames))
+        for frame in own_frames:
+            self._names_in(frame).add(name)
+        return conflicts
 
     def _frames(self) -> tuple[list[Any], list[Any]]:
-        """The frames around the program's place, and those that its sites go into."""
-        # A program that uses markov has imported this module; others need no funsor.
-        host = sys.modules.get(_STACK)
-        if host is None:
+        """The frames that are visible here, and those that a site here is added to."""
+        # A model that uses markov has imported this module; others need no funsor.
+        module = sys.modules.get(_STACK_MODULE)
+        if module is None:
             return [], [self._outermost]
-        stack = host._DIM_STACK
-        frame = stack.current_frame
-        seen = [stack.global_frame, *frame.parents, *frame.iter_parents]
-        written = [frame, *(frame.parents if frame.keep else ())]
-        outer = [self._outermost, *(x.name_to_dim for x in seen)]
-        return outer, [x.name_to_dim for x in written]
+        stack = module._DIM_STACK
+        current = stack.current_frame
+        visible = [stack.global_frame, *current.parents, *current.iter_parents]
+        visible_dims = [self._outermost, *(frame.name_to_dim for frame in visible)]
+        own = [current, *current.parents] if current.keep else [current]
+        return visible_dims, [frame.name_to_dim for frame in own]
 
-    def _at(self, frame: Any) -> set[str]:
+    def _names_in(self, frame: Any) -> set[str]:
         return self._names.setdefault(id(frame), (frame, set()))[1]
 
 
-def inspect_program(
+def inspect_model(
     model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Program:
-    """Run a program once, and return what a plan needs to know of its sites.
+) -> InspectedModel:
+    """Run a model once, and return what the planner needs to know of its sites.
 
     Args:
-        model: Program, without enumeration.
+        model: Model, or guide, without enumeration.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
     """
-    # Improper priors have no draws.
+    # Improper priors cannot be sampled.
     seeded = substitute(seed(model, 0), substitute_fn=init_to_sample)
     recorder = _Recorder(seeded)
 
-    def run() -> dict[str, Any]:
+    def log_probs() -> dict[str, Any]:
         recorder(*args, **kwargs)
-        return recorder.scores
+        return recorder.log_probs
 
-    depends = provenance_of(run)
+    depends_on = provenance_of(log_probs)
     sites = recorder.sites
-    discrete = {site["name"] for site in sites if "values" in site}
-    loops = any(site["looped"] for site in sites)
-    nodes = tuple(_node(s, depends[s["name"]] & discrete, loops) for s in sites)
-    nesting = max((len(site["shape"]) for site in sites), default=0)
-    return Program(nodes, _MOST_DIMS - nesting)
+    discrete = {site.name for site in sites if site.support is not None}
+    has_loop = any(site.is_in_loop for site in sites)
+    nodes = [
+        _node(site, parents=depends_on[site.name] & discrete, has_loop=has_loop)
+        for site in sites
+    ]
+    nesting = max((len(site.shape) for site in sites), default=0)
+    return InspectedModel(
+        nodes=tuple(nodes),
+        max_dims=_MAX_STACK_DIMS - nesting,
+        find_path=opt_einsum.paths.greedy,
+        has_one_scale=False,
+    )
 
 
-def _node(site: dict[str, Any], parents: frozenset[str], loops: bool) -> Node:
-    node = Node(
-        name=site["name"],
+def _node(site: _RecordedSite, *, parents: frozenset[str], has_loop: bool) -> SiteNode:
+    message = site.message
+    plates = site_plates(message, site.shape, "axis")
+    node = SiteNode(
+        name=site.name,
         parents=parents,
-        plates=_plates(site),
-        scored=not _is_value(site),
-        scale=_number(site.get("scale")),
-        avoid=site["avoid"],
+        plates=plates,
+        is_factor=message["type"] != "deterministic",
+        scale=_scale_as_number(message.get("scale")),
+        conflicts=site.conflicts,
     )
-    if "values" not in site:
+    support = site.support
+    if support is None:
         return node
-    values, obstacle, advice, refusal = site["values"]
-    if site["looped"]:
-        refusal = "it is inside of scan or cond, over which TraceEnum_ELBO is wrong"
-    elif loops:
-        refusal = (
-            refusal or "it is beside a scan or cond: TraceEnum_ELBO is wrong there"
-        )
-    elif any(name not in _names(site) for name, _ in node.plates):
-        refusal = refusal or "it has a batch axis that is no plate"
-    return node._replace(
-        support=values,
-        mark=_mark(site["infer"]),
-        refusal=refusal,
-        obstacle=obstacle,
-        advice=advice,
+    unsupported = support.unsupported
+    if site.is_in_loop:
+        unsupported = "it is inside of scan or cond, over which TraceEnum_ELBO is wrong"
+    elif unsupported is None and has_loop:
+        unsupported = "it is beside a scan or cond: TraceEnum_ELBO is wrong there"
+    elif unsupported is None and has_unnamed_axis(message, plates):
+        unsupported = "it has a batch axis that is no plate"
+    return replace(
+        node,
+        support_size=support.size,
+        setting=site_setting(site.infer),
+        unsupported=unsupported,
+        obstacle=support.obstacle,
+        advice=support.advice,
     )
 
 
-def _support(name: str, fn: Any) -> tuple[int, str | None, str | None, str | None]:
-    """The number of values of a site, what rules relaxation out, what it needs.
-
-    And, at last, why the host cannot enumerate it.
-    """
-    obstacle, leaf = None, leaf_of(fn)
-    # In a traced program the values of constants are hidden otherwise.
+def _support(name: str, fn: Distribution) -> _Support:
+    leaf = leaf_of(fn)
+    # In a traced program the values of constants would be hidden.
     with jax.ensure_compile_time_eval():
         try:
             size = len(support_of(name, leaf).values)
         except ValueError:
             advice = f"cut its support off: truncate={{{name!r}: ...}}"
-            return 0, None, advice, "its support is not finite"
+            return _Support(0, unsupported=_INFINITE_SUPPORT, advice=advice)
         except NotImplementedError:
-            size, obstacle = 0, f"relax takes no vectors of {type(leaf).__name__}"
-        return size, obstacle, None, _refusal(fn)
+            obstacle = f"relax takes no vectors of {type(leaf).__name__}"
+            unsupported = _reason_against_enumeration(fn)
+            return _Support(0, unsupported=unsupported, obstacle=obstacle)
+        return _Support(size, unsupported=_reason_against_enumeration(fn))
 
 
-def _refusal(fn: Any) -> str | None:
-    """Why the host cannot enumerate a site, for what it is by itself."""
-    if _is_joined(fn):
+def _reason_against_enumeration(fn: Distribution) -> str | None:
+    """Why the backend cannot enumerate a site, whatever depends on it."""
+    if _is_independent(fn):
         return "to_event makes its elements one site"
     if not fn.has_enumerate_support:
-        return "its support is not finite"
+        return _INFINITE_SUPPORT
     try:
         values = np.asarray(fn.enumerate_support(expand=False))
     except (NotImplementedError, ValueError) as error:
-        return ": ".join(filter(None, ["the host does not enumerate it", str(error)]))
-    if values.size != len(values) or (values.reshape(-1) != range(len(values))).any():
-        return "the host enumerates 0, 1, ..., and its values are others"
+        reason = "the backend does not enumerate it"
+        return f"{reason}: {error}" if str(error) else reason
+    counts_from_zero = np.arange(len(values))
+    if values.size != len(values) or (values.reshape(-1) != counts_from_zero).any():
+        return "the backend enumerates 0, 1, ..., and its values are others"
     return None
 
 
-def _is_joined(fn: Any) -> bool:
+def _is_independent(fn: Distribution) -> bool:
+    """Whether `to_event` is among the wrappers of a distribution."""
     while hasattr(fn, "base_dist"):
         if isinstance(fn, Independent) and fn.reinterpreted_batch_ndims:
             return True
@@ -213,38 +280,7 @@ def _is_joined(fn: Any) -> bool:
     return False
 
 
-def _mark(infer: Mapping[str, Any]) -> str | None:
-    relax, enumerate_ = infer.get("relax"), infer.get("enumerate")
-    if relax is not None and relax is not False:
-        return "relax"
-    if enumerate_:
-        return "enumerate" if enumerate_ == "parallel" else "leave"
-    return "leave" if relax is False else None
-
-
-def _is_value(site: Mapping[str, Any]) -> bool:
-    """Whether a site is deterministic."""
-    return site["type"] == "deterministic"
-
-
-def _plates(site: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
-    """The plates of a site, and its other batch axes by names of their own."""
-    frames = {frame.dim: frame for frame in site["cond_indep_stack"]}
-    shape = site["shape"]
-    sizes = [(dim, shape[dim]) for dim in range(-len(shape), 0)]
-    named = [
-        (frames[dim].name if dim in frames else f"{site['name']}, axis {dim}", size)
-        for dim, size in sizes
-        if size > 1 or dim in frames
-    ]
-    return tuple(named)
-
-
-def _names(site: Mapping[str, Any]) -> set[str]:
-    return {frame.name for frame in site["cond_indep_stack"]}
-
-
-def _number(scale: Any) -> float | None:
+def _scale_as_number(scale: Any) -> float | None:
     if scale is None:
         return 1.0
     return None if isinstance(scale, jax.Array) else float(scale)

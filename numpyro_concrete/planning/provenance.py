@@ -1,34 +1,35 @@
-"""Which drawn values a result depends on, read off the program that JAX has traced.
+"""Which drawn values a result depends on, read from the program that JAX has traced.
 
-Counterpart: ``pyro_concrete.planning.provenance``, where torch tells of each operation.
+Counterpart: ``pyro_concrete.planning.provenance``, where torch reports each operation.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 from jax import Array
-from jax.extend.core import Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-_MARK = "value of site "
-_PLAIN: frozenset[str] = frozenset()
+Names = frozenset[str]
+
+_PREFIX = "value of site "
+_NO_NAMES: Names = frozenset()
 
 
 def named(value: Array, name: str) -> Array:
     """Return a value that depends on this name alone, for `provenance_of`.
 
-    It goes through a function that is compiled for itself and has the name, which the
-    traced program shows.
+    It goes through a compiled function of its own that has the name, which the traced
+    program shows.
     """
 
-    def mark(x: Array) -> Array:
-        return x
+    def identity(value: Array) -> Array:
+        return value
 
-    mark.__name__ = _MARK + name
-    return jax.jit(mark)(value)
+    identity.__name__ = _PREFIX + name
+    return jax.jit(identity)(value)
 
 
-def provenance_of(run: Callable) -> dict[str, frozenset[str]]:
+def provenance_of(run: Callable) -> dict[str, Names]:
     """Return the names that each entry of a function's result depends on.
 
     Every operation depends on all that it reads, and a loop or branch as a whole on all
@@ -48,30 +49,32 @@ def provenance_of(run: Callable) -> dict[str, frozenset[str]]:
     Counterpart: none.
     """
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)()
-    leaves = iter(_outputs(jaxpr.jaxpr, []))
-    result = {}
-    for name, tree in shapes.items():
-        own = [next(leaves) for _ in jax.tree.leaves(tree)]
-        result[name] = _PLAIN.union(*own)
-    return result
+    names_of_leaves = iter(_names_of_outputs(jaxpr.jaxpr, []))
+    names_of_entries = {}
+    for key, tree in shapes.items():
+        names = [next(names_of_leaves) for _ in jax.tree.leaves(tree)]
+        names_of_entries[key] = _NO_NAMES.union(*names)
+    return names_of_entries
 
 
-def _outputs(jaxpr: Any, inputs: Sequence[frozenset[str]]) -> list[frozenset[str]]:
-    known = dict(zip(jaxpr.invars, inputs, strict=True))
+def _names_of_outputs(jaxpr: Jaxpr, names_of_inputs: Sequence[Names]) -> list[Names]:
+    names_of_vars = dict(zip(jaxpr.invars, names_of_inputs, strict=True))
 
-    def names(x: Any) -> frozenset[str]:
-        return _PLAIN if isinstance(x, Literal) else known.get(x, _PLAIN)
+    def names_of(atom: Var | Literal) -> Names:
+        if isinstance(atom, Literal):
+            return _NO_NAMES
+        return names_of_vars.get(atom, _NO_NAMES)
 
-    for step in jaxpr.eqns:
-        read = [names(x) for x in step.invars]
-        known |= zip(step.outvars, _written(step, read), strict=True)
-    return [names(x) for x in jaxpr.outvars]
+    for equation in jaxpr.eqns:
+        results = _names_of_results(equation, [names_of(a) for a in equation.invars])
+        names_of_vars.update(zip(equation.outvars, results, strict=True))
+    return [names_of(atom) for atom in jaxpr.outvars]
 
 
-def _written(step: Any, read: list[frozenset[str]]) -> list[frozenset[str]]:
-    params = step.params
-    if step.primitive.name in ("jit", "pjit"):
-        if params["name"].startswith(_MARK):
-            return [frozenset({params["name"].removeprefix(_MARK)})]
-        return _outputs(params["jaxpr"].jaxpr, read)
-    return [_PLAIN.union(*read)] * len(step.outvars)
+def _names_of_results(equation: JaxprEqn, operands: list[Names]) -> list[Names]:
+    params = equation.params
+    if equation.primitive.name in ("jit", "pjit"):
+        if params["name"].startswith(_PREFIX):
+            return [frozenset({params["name"].removeprefix(_PREFIX)})]
+        return _names_of_outputs(params["jaxpr"].jaxpr, operands)
+    return [_NO_NAMES.union(*operands)] * len(equation.outvars)

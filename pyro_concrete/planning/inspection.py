@@ -1,67 +1,120 @@
-"""The sites of a program, as a plan needs to know them, from one run of it.
+"""The sites of a model as the planner needs them, from one run of it.
+
+A handler records the sites while `Provenance` tracks which drawn values each
+log-probability depends on. The rest is read off the distributions.
 
 Counterpart: ``numpyro_concrete.planning.inspection``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import opt_einsum
 import pyro
 import torch
 from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
 
-from concrete_core.planning.costs import Node
+from concrete_core.planning.sites import (
+    InspectedModel,
+    Plates,
+    SiteNode,
+    has_unnamed_axis,
+    site_plates,
+    site_setting,
+)
 from pyro_concrete.planning.provenance import Provenance
 from pyro_concrete.relaxation.finite_support import support_of
 from pyro_concrete.relaxation.site import is_discrete, leaf_of
 
-# TraceEnum_ELBO contracts all enumerated sites under one scale, by these paths.
-ONE_SCALE = True
-find_path = opt_einsum.paths.auto
-# Most dims of a tensor: in any operation, and in the kernels of CUDA.
-_MOST_DIMS = {"cpu": 64, "cuda": 25}
+# A message of Pyro's runtime; its entries are of any type.
+Message = dict[str, Any]
+# Distributions of Pyro and of torch share methods, but no base class.
+Distribution = Any
+
+# Largest number of dims of a tensor: in any operation, and in the kernels of CUDA.
+_MAX_TENSOR_DIMS = {"cpu": 64, "cuda": 25}
+_INFINITE_SUPPORT = "its support is not finite"
 
 
-class Program(NamedTuple):
-    """The sites of a program in its order, and how many can be enumerated at once."""
+@dataclass(frozen=True)
+class _RecordedSite:
+    """A site as one run has shown it.
 
-    nodes: tuple[Node, ...]
-    max_dims: int
+    Attributes:
+        message: Pyro's message of the site.
+        infer: Its per-site settings, before handlers outside change them.
+        is_latent: Whether it is drawn, and at random.
+        depends_on: Names of the drawn values that its log-probability depends on.
+        shape: Shape of its log-probability.
+    """
+
+    message: Message
+    infer: Mapping[str, Any]
+    is_latent: bool
+    depends_on: frozenset[str]
+    shape: torch.Size
+
+    @property
+    def name(self) -> str:
+        """Name of the site."""
+        return self.message["name"]
+
+    @property
+    def is_discrete_latent(self) -> bool:
+        """Whether it is drawn, at random, and discrete."""
+        return self.is_latent and is_discrete(self.message["fn"])
+
+
+@dataclass(frozen=True)
+class _Support:
+    """What the support of a site allows: see `SiteNode` for the attributes."""
+
+    size: int
+    obstacle: str | None = None
+    advice: str | None = None
 
 
 class _Recorder(Messenger):
-    """The effect handler that notes the sites of a program."""
+    """The effect handler that records the sites of a model."""
 
     def __init__(self, provenance: Provenance) -> None:
         super().__init__()
         self.provenance = provenance
-        self.sites: list[dict[str, Any]] = []
+        self.sites: list[_RecordedSite] = []
 
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if type(msg["fn"]).__name__ == "_Subsample":
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
             return
-        latent = not msg["is_observed"] and not isinstance(leaf_of(msg["fn"]), Delta)
-        if latent:
+        is_random = not isinstance(leaf_of(msg["fn"]), Delta)
+        is_latent = is_random and not msg["is_observed"]
+        if is_latent:
             msg["value"] = self.provenance.named(msg["value"], msg["name"])
-        score = msg["fn"].log_prob(msg["value"])
-        depends = self.provenance.of(score, msg["mask"], msg["scale"])
-        if _is_value(msg):
-            depends = self.provenance.of(msg["value"])
-        site = {**msg, "latent": latent, "infer": dict(msg["infer"])}
-        self.sites.append(site | {"depends": depends, "shape": score.shape})
+        log_prob = msg["fn"].log_prob(msg["value"])
+        depends_on = self.provenance.of(log_prob, msg["mask"], msg["scale"])
+        if _is_deterministic(msg):
+            depends_on = self.provenance.of(msg["value"])
+        site = _RecordedSite(
+            message=dict(msg),
+            infer=dict(msg["infer"]),
+            is_latent=is_latent,
+            depends_on=depends_on,
+            shape=log_prob.shape,
+        )
+        self.sites.append(site)
 
 
-def inspect_program(
+def inspect_model(
     model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Program:
-    """Run a program once, and return what a plan needs to know of its sites.
+) -> InspectedModel:
+    """Run a model once, and return what the planner needs to know of its sites.
 
     Args:
-        model: Program, without enumeration.
+        model: Model, or guide, without enumeration.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
     """
@@ -71,76 +124,93 @@ def inspect_program(
     with store.scope(store.get_state()), torch.random.fork_rng():  # noqa: SIM117
         with provenance, recorder:
             model(*args, **kwargs)
-    avoided = _avoided(recorder.sites)
     sites = recorder.sites
-    discrete = {s["name"] for s in sites if s["latent"] and is_discrete(s["fn"])}
-    nodes = tuple(
-        _node(site, discrete, avoided[site["name"]], provenance) for site in sites
+    conflicts = _dim_conflicts(sites)
+    discrete = {site.name for site in sites if site.is_discrete_latent}
+    nodes = [
+        _node(
+            site,
+            parents=site.depends_on & discrete,
+            conflicts=conflicts[site.name],
+            is_read_as_number=site.name in provenance.read,
+        )
+        for site in sites
+    ]
+    return InspectedModel(
+        nodes=tuple(nodes),
+        max_dims=_max_dims(sites),
+        find_path=opt_einsum.paths.auto,
+        has_one_scale=True,
     )
-    return Program(nodes, _max_dims(sites))
 
 
 def _node(
-    site: dict[str, Any],
-    discrete: set[str],
-    avoid: frozenset[str],
-    provenance: Provenance,
-) -> Node:
-    name = site["name"]
-    node = Node(
-        name=name,
-        parents=site["depends"] & discrete,
-        plates=_plates(site),
-        scored=not _is_value(site),
-        scale=_number(site["scale"]),
-        avoid=avoid,
+    site: _RecordedSite,
+    *,
+    parents: frozenset[str],
+    conflicts: frozenset[str],
+    is_read_as_number: bool,
+) -> SiteNode:
+    message = site.message
+    plates = site_plates(message, site.shape, "dim")
+    node = SiteNode(
+        name=site.name,
+        parents=parents,
+        plates=plates,
+        is_factor=not _is_deterministic(message),
+        scale=_scale_as_number(message["scale"]),
+        conflicts=conflicts,
     )
-    if name not in discrete:
+    if not site.is_discrete_latent:
         return node
-    support, obstacle, advice = _support(name, site["fn"])
-    refusal = _refusal(site) if support else "its support is not finite"
-    if name in provenance.read:
-        refusal = obstacle = "the program reads its value as a number of Python"
-    return node._replace(
-        support=support,
-        mark=_mark(site["infer"]),
-        refusal=refusal,
+    support = _support(site.name, message["fn"])
+    obstacle = support.obstacle
+    unsupported = _INFINITE_SUPPORT
+    if support.size:
+        unsupported = _reason_against_enumeration(message, plates)
+    if is_read_as_number:
+        unsupported = obstacle = "the program reads its value as a number of Python"
+    return replace(
+        node,
+        support_size=support.size,
+        setting=site_setting(site.infer),
+        unsupported=unsupported,
         obstacle=obstacle,
-        advice=advice,
+        advice=support.advice,
     )
 
 
-def _support(name: str, fn: Any) -> tuple[int, str | None, str | None]:
-    """The number of values of a site, what rules relaxation out, what it needs."""
+def _support(name: str, fn: Distribution) -> _Support:
     leaf = leaf_of(fn)
     try:
-        return len(support_of(name, leaf).values), None, None
+        return _Support(len(support_of(name, leaf).values))
     except ValueError:
-        return 0, None, f"cut its support off: truncate={{{name!r}: ...}}"
+        return _Support(0, advice=f"cut its support off: truncate={{{name!r}: ...}}")
     except NotImplementedError:
         obstacle = f"relax takes no vectors of {type(leaf).__name__}"
     try:
-        return len(fn.enumerate_support(expand=False)), obstacle, None
+        return _Support(len(fn.enumerate_support(expand=False)), obstacle)
     except NotImplementedError:
-        return 0, obstacle, None
+        return _Support(0, obstacle)
 
 
-def _refusal(site: dict[str, Any]) -> str | None:
-    """Why the host cannot enumerate a site, for what it is by itself."""
-    fn = site["fn"]
-    if _is_joined(fn):
+def _reason_against_enumeration(message: Message, plates: Plates) -> str | None:
+    """Why the backend cannot enumerate a site, whatever depends on it."""
+    fn = message["fn"]
+    if _is_independent(fn):
         return "to_event makes its elements one site"
     try:
         fn.enumerate_support(expand=False)
     except (NotImplementedError, ValueError) as error:
-        return ": ".join(filter(None, ["the host does not enumerate it", str(error)]))
-    known = {frame.name for frame in site["cond_indep_stack"]}
-    if any(name not in known for name, _ in _plates(site)):
+        reason = "the backend does not enumerate it"
+        return f"{reason}: {error}" if str(error) else reason
+    if has_unnamed_axis(message, plates):
         return "it has a batch axis that is no plate"
     return None
 
 
-def _is_joined(fn: Any) -> bool:
+def _is_independent(fn: Distribution) -> bool:
+    """Whether `to_event` is among the wrappers of a distribution."""
     while hasattr(fn, "base_dist"):
         if isinstance(fn, Independent) and fn.reinterpreted_batch_ndims:
             return True
@@ -148,69 +218,51 @@ def _is_joined(fn: Any) -> bool:
     return False
 
 
-def _mark(infer: Mapping[str, Any]) -> str | None:
-    relax, enumerate_ = infer.get("relax"), infer.get("enumerate")
-    if relax is not None and relax is not False:
-        return "relax"
-    if enumerate_:
-        return "enumerate" if enumerate_ == "parallel" else "leave"
-    return "leave" if relax is False else None
-
-
-def _is_value(site: Mapping[str, Any]) -> bool:
+def _is_deterministic(message: Message) -> bool:
     """Whether a site is deterministic, and has no batch dims of its own."""
-    if not site["infer"].get("_deterministic"):
+    if not message["infer"].get("_deterministic"):
         return False
-    return 0 < site["value"].dim() == site["fn"].event_dim
+    return 0 < message["value"].dim() == message["fn"].event_dim
 
 
-def _plates(site: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
-    """The plates of a site, and its other batch dims by names of their own."""
-    frames = {frame.dim: frame for frame in site["cond_indep_stack"]}
-    shape = site["shape"]
-    sizes = [(dim, shape[dim]) for dim in range(-len(shape), 0)]
-    named = [
-        (frames[dim].name if dim in frames else f"{site['name']}, dim {dim}", size)
-        for dim, size in sizes
-        if size > 1 or dim in frames
-    ]
-    return tuple(named)
-
-
-def _number(scale: Any) -> float | None:
+def _scale_as_number(scale: Tensor | float | int) -> float | None:
     if isinstance(scale, Tensor) and scale.numel() != 1:
         return None
     return float(scale)
 
 
-def _avoided(sites: Sequence[Mapping[str, Any]]) -> dict[str, frozenset[str]]:
-    """The sites whose enumeration dims each one keeps off, as `pyro.markov` has them.
+def _dim_conflicts(sites: Sequence[_RecordedSite]) -> dict[str, frozenset[str]]:
+    """The earlier sites whose enumeration dims each site cannot share.
 
-    Sites outside of it keep their dims to themselves; inside of it, dims are free again
-    once the site's context is left.
+    A site outside of `pyro.markov` keeps its dim. Inside, a dim is free again once its
+    context is left; until then values carry the dims of the sites that they depend on.
     """
-    avoided: dict[str, frozenset[str]] = {}
-    shown: dict[str, frozenset[str]] = {}  # sites with dims in a value
-    depths: dict[str, int] = {}
-    global_: frozenset[str] = frozenset()
+    conflicts: dict[str, frozenset[str]] = {}
+    sites_in_value: dict[str, frozenset[str]] = {}
+    markov_depths: dict[str, int] = {}
+    outside_markov: frozenset[str] = frozenset()
     for site in sites:
-        name, infer = site["name"], site["infer"]
-        scope = infer.get("_markov_scope")
-        avoided[name] = global_
+        name = site.name
+        scope = site.infer.get("_markov_scope")
+        conflicts[name] = outside_markov
         if scope is not None:
-            visible = (n for n, d in scope.items() if depths.get(n) == d)
-            avoided[name] |= frozenset().union(*(shown[n] for n in visible))
-            depths[name] = infer["_markov_depth"]
-        elif site["latent"]:
-            global_ |= {name}
-        shown[name] = frozenset({name}) if site["latent"] else site["depends"]
-    return avoided
+            visible = [
+                sites_in_value[other]
+                for other, depth in scope.items()
+                if markov_depths.get(other) == depth
+            ]
+            conflicts[name] |= frozenset().union(*visible)
+            markov_depths[name] = site.infer["_markov_depth"]
+        elif site.is_latent:
+            outside_markov |= {name}
+        sites_in_value[name] = frozenset({name}) if site.is_latent else site.depends_on
+    return conflicts
 
 
-def _max_dims(sites: Sequence[Mapping[str, Any]]) -> int:
-    """The dims that the host has left of plates and of the events of values."""
-    devices = {site["value"].device.type for site in sites}
-    most = min((_MOST_DIMS.get(device, 64) for device in devices), default=64)
-    nesting = max((len(site["shape"]) for site in sites), default=0)
-    event = max((site["fn"].event_dim for site in sites), default=0)
-    return most - nesting - max(event, 1)
+def _max_dims(sites: Sequence[_RecordedSite]) -> int:
+    """The dims that tensors have beside plates and the events of values."""
+    devices = {site.message["value"].device.type for site in sites}
+    limits = [_MAX_TENSOR_DIMS.get(device, 64) for device in devices]
+    nesting = max((len(site.shape) for site in sites), default=0)
+    event_dims = max((site.message["fn"].event_dim for site in sites), default=0)
+    return min(limits, default=64) - nesting - max(event_dims, 1)

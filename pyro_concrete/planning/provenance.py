@@ -1,8 +1,8 @@
-"""Which drawn values a tensor depends on, seen below every operation of torch.
+"""Which drawn values a tensor depends on, recorded below every operation of torch.
 
-The host's own tracking is a tensor subclass, which loses what is written in place
-(`table[z] = 1`) and what comes out of code that asks for a plain tensor. This one notes
-each storage that an operator reads or writes, and so misses neither.
+Pyro's own tracking is a tensor subclass, which loses what is written in place
+(`table[z] = 1`) and what comes out of code that asks for a plain tensor. `Provenance`
+records each storage that an operator reads or writes, and so misses neither.
 
 Counterpart: ``numpyro_concrete.planning.provenance``, where JAX lists the operations.
 """
@@ -18,19 +18,22 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+Names = frozenset[str]
+
+_NO_NAMES: Names = frozenset()
 _LIBRARIES = {"torch", "pyro"}
-# Our own, and the checks of types that tests put around it.
-_OURS = {"pyro_concrete", "jaxtyping", "beartype"}
-_PLAIN: frozenset[str] = frozenset()
+# This package, and the type checks that tests put around it.
+_OWN_PACKAGES = {"pyro_concrete", "jaxtyping", "beartype"}
 # Functions that read numbers without an operator.
 _READERS = {torch.tensor, torch.as_tensor, Tensor.tolist, Tensor.numpy}
 
 
 class Provenance(TorchDispatchMode):
-    """Note the names of drawn values that each tensor depends on.
+    """Record the names of drawn values that each tensor depends on.
 
     Attributes:
-        read: Values that the program read as numbers of Python.
+        read: Values that the program has read as numbers of Python.
+        scalars: Names in numbers that the running function has read.
 
     Example:
         >>> with Provenance() as provenance:
@@ -46,34 +49,38 @@ class Provenance(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.read: set[str] = set()
-        self.scalars = _PLAIN  # names in numbers that the running function has read
-        self._calls = _Calls(self)
-        # The tensors are kept, or their storage would go to others.
-        self._known: dict[int, tuple[Tensor, frozenset[str]]] = {}
+        self.scalars = _NO_NAMES
+        self._function_mode = _ScalarReads(self)
+        # Tensors are kept, or another could get the same storage.
+        self._records: dict[int, tuple[Tensor, Names]] = {}
 
     def __enter__(self) -> "Provenance":
         super().__enter__()
-        self._calls.__enter__()
+        self._function_mode.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._calls.__exit__(*error)
+        self._function_mode.__exit__(*error)
         super().__exit__(*error)
 
-    def of(self, *values: Any) -> frozenset[str]:
+    def of(self, *values: Any) -> Names:
         """Return the names that the tensors in these values depend on."""
-        found = (self._known.get(_storage(x), (x, _PLAIN))[1] for x in _tensors(values))
-        return _PLAIN.union(*found)
+        names = _NO_NAMES
+        for tensor in _tensors(values):
+            record = self._records.get(_storage_id(tensor))
+            if record is not None:
+                names |= record[1]
+        return names
 
-    def add(self, x: Tensor, names: frozenset[str]) -> None:
-        """Note that a tensor depends on these names, too."""
-        self._known[_storage(x)] = x, names | self.of(x)
+    def add(self, tensor: Tensor, names: Names) -> None:
+        """Record that a tensor depends on these names, too."""
+        self._records[_storage_id(tensor)] = (tensor, names | self.of(tensor))
 
     def named(self, value: Tensor, name: str) -> Tensor:
         """Return a copy of a value that depends on this name alone."""
-        value = value.clone()
-        self._known[_storage(value)] = value, frozenset({name})
-        return value
+        copy = value.clone()
+        self._records[_storage_id(copy)] = (copy, frozenset({name}))
+        return copy
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -85,13 +92,17 @@ class Provenance(TorchDispatchMode):
         if names:
             if func is torch.ops.aten._local_scalar_dense.default:
                 self.scalars |= names
-            for x in (*_tensors(result), *_written(func, args, kwargs)):
-                self.add(x, names)
+            for tensor in (*_tensors(result), *_written_tensors(func, args, kwargs)):
+                self.add(tensor, names)
         return result
 
 
-class _Calls(TorchFunctionMode):
-    """Carry names over functions that read a tensor as a number, such as `table[z]`."""
+class _ScalarReads(TorchFunctionMode):
+    """Carry names over functions that read a tensor as a number, such as `table[z]`.
+
+    An operator cannot tell that the number it receives was read from a tensor. But both
+    happen in one function of torch, whose result therefore depends on what was read.
+    """
 
     def __init__(self, provenance: Provenance) -> None:
         super().__init__()
@@ -101,62 +112,66 @@ class _Calls(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         del types
-        known, kwargs = self.provenance, kwargs or {}
-        known.scalars = known.of(args, kwargs) if func in _READERS else _PLAIN
+        provenance = self.provenance
+        kwargs = kwargs or {}
+        provenance.scalars = _NO_NAMES
+        if func in _READERS:
+            provenance.scalars = provenance.of(args, kwargs)
         result = func(*args, **kwargs)
-        names, known.scalars = known.scalars, _PLAIN
+        names = provenance.scalars
+        provenance.scalars = _NO_NAMES
         if not names:
             return result
         if result is None:  # written in place
-            known.add(args[0], names)
+            provenance.add(args[0], names)
         elif any(True for _ in _tensors(result)):
-            return self._noted(result, args, names)
-        elif _asked_by_program():
-            known.read |= names
+            return self._with_names(result, args, names)
+        elif _is_called_by_program():
+            provenance.read |= names
         return result
 
-    def _noted(self, result: Any, args: Any, names: frozenset[str]) -> Any:
+    def _with_names(self, result: Any, args: Any, names: Names) -> Any:
         """The result with these names, which a view must not give to its base."""
         bases = list(_tensors(args))
-        storages = {_storage(base) for base in bases}
+        base_storages = {_storage_id(base) for base in bases}
 
-        def note(x: Any) -> Any:
-            if not isinstance(x, Tensor):
-                return x
-            is_view = _storage(x) in storages and all(x is not base for base in bases)
-            x = x.clone() if is_view else x
-            self.provenance.add(x, names)
-            return x
+        def add_names(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            is_argument = any(leaf is base for base in bases)
+            if not is_argument and _storage_id(leaf) in base_storages:
+                leaf = leaf.clone()
+            self.provenance.add(leaf, names)
+            return leaf
 
-        return tree_map(note, result)
+        return tree_map(add_names, result)
 
 
-def _storage(x: Tensor) -> int:
+def _storage_id(tensor: Tensor) -> int:
     try:
-        return x.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):  # sparse ones have none
-        return id(x)
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # sparse tensors have none
+        return id(tensor)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    return (x for x in tree_leaves(values) if isinstance(x, Tensor))
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
+def _written_tensors(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
     """The arguments that an operator writes to."""
     schema = getattr(func, "_schema", None)
     if schema is None or not schema.is_mutable:
         return
     for i, argument in enumerate(schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            given = args[i] if i < len(args) else kwargs.get(argument.name)
-            yield from _tensors(given)
+            yield from _tensors(args[i] if i < len(args) else kwargs.get(argument.name))
 
 
-def _asked_by_program() -> bool:
+def _is_called_by_program() -> bool:
     """Whether user code asked for a number, and not a check inside of the libraries."""
     frame = sys._getframe(1)
-    while frame is not None and _package(frame) in _OURS:
+    while frame is not None and _package(frame) in _OWN_PACKAGES:
         frame = frame.f_back
     return frame is not None and _package(frame) not in _LIBRARIES
 

@@ -18,7 +18,7 @@ def plan(backend, model, *args, **options):
 
 def plan_and_count(backend, model, **options):
     """A plan, and the number of calls of Python functions that the planner made."""
-    planning = f"{backend.package.__name__}.planning"
+    planning = f"{backend.package.__name__}.planning", "concrete_core.planning"
     calls = 0
 
     def count(frame, event, _):
@@ -100,7 +100,7 @@ def guide_of(backend, planned, bits=False):
 
     def guide():
         for name in planned.relaxed:
-            size = () if bits else row(planned, name).support
+            size = () if bits else row(planned, name).support_size
             logits = backend.param(f"{name}_logits", backend.array(np.zeros(size)))
             family = backend.dist.Bernoulli if bits else backend.dist.Categorical
             backend.site(name, family(logits=logits))

@@ -1,0 +1,276 @@
+"""gradient_report: the bias, variance and time of gradients, estimator by estimator.
+
+The programs are relaxed with each estimator at each temperature, and their gradients
+sampled; `concrete_core.diagnostics` compares these with the reference.
+
+Counterpart: ``pyro_concrete.diagnostics.report``.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jax import Array
+
+from concrete_core.diagnostics.candidates import (
+    Candidate,
+    estimator_label,
+    measure,
+    notes_of,
+    relaxation_notes,
+    temperature_label,
+    validate_candidates,
+    validate_draws,
+    validate_latent_sites,
+)
+from concrete_core.diagnostics.report import (
+    GradientReport,
+    build_report,
+    steepness_notes,
+)
+from numpyro_concrete.diagnostics.gradient_sampler import (
+    GradientSampler,
+    ProgramPair,
+    Programs,
+    discrete_latents,
+    validate_unrelaxed,
+)
+from numpyro_concrete.diagnostics.references import ReferenceBuilder
+from numpyro_concrete.estimators import (
+    Estimator,
+    GumbelRao,
+    ReinMax,
+    Relaxed,
+    StraightThrough,
+    check_estimator,
+)
+from numpyro_concrete.relaxation import relax
+
+_ESTIMATORS = (Relaxed(), StraightThrough(), GumbelRao(10), ReinMax())
+# Draws of a reference that is not exact, for each draw of an estimator.
+_REFERENCE_DRAWS = 10
+
+
+def gradient_report(
+    rng_key: Array,
+    params: Mapping[str, Any],
+    model: Callable,
+    guide: Callable,
+    *args: Any,
+    estimators: Sequence[Any] | None = None,
+    temperatures: Sequence[Any] = (0.5, 1.0),
+    scoring: str | None = None,
+    elbo: Any = None,
+    objectives: Mapping[str, Any] | None = None,
+    num_samples: int = 1000,
+    reference: Any = "auto",
+    num_reference: int | None = None,
+    budget: int | float = 2**20,
+    progress_bar: bool = False,
+    **kwargs: Any,
+) -> GradientReport:
+    r"""Measure the bias, variance and time of gradients, for a model of your own.
+
+    Model and guide are the discrete ones. They are relaxed with each estimator at each
+    temperature, and the gradient of the relaxed ELBO is compared with that of the
+    discrete ELBO, in the parameters of the discrete programs at their current values.
+    So the bias of `Relaxed` is the difference between two objectives: of its own, the
+    relaxed ELBO, its gradient is unbiased.
+
+    The reference is exact where `TraceEnum_ELBO` can enumerate the discrete sites,
+    which the shapes tell before it is tried, as in `plan_sites`. Otherwise it is the
+    mean of many draws of a score-function estimator, whose standard error counts among
+    the noise.
+
+    Look at the bias and the variance together: one draw has a mean squared error of
+    squared bias plus variance, and only the second falls with more draws. They belong
+    to the current parameters. Measure at the start of training and near its end.
+
+    It warns of hard estimators whose draws are 100 times as long as others. Their
+    slopes are those at one-hot samples, where a function such as ``log(z + 1e-6)`` is
+    steep.
+
+    Args:
+        rng_key: Random key.
+        params: Parameters of both programs, constrained, as ``svi.get_params(state)``
+            and ``svi.run(...).params`` are; those that are not there start as the
+            programs say.
+        model: Discrete model, as it was before `relax`.
+        guide: Its discrete guide.
+        *args: Arguments of both.
+        estimators: Estimators, each as `relax` takes it; by default `Relaxed()`,
+            `StraightThrough()`, `GumbelRao(10)` and `ReinMax()`.
+        temperatures: Temperatures, each as `relax` takes it, or a pair of those of
+            model and guide. Every estimator is measured at every one of them.
+        scoring: What scores relaxed sites, under the estimators that have a choice:
+            "concrete" or "discrete", by default their own.
+        elbo: ELBO of the relaxed programs; by default `TraceEnum_ELBO` if some sites
+            are set to be enumerated, `TraceGraph_ELBO` if others stay discrete, and
+            `Trace_ELBO` if neither.
+        objectives: Further ELBOs by name, of the backend or of this package, for the
+            unchanged discrete programs. A draw is one call, of all its particles.
+        num_samples: Number of draws of each, >= 2.
+        reference: "enumeration"; "score" for a long run of an unbiased estimator of the
+            backend; "auto" for enumeration where that is possible; an unbiased ELBO to
+            run instead; or the gradients of the ELBO, by name of the parameter.
+        num_reference: Number of draws of a reference that is not exact, >= 2; by
+            default ten times `num_samples`.
+        budget: Largest number of elements of a tensor of enumeration, > 0.
+        progress_bar: Show the progress over draws.
+        **kwargs: Keyword arguments of both.
+
+    Returns:
+        A report: print it, plot it, or read its arrays.
+
+    Raises:
+        TypeError: If something else is given as an estimator or as the reference.
+        ValueError: If there are fewer than two draws; if a site is relaxed already, or
+            `relax` relaxes no site of the guide; if there is no parameter, or nothing
+            to measure; if a reference does not fit the parameters, or enumeration is
+            asked for and not possible.
+
+    Example:
+        >>> import numpyro, numpyro.distributions as dist
+        >>> def guide():
+        ...     logits = numpyro.param("a", jnp.array(1.0))
+        ...     return numpyro.sample("z", dist.Bernoulli(logits=logits))
+        >>> def model():
+        ...     numpyro.factor("gain", 3.0 * guide())
+        >>> key = jax.random.key(0)
+        >>> report = gradient_report(key, {}, model, guide, num_samples=20)
+        >>> print(report.reference["a"].round(3))  # 3 p (1 - p), for p = 0.731
+        0.59
+        >>> report.params, len(report.estimators), report.bias.shape
+        (('a',), 8, (8, 2))
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
+        https://arxiv.org/abs/1611.00712
+
+    Counterpart: :func:`pyro_concrete.gradient_report`.
+    """
+    num_reference = num_reference or _REFERENCE_DRAWS * num_samples
+    validate_draws(num_samples, num_reference)
+    estimators = _ESTIMATORS if estimators is None else estimators
+    for estimator in estimators:
+        check_estimator(estimator, None)
+    sampler = GradientSampler(rng_key, params, model, guide, args, kwargs)
+    _validate_programs(sampler)
+    candidates = [
+        *_relaxed_candidates(sampler, estimators, temperatures, scoring, elbo),
+        *_discrete_candidates(sampler, objectives or {}),
+    ]
+    validate_candidates(candidates)
+    builder = ReferenceBuilder(sampler, num_reference, budget, progress_bar)
+    truth = builder.build(reference)
+    measurements = measure(candidates, truth, num_samples, sampler.sample, progress_bar)
+    steep = steepness_notes(measurements, truth)
+    for note in steep:
+        warnings.warn(note, stacklevel=2)
+    return build_report(measurements, truth, (*notes_of(candidates), *steep))
+
+
+def _relaxed_candidates(
+    sampler: GradientSampler,
+    estimators: Sequence[Estimator],
+    temperatures: Sequence[Any],
+    scoring: str | None,
+    elbo: Any,
+) -> Iterator[Candidate]:
+    """The relaxed programs.
+
+    Temperatures that are numbers are settings, so that the programs of an estimator are
+    compiled once for all of them.
+    """
+    for estimator in estimators:
+        relax_at = _relaxation(sampler, estimator, scoring)
+        for temperature in temperatures:
+            temperature_pair = _pair_of(temperature)
+            pair = sampler.inspect(*relax_at(*temperature_pair))
+            programs = functools.partial(relax_at, *temperature_pair)
+            settings: tuple[float, ...] = ()
+            if all(isinstance(value, int | float) for value in temperature_pair):
+                programs = relax_at
+                settings = temperature_pair
+            yield Candidate(
+                estimator=estimator_label(estimator),
+                temperature=temperature_label(temperature),
+                elbo=elbo or pair.unbiased_elbo(),
+                programs=programs,
+                settings=settings,
+                is_hard=_is_hard(estimator),
+                notes=_notes(sampler.pair, pair),
+            )
+
+
+def _relaxation(
+    sampler: GradientSampler, estimator: Estimator, scoring: str | None
+) -> Callable[..., Programs]:
+    """A function from temperatures of model and guide to these, relaxed."""
+    own_scoring = _scoring_for(estimator, scoring)
+
+    def relax_at(model_temperature: Any, guide_temperature: Any) -> Programs:
+        relax_program = functools.partial(
+            relax, estimator=estimator, scoring=own_scoring
+        )
+        return (
+            relax_program(sampler.model, model_temperature),
+            relax_program(sampler.guide, guide_temperature),
+        )
+
+    return relax_at
+
+
+def _discrete_candidates(
+    sampler: GradientSampler, objectives: Mapping[str, Any]
+) -> Iterator[Candidate]:
+    """The unchanged discrete programs under further objectives."""
+    for name, elbo in objectives.items():
+        # A new function for each, by which the sampler knows what it has compiled.
+        programs = functools.partial(tuple, (sampler.model, sampler.guide))
+        yield Candidate(name, temperature="", elbo=elbo, programs=programs)
+
+
+def _validate_programs(sampler: GradientSampler) -> None:
+    """Raise if relax would do nothing, or there is no parameter."""
+    validate_unrelaxed(sampler.pair.model, "model")
+    validate_latent_sites(discrete_latents(sampler.pair.guide))
+    if not sampler.params:
+        raise ValueError("neither model nor guide has a parameter to differentiate in")
+
+
+def _scoring_for(estimator: Estimator, scoring: str | None) -> str | None:
+    """The scoring that was asked for, if the estimator has the choice."""
+    check_estimator(Relaxed(), scoring)  # raises if the scoring is unknown
+    members = _members(estimator)
+    return scoring if all(scoring in member.scorings for member in members) else None
+
+
+def _is_hard(estimator: Estimator) -> bool:
+    """Whether the programs receive one-hot samples at some site."""
+    return not all(isinstance(member, Relaxed) for member in _members(estimator))
+
+
+def _members(estimator: Estimator) -> Sequence[Any]:
+    """The estimators of all sites."""
+    if isinstance(estimator, Mapping):
+        return list(estimator.values())
+    return [estimator]
+
+
+def _pair_of(temperature: Any) -> tuple[Any, ...]:
+    """The temperatures of model and guide."""
+    if isinstance(temperature, tuple):
+        return temperature
+    return temperature, temperature
+
+
+def _notes(discrete: ProgramPair, relaxed: ProgramPair) -> tuple[str, ...]:
+    """What a reader of the report has to know of the relaxed programs."""
+    notes = relaxation_notes(
+        left_out_params=sorted(relaxed.params.keys() - discrete.params.keys()),
+        discrete_sites={**discrete.model, **discrete.guide},
+        unrelaxed_sites=list(discrete_latents(relaxed.guide)),
+    )
+    return tuple(notes)
