@@ -1,16 +1,15 @@
 """cite: the BibTeX entries of the methods that programs use.
 
-The entries are those of ``references.bib``, which lies beside this file.
+This file maps classes and functions to the keys of ``concrete_core/references.bib``;
+`concrete_core.citations` looks them up in what a program is made of.
 
 Counterpart: ``pyro_concrete.citations``.
 """
 
-import inspect
-import re
-from collections.abc import Iterator, Mapping
-from importlib import resources
+from collections.abc import Iterator
 from typing import Any
 
+from concrete_core.citations import Bibliography, KeysByObject, cite_programs
 from numpyro_concrete.diagnostics import gradient_report, relaxation_gap
 from numpyro_concrete.distributions import (
     AbstractConcrete,
@@ -35,11 +34,13 @@ from numpyro_concrete.relaxation.handlers import (
     HardenMessenger,
     Settings,
 )
+from numpyro_concrete.relaxation.programs import RelaxedProgram
 
-_CONCRETE = "maddison2017concrete", "jang2017categorical"
-_SOFTWARE = "concrete_ppl"
+_CONCRETE = ("maddison2017concrete", "jang2017categorical")
 
-_KEYS: dict[Any, tuple[str, ...]] = {
+__all__ = ["Bibliography", "cite"]
+
+_KEYS: KeysByObject = {
     relax: _CONCRETE,
     config_relax: _CONCRETE,
     harden: _CONCRETE,
@@ -69,47 +70,15 @@ _KEYS: dict[Any, tuple[str, ...]] = {
     Plan: ("obermeyer2019tensor",),
 }
 
-# Where wrappers, handlers, guides and SVI keep what they are made of.
-_PARTS = ("__wrapped__", "__self__", "func", "args", "keywords", "fn", "config")
-_PARTS += ("model", "guide", "loss", "mark", "settings")
-
-
-class Bibliography(str):
-    """BibTeX entries: text, which a prompt shows as it is.
-
-    Args:
-        text: The entries.
-
-    Example:
-        >>> Bibliography("@misc{concrete_ppl,}").keys
-        ('concrete_ppl',)
-
-    Counterpart: :class:`pyro_concrete.citations.Bibliography`.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, text: str) -> "Bibliography":
-        """Return the text as entries."""
-        return super().__new__(cls, text)
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of the entries, in their order."""
-        return tuple(re.findall(r"^@\w+\{(\w+)", self, flags=re.MULTILINE))
-
 
 def cite(*programs: Any) -> Bibliography:
     """Return the BibTeX entries of the methods that programs use.
 
-    Of a relaxed program these are the papers of the Concrete distribution, found by two
-    groups in the same year, and those of its estimators. A program that has been run,
-    as after training, is cited by the estimators that its sites had; before that, by
-    those that `relax` was given, which leaves out what marks inside of the program say.
-    This software comes last.
+    For a relaxed program these are the papers of the Concrete distribution, found by
+    two groups in the same year, and those of its estimators. A program that has been
+    run, as after training, is cited with the estimators that its sites had; before
+    that, with those that `relax` was given, which may leave out per-site settings
+    inside of the program. This software comes last.
 
     Args:
         *programs: Relaxed programs, guides, estimators, objectives, plans, an `SVI`, or
@@ -134,57 +103,16 @@ def cite(*programs: Any) -> Bibliography:
 
     Counterpart: :func:`pyro_concrete.cite`.
     """
-    text = (
-        resources.files("concrete_core").joinpath("references.bib").read_text("utf-8")
-    )
-    entries = Bibliography(text)
-    if not programs:
-        return entries
-    found = {_SOFTWARE}.union(*map(_keys_of, programs))
-    chosen = zip(entries.keys, text.strip().split("\n\n"), strict=True)
-    return Bibliography("\n\n".join(x for key, x in chosen if key in found) + "\n")
+    return cite_programs(programs, _KEYS, _parts)
 
 
-def _keys_of(program: Any) -> set[str]:
-    """The keys of a program and of all that it is made of."""
-    is_ours, keys, left = False, set[str](), [program]
-    seen: dict[int, Any] = {}  # held, or an id could come again
-    while left:
-        x = left.pop()
-        if id(x) in seen:
-            continue
-        seen[id(x)] = x
-        own = _own_keys(x)
-        is_ours |= own is not None
-        keys.update(own or ())
-        left += _parts(x)
-    if not is_ours:
-        raise TypeError(
-            f"cite finds nothing of this package in {program!r}: pass what relax has "
-            "returned, a guide, an estimator, an objective, or an SVI of these"
-        )
-    return keys
-
-
-def _own_keys(x: Any) -> tuple[str, ...] | None:
-    if inspect.isroutine(x):
-        return _KEYS.get(x)
-    kinds = inspect.getmro(x if inspect.isclass(x) else type(x))
-    return next((_KEYS[kind] for kind in kinds if kind in _KEYS), None)
-
-
-def _parts(x: Any) -> Iterator[Any]:
-    """What a program is made of: what it wraps, and the estimators of its sites."""
-    if isinstance(x, str | bytes) or inspect.isclass(x) or inspect.ismodule(x):
-        return
-    if isinstance(x, Mapping):
-        yield from x.values()
-        return
-    if isinstance(x, tuple | list):
-        yield from x
-        return
-    if isinstance(x, Settings):
-        yield from x.used.values() or [x.estimator]
-    if isinstance(x, ConcreteReparam):
-        yield x.estimator
-    yield from (getattr(x, name) for name in _PARTS if hasattr(x, name))
+def _parts(part: Any) -> Iterator[Any]:
+    """The parts of this package's programs: their settings and estimators."""
+    if isinstance(part, Settings):
+        yield from part.used.values() or [part.estimator]
+    elif isinstance(part, ConcreteReparam):
+        yield part.estimator
+    elif isinstance(part, ConfigMessenger):
+        yield part.mark
+    elif isinstance(part, RelaxedProgram):
+        yield part.settings
