@@ -49,7 +49,7 @@ from numpyro_concrete.relaxation.site import (
     leaf_of,
     of_site,
 )
-from numpyro_concrete.schedules import at_this_step
+from numpyro_concrete.schedules import current_temperature
 
 # A mark of relaxed sites that the search for a start does not move.
 _HELD = "_held"
@@ -310,7 +310,7 @@ class AutoConcrete(AutoNormal):
         given = of_site(self.temperature, name.removesuffix(SUFFIX))
         if given is None:
             given = site["infer"].get("_temperature")
-        temperature = leaf.temperature if given is None else at_this_step(given)
+        temperature = leaf.temperature if given is None else current_temperature(given)
         if given is not None and jnp.ndim(temperature):
             inner = range(-_inner(site), 0)
             temperature = jnp.expand_dims(temperature, tuple(inner))

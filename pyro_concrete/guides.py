@@ -50,7 +50,7 @@ from pyro_concrete.relaxation.site import (
     leaf_of,
     of_site,
 )
-from pyro_concrete.schedules import at_this_step
+from pyro_concrete.schedules import current_temperature
 
 
 class AutoConcrete(AutoNormal):
@@ -312,7 +312,7 @@ class AutoConcrete(AutoNormal):
             given = site["infer"].get("_temperature")
         if given is None:
             return leaf_of(site["fn"])._root
-        temperature = as_temperature(at_this_step(given))
+        temperature = as_temperature(current_temperature(given))
         if isinstance(temperature, Tensor) and temperature.dim():
             return temperature.reshape(temperature.shape + (1,) * _inner(site))
         return temperature

@@ -47,7 +47,7 @@ SCHEDULES = {
         lambda step: max(0.25, math.exp(-math.log(4) / 8 * max(step - 1, 0))),
     ),
     "steps": (
-        lambda s: s.Steps({0: 1.0, 3: 0.5, 6: 0.1}),
+        lambda s: s.PiecewiseConstant({0: 1.0, 3: 0.5, 6: 0.1}),
         lambda step: 1.0 if step < 3 else 0.5 if step < 6 else 0.1,
     ),
     "function": (lambda _: lambda step: 1 / (1 + step), lambda step: 1 / (1 + step)),
@@ -71,7 +71,7 @@ def test_values(backend, name):
         (lambda s: s.Linear(1.0, -1.0, num_steps=3), "end must be positive"),
         (lambda s: s.Linear(1.0, 0.5, num_steps=0), "num_steps must be positive"),
         (lambda s: s.Exponential(float("nan"), 0.5, num_steps=3), "start must be"),
-        (lambda s: s.Steps({1: 0.5}), "a temperature for step 0"),
+        (lambda s: s.PiecewiseConstant({1: 0.5}), "a temperature for step 0"),
         (lambda s: s.Learned(-0.5), "start must be positive"),
     ],
 )
@@ -111,13 +111,13 @@ def test_a_count_that_nobody_moves_is_an_error(backend):
     schedule = backend.package.schedules.Linear(1.0, 0.5, num_steps=10)
     programs = [backend.package.relax(p, schedule) for p in mixture(backend)]
     gc.collect()  # Pyro's twin looks for any optimiser that counts
-    with pytest.raises(ValueError, match=r"schedules\.counted\(optim\)"):
+    with pytest.raises(ValueError, match=r"schedules\.count_steps\(optim\)"):
         backend.train("Trace", *programs, backend.array(DATA), steps=2)
 
 
 def test_counted_takes_optimisers_alone(backend):
-    with pytest.raises(TypeError, match="optimiser"):
-        backend.package.schedules.counted("adam")
+    with pytest.raises(TypeError, match="optimizer"):
+        backend.package.schedules.count_steps("adam")
 
 
 def test_a_temperature_that_turns_negative_is_refused_by_site(backend):
@@ -181,7 +181,10 @@ def test_a_schedule_compiles_once(backend):
         (lambda s: s.Constant(float("inf")), "value must be positive and finite"),
         (lambda s: s.Linear(1.0, 0.5, num_steps=3, hold=-1), "hold must be at least 0"),
         (lambda s: s.Exponential(1.0, 0.5, 3, hold=-1), "hold must be at least 0"),
-        (lambda s: s.Steps({0: float("inf")}), r"values\[0\] must be positive and"),
+        (
+            lambda s: s.PiecewiseConstant({0: float("inf")}),
+            r"values\[0\] must be positive and",
+        ),
     ],
 )
 def test_numbers_that_no_temperature_can_be_are_refused(backend, make, message):

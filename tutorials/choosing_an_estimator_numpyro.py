@@ -104,7 +104,7 @@ def exact_elbo(params):
 
 def train(model, guide, elbo, steps=STEPS):
     """Train from scratch; pause for the exact discrete ELBO."""
-    svi = SVI(model, guide, schedules.counted(Adam(RATE)), elbo)
+    svi = SVI(model, guide, schedules.count_steps(Adam(RATE)), elbo)
     state = svi.init(random.key(0), images)
     update = jax.jit(svi.update)
     done, elbos, times = [], [], []

@@ -103,7 +103,7 @@ def train(model, guide, elbo, steps=STEPS):
     """Train from scratch; pause for the exact discrete ELBO."""
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    svi = SVI(model, guide, schedules.counted(Adam({"lr": RATE})), elbo)
+    svi = SVI(model, guide, schedules.count_steps(Adam({"lr": RATE})), elbo)
     done, elbos, times = [], [], []
     with pyro.validation_enabled(False):
         for step in range(1, steps + 1):

@@ -110,7 +110,7 @@ def train(images, steps, num_devices=1):
     images = jax.device_put(images, rows)
     relaxed = relax(model, schedules.Exponential(1.0, 0.4, num_steps=steps))
     guide = AutoConcrete(relaxed, init_loc_fn=init_to_sample)
-    optim = schedules.counted(optax.adam(0.05))
+    optim = schedules.count_steps(optax.adam(0.05))
     svi = SVI(relaxed, guide, optim, Trace_ELBO())
     state = placed(svi.init(random.key(0), images), rows, copies)
     key = random.key(1)  # of no use: the state has one

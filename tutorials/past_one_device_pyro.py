@@ -190,7 +190,7 @@ def train(images, steps, rank=0, size=1):
         once = CountOnce("images", size)
         programs = once(relaxed), OwnNoise("images", rank, size)(once(guide))
     pyro.set_rng_seed(1)
-    svi = SVI(*programs, schedules.counted(optim), Trace_ELBO())
+    svi = SVI(*programs, schedules.count_steps(optim), Trace_ELBO())
     with pyro.validation_enabled(False):
         losses = [svi.step(mine) for _ in range(steps)]
     return guide, mine, torch.tensor(losses)

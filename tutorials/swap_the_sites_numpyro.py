@@ -208,7 +208,7 @@ print(mixtures.table([exact, by_default], species))
 # Two settings help. `scoring="discrete"` scores the logarithms of the probabilities,
 # weighted by the point, in place of Concrete densities; that is no bound, but becomes
 # the discrete ELBO as the temperature falls. And a schedule lets it fall, in the model
-# and the guide; `counted` counts the steps for it.
+# and the guide; `count_steps` counts the steps for it.
 #
 # What then remains is a bias, and a few steps without bias remove it. `RLOO` needs
 # nothing relaxed: it trains the discrete model with the hardened guide. Its gradients
@@ -219,7 +219,7 @@ print(mixtures.table([exact, by_default], species))
 falling = schedules.Exponential(1.0, 0.2, num_steps=STEPS)
 relaxed = relax(model, falling, scoring="discrete")
 guide = AutoConcrete(relaxed, init_loc_fn=init_to_median)
-optim = schedules.counted(optax.adam(RATE))
+optim = schedules.count_steps(optax.adam(RATE))
 params = train(relaxed, guide, Trace_ELBO(), optim)
 closer = result("discrete scoring, falling", guide, params)
 

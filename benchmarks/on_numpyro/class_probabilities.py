@@ -15,7 +15,7 @@ from numpyro.ops.indexing import Vindex
 
 from benchmarks.class_probabilities import PARTICLES, POLISH, STEPS
 from numpyro_concrete import RLOO, AutoConcrete, harden, relax
-from numpyro_concrete.schedules import Exponential, counted
+from numpyro_concrete.schedules import Exponential, count_steps
 
 jax.config.update("jax_enable_x64", True)
 
@@ -50,12 +50,12 @@ def trained_relaxed(name: str, args: Sequence) -> tuple[dict[Any, Any], np.ndarr
     temperature = Exponential(1.0, 0.1, num_steps=STEPS)
     relaxed = relax(model, temperature, scoring="discrete")
     guide = AutoConcrete(relaxed, init_loc_fn=init_to_median)
-    optim = counted(optax.adam(optax.exponential_decay(0.05, STEPS, 0.05)))
+    optim = count_steps(optax.adam(optax.exponential_decay(0.05, STEPS, 0.05)))
     svi = SVI(relaxed, guide, optim, TraceMeanField_ELBO(num_particles=PARTICLES))
     arrays = [jnp.asarray(x) for x in args]
     result = svi.run(jax.random.key(0), STEPS, *arrays, progress_bar=False)
     steps, particles, first, last = POLISH
-    optim = counted(optax.adam(optax.exponential_decay(first, steps, last / first)))
+    optim = count_steps(optax.adam(optax.exponential_decay(first, steps, last / first)))
     svi = SVI(model, harden(guide), optim, RLOO(num_particles=particles))
     options = {"progress_bar": False, "init_params": result.params}
     result = svi.run(jax.random.key(1), steps, *arrays, **options)

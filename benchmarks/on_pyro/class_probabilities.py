@@ -14,7 +14,7 @@ from pyro.ops.indexing import Vindex
 
 from benchmarks.class_probabilities import PARTICLES, POLISH, STEPS
 from pyro_concrete import RLOO, AutoConcrete, harden, relax
-from pyro_concrete.schedules import Exponential, counted
+from pyro_concrete.schedules import Exponential, count_steps
 
 torch.set_default_dtype(torch.float64)
 
@@ -121,7 +121,7 @@ def _steps(
 ) -> None:
     """Train at a rate that falls from the first to the last."""
     decay = {"lr": first, "lrd": (last / first) ** (1 / steps)}
-    svi = SVI(model, guide, counted(pyro.optim.ClippedAdam(decay)), elbo)
+    svi = SVI(model, guide, count_steps(pyro.optim.ClippedAdam(decay)), elbo)
     for _ in range(steps):
         svi.step(*_tensors(args))
 

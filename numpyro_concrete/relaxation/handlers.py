@@ -53,7 +53,7 @@ from numpyro_concrete.relaxation.surroundings import (
     TrainingMessenger,
     inside_of_training,
 )
-from numpyro_concrete.schedules import is_schedule, resolved
+from numpyro_concrete.schedules import is_schedule, resolve_schedules
 from numpyro_concrete.soft_index import (
     Interpreter,
     SoftIndex,
@@ -116,7 +116,7 @@ class Settings:
     def now(self) -> "Settings":
         """Return `of_run` with schedules resolved: a scan cannot read the count."""
         now = self.of_run()
-        now.temperature = resolved(self.temperature)
+        now.temperature = resolve_schedules(self.temperature)
         return now
 
     def by_name(self) -> dict[str, Any]:

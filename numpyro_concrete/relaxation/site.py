@@ -34,7 +34,11 @@ from numpyro_concrete.distributions import (
 )
 from numpyro_concrete.estimators import AbstractEstimator, Relaxed, families
 from numpyro_concrete.relaxation.finite_support import FiniteSupport, support_of
-from numpyro_concrete.schedules import Resolved, at_this_step, is_schedule
+from numpyro_concrete.schedules import (
+    ResolvedSchedule,
+    current_temperature,
+    is_schedule,
+)
 from numpyro_concrete.soft_index import (
     SoftIndex,
     soft_index,
@@ -104,7 +108,7 @@ class Site:
         has_own = native is not None and temperature is None
         self.estimator = estimator or Relaxed()
         self.families = families(self.estimator, scoring)
-        now = at_this_step(temperature)
+        now = current_temperature(temperature)
         if native is not None and has_own:
             now = native.temperature
         check_temperature(now, name)
@@ -121,7 +125,7 @@ class Site:
         self.discrete = fn if self.left_out is None else rebuilt(fn, self._truncated)
         self.infer: dict[str, Any] = {}
         if is_schedule(temperature) or isinstance(temperature, int | float):
-            known = isinstance(temperature, Resolved)
+            known = isinstance(temperature, ResolvedSchedule)
             self.infer["_temperature"] = temperature.schedule if known else temperature
         if len(self.values) > 1:
             # A temperature of its own has the shape of the distribution inside.

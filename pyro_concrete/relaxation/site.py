@@ -51,7 +51,7 @@ from pyro_concrete.estimators import (
 )
 from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.relaxation.finite_support import FiniteSupport, support_of
-from pyro_concrete.schedules import at_this_step
+from pyro_concrete.schedules import current_temperature
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
 from pyro_concrete.soft_index.parameters import (
     is_soft_parameter,
@@ -176,7 +176,7 @@ class Site:
         if native is not None:
             fn = rebuilt(fn, lambda *_: native.discrete)
         temperature = as_temperature(temperature)
-        now = at_this_step(temperature)
+        now = current_temperature(temperature)
         has_own = native is not None and temperature is None
         if native is not None and has_own:
             now = native.temperature

@@ -384,7 +384,7 @@ class NumPyroBackend:
 
     def optimiser(self, lr, counted):
         optimiser = self.numpyro.optim.Adam(lr)
-        return self.package.schedules.counted(optimiser) if counted else optimiser
+        return self.package.schedules.count_steps(optimiser) if counted else optimiser
 
     def train_in_parts(self, model, guide, *args, parts, lr=0.05):
         """Train, saved to disk and restored between the parts: the parameters."""

@@ -400,7 +400,7 @@ class PyroBackend:
 
     def optimiser(self, lr, counted):
         optimiser = self.pyro.optim.Adam({"lr": lr})
-        return self.package.schedules.counted(optimiser) if counted else optimiser
+        return self.package.schedules.count_steps(optimiser) if counted else optimiser
 
     def train_in_parts(self, model, guide, *args, parts, lr=0.05):
         """Train, saved to disk and restored between the parts: the parameters."""
@@ -440,7 +440,7 @@ class PyroBackend:
             for _ in range(20):
                 svi.step(*args)
         store = self.pyro.get_param_store()
-        store[self.package.schedules.STEP] = self.torch.tensor(float(steps))
+        store[self.package.schedules.STEP_PARAM] = self.torch.tensor(float(steps))
         return {k: v.detach().clone() for k, v in store.items()}, before
 
     def train(

@@ -77,7 +77,7 @@ def train(name):
     """Parameters and losses on one device, and on the devices of a mesh."""
     make, size = CASES[name]
     data = jnp.asarray(DATA)
-    optim = schedules.counted(optax.sgd(0.02, momentum=0.9))
+    optim = schedules.count_steps(optax.sgd(0.02, momentum=0.9))
     svi = SVI(*make(), optim, Trace_ELBO())
     state = svi.init(random.key(0), data, size)
 

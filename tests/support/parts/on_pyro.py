@@ -93,7 +93,7 @@ def train(name, rank=0, size=None):
         relaxed, guide = once(relaxed), noise(once(guide))
         optim = page.Summed(torch.optim.SGD, SGD, LOCAL)
     pyro.set_rng_seed(1)
-    svi = SVI(relaxed, guide, schedules.counted(optim), elbo)
+    svi = SVI(relaxed, guide, schedules.count_steps(optim), elbo)
     steps = batches if minibatches else [None] * STEPS
     losses = torch.tensor([svi.step(mine, rows) for rows in steps])
     store = pyro.get_param_store()
@@ -140,7 +140,7 @@ def train_modules(rank=0, size=None):
     if size:
         loss = DistributedDataParallel(module)
     optim = torch.optim.SGD(module.parameters(), **SGD)
-    count = schedules.counted(PyroOptim(torch.optim.SGD, SGD))
+    count = schedules.count_steps(PyroOptim(torch.optim.SGD, SGD))
     pyro.set_rng_seed(1)
     losses = []
     for _ in range(STEPS):
