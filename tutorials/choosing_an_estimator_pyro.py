@@ -159,11 +159,11 @@ page.show(curves.draw_report(report), "choosing_an_estimator_pyro_report")
 # - `ReinMax` is at its best at temperature one, where it is exact for quadratic
 #   functions. Below that it is neither exact nor quiet.
 # - `RLOO`, `DisARM` and `REBAR` have no bias. A draw of each runs the programs twice,
-#   which the column of costs shows, and their noise is what you pay. With a few bits
+#   which the column "rel." shows, and their noise is what you pay. With a few bits
 #   an image it can be less than that of the biased ones; it grows with the number of
 #   sites that one number has to judge.
 #
-# A "< 5 SE" in the column "seen" means that the bias, if any, is lost in the noise of
+# A "< 5 SE" in the column "sig." means that the bias, if any, is lost in the noise of
 # the measurement. It does not mean that there is none.
 #
 # ## Temperatures
