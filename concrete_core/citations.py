@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+# A part of a program, which can be anything.
+Part = Any
 # What is cited, by the class or function that stands for it.
-KeysByObject = Mapping[Any, tuple[str, ...]]
+KeysByObject = Mapping[Part, tuple[str, ...]]
 
 _SOFTWARE = "concrete_ppl"
 
@@ -80,9 +82,9 @@ def all_references() -> Bibliography:
 
 
 def cite_programs(
-    programs: Sequence[Any],
+    programs: Sequence[Part],
     keys_by_object: KeysByObject,
-    parts_of: Callable[[Any], Iterable[Any]],
+    parts_of: Callable[[Part], Iterable[Part]],
 ) -> Bibliography:
     """Return the entries of the methods that programs use, and of this software.
 
@@ -104,14 +106,14 @@ def cite_programs(
 
 
 def _keys_of_program(
-    program: Any,
+    program: Part,
     keys_by_object: KeysByObject,
-    parts_of: Callable[[Any], Iterable[Any]],
+    parts_of: Callable[[Part], Iterable[Part]],
 ) -> set[str]:
     """The keys of a program and of everything that it is made of."""
     has_part_of_ours = False
     keys: set[str] = set()
-    visited: dict[int, Any] = {}  # holds the parts, or an id could come again
+    visited: dict[int, Part] = {}  # holds the parts, or an id could come again
     pending = [program]
     while pending:
         part = pending.pop()
@@ -132,7 +134,7 @@ def _keys_of_program(
     return keys
 
 
-def _keys_of_part(part: Any, keys_by_object: KeysByObject) -> tuple[str, ...] | None:
+def _keys_of_part(part: Part, keys_by_object: KeysByObject) -> tuple[str, ...] | None:
     if inspect.isroutine(part):
         return keys_by_object.get(part)
     for cls in inspect.getmro(part if inspect.isclass(part) else type(part)):
@@ -141,7 +143,7 @@ def _keys_of_part(part: Any, keys_by_object: KeysByObject) -> tuple[str, ...] | 
     return None
 
 
-def _parts(part: Any) -> Iterator[Any]:
+def _parts(part: Part) -> Iterator[Part]:
     """What a program is made of, as the common wrappers of Python keep it."""
     if isinstance(part, str | bytes) or inspect.isclass(part) or inspect.ismodule(part):
         return

@@ -1,13 +1,14 @@
 """Constants for KLs at unequal temperatures: the log-survival function of two Gumbels.
 
-With unit exponentials E and E', s = e^u and r > 0, what the KL needs of a class is
+With unit exponentials E and E', s = e^u and a ratio of temperatures r > 0, the KL needs
+of each class
 
     psi(u; r) = log P(E' > s E^r) = log E exp(-s E^r).
 
 At r = 1 it is -log(1 + s). At other r it has no closed form, but it is smooth in u and
-in log r. So it is tabulated by NumPy once a process, at points of a lattice, as
-polynomials in u about the point, whose coefficients are Chebyshev series in log r. A
-host evaluates the series at its own r, and so differentiates in u and in r.
+in log r. So NumPy tabulates it once per process, at the points of a lattice, as
+polynomials in u about each point whose coefficients are Chebyshev series in log r. A
+backend evaluates the series at its own r, and can differentiate in u and in r.
 """
 
 import math
@@ -23,45 +24,62 @@ MAX_RATIO = 4.0
 # The trapezoid rule over u is exact to about exp(-pi^2 / SPACING): the integrand is
 # analytic and bounded for |Im u| < pi/2. Polynomials reach one spacing to each side.
 SPACING = 0.4
-FIRST, LAST = -100, 220  # the lattice, in spacings
+# First and last point of the lattice, in spacings.
+FIRST = -100
+LAST = 220
 NUM_COEFFICIENTS = 10  # of a polynomial
 _NUM_TERMS = 44  # of a Chebyshev series; even, so that no node is at r = 1
 
-# Far to the right the integrand falls off like e^(-u/r) and only large r count, which
-# turn slowly: every fourth point will do. A smooth cut hands over from all points.
-_COARSE, _CUT, _WIDTH = 4, 16.0, 3.0
-_END = 80.0
+# Far to the right the integrand decays like e^(-u/r), so that only large r matter, for
+# which it varies slowly: every fourth point is enough there. A smooth cutoff passes
+# from all points to those.
+_COARSE_STRIDE = 4
+_CUTOFF = 16.0
+_CUTOFF_WIDTH = 3.0
+_LAST_NODE = 80.0
 
 
 class Nodes(NamedTuple):
-    """Points of the lattice, in spacings from its first, and weights over u there."""
+    """Nodes of a quadrature over u.
+
+    Attributes:
+        index: Points of the lattice, counted from its first.
+        weights: Their weights.
+    """
 
     index: NDArray
     weights: NDArray
 
 
 def lattice() -> NDArray:
-    """The points u."""
+    """Return the points u of the lattice."""
     return SPACING * np.arange(FIRST, LAST + 1)
 
 
 @lru_cache
 def nodes(num_classes: int) -> Nodes:
-    """Quadrature over u = log(s / n); s^2 is below rounding left of the first node."""
+    """Return a quadrature over u = log(s / n).
+
+    Left of the first node s^2 is below rounding.
+
+    Args:
+        num_classes: Number of classes n, >= 2.
+    """
     u = lattice()
-    share = 0.5 * np.array([math.erfc((x - _CUT) / _WIDTH) for x in u])
-    coarse = np.arange(FIRST, LAST + 1) % _COARSE == 0
-    weights = SPACING * (share + _COARSE * coarse * (1 - share))
-    weights *= (u >= -18 - math.log(num_classes)) & (u <= _END)
+    # The weight of the fine quadrature falls from one to zero at the cutoff.
+    fine = 0.5 * np.array([math.erfc((x - _CUTOFF) / _CUTOFF_WIDTH) for x in u])
+    is_coarse_point = np.arange(FIRST, LAST + 1) % _COARSE_STRIDE == 0
+    weights = SPACING * (fine + _COARSE_STRIDE * is_coarse_point * (1 - fine))
+    weights *= (u >= -18 - math.log(num_classes)) & (u <= _LAST_NODE)
     (index,) = np.nonzero(weights > 1e-14)
     return Nodes(index, weights[index])
 
 
 @lru_cache
 def series() -> NDArray:
-    """Chebyshev series of the polynomials, (terms, points, coefficients).
+    """Return Chebyshev series of the polynomials: (terms, points, coefficients).
 
-    They are to be multiplied by softplus(u + log(r Gamma(1 + r))) / r at their point u.
+    Multiply them by softplus(u + log(r Gamma(1 + r))) / r at their point u.
     """
     values = [_polynomials(r) / _scale(r) for r in MAX_RATIO ** _chebyshev_nodes()]
     return _chebyshev_series(np.array(values))
@@ -69,15 +87,19 @@ def series() -> NDArray:
 
 @lru_cache
 def equal() -> NDArray:
-    """The polynomials at r = 1, (points, coefficients)."""
+    """Return the polynomials at r = 1: (points, coefficients)."""
     return _polynomials(1.0)
 
 
 @lru_cache
 def floor_series(num_classes: int) -> NDArray:
-    """Chebyshev series of KL(r) / (log r)^2 at equal logits, in log r / log MAX_RATIO.
+    """Return a Chebyshev series of KL(r) / (log r)^2 at equal logits.
 
-    The KL at equal logits is zero at r = 1, and so is its slope.
+    Its variable is log r / log MAX_RATIO. The division leaves a smooth function, for
+    the KL at equal logits is zero at r = 1, and so is its slope.
+
+    Args:
+        num_classes: Number of classes n, >= 2.
     """
     n = num_classes
     u, log_survival = _log_survival()
@@ -93,13 +115,13 @@ def floor_series(num_classes: int) -> NDArray:
 
 @lru_cache
 def _log_survival() -> tuple[NDArray, NDArray]:
-    """Even steps in u, and psi there, a row for each Chebyshev node."""
+    """Evenly spaced u, and psi there in a row for each Chebyshev node."""
     u = np.arange(-60, 36 * MAX_RATIO, 0.3)
     return u, np.array([_psi(u, r) for r in MAX_RATIO ** _chebyshev_nodes()])
 
 
 def _polynomials(r: float) -> NDArray:
-    # Each interpolates psi at the Chebyshev nodes around its point.
+    """Polynomials that interpolate psi at the Chebyshev nodes around each point."""
     count = NUM_COEFFICIENTS
     local = SPACING * np.cos(np.pi * (np.arange(count) + 0.5) / count)
     u = lattice()[:, None] + local
@@ -128,12 +150,13 @@ def _shift(r: float) -> float:
 
 
 def _psi(u: NDArray, r: float) -> NDArray:
-    """Return psi to rounding, relative to min(e^u, 1)."""
+    """The function psi, with an error of rounding relative to min(e^u, 1)."""
     if r == 1:
         return -np.logaddexp(0, u)
-    low = u <= 0
+    is_left = u <= 0
     values = np.empty_like(u)
-    values[low], values[~low] = _psi_left(u[low], r), _psi_right(u[~low], r)
+    values[is_left] = _psi_left(u[is_left], r)
+    values[~is_left] = _psi_right(u[~is_left], r)
     return values
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from concrete_core.diagnostics.figures import Axes, axes_or_new
-from concrete_core.diagnostics.gap import RelaxationGap
+from concrete_core.diagnostics.gap import RelaxationGap, SiteEntropy
 
 # The triangle of the points (x_1, x_2, x_3): a corner for each class.
 _CORNERS = np.array([(0.0, 0.0), (1.0, 0.0), (0.5, np.sqrt(0.75))])
@@ -106,19 +106,17 @@ def entropies(
     if not history:
         raise ValueError("there is nothing to draw: the history is empty")
     steps = sorted(history)
-    sites_by_step = [{site.name: site for site in history[k].sites} for k in steps]
-    known_names = list(sites_by_step[0])
-    names = known_names if sites is None else sites
+    sites_by_name = _sites_by_name([history[step] for step in steps])
+    names = list(sites_by_name) if sites is None else sites
     for name in names:
-        if name not in known_names:
+        if name not in sites_by_name:
             raise ValueError(
-                f"there is no relaxed site {name!r}; there are {known_names}"
+                f"there is no relaxed site {name!r}; there are {list(sites_by_name)}"
             )
     ax = axes_or_new(ax, figsize=(6, 4))
     for name in names:
-        over_time = [by_name[name] for by_name in sites_by_step]
-        softness = [site.normalized_softness for site in over_time]
-        entropy = [site.normalized_entropy for site in over_time]
+        softness = [site.normalized_softness for site in sites_by_name[name]]
+        entropy = [site.normalized_entropy for site in sites_by_name[name]]
         (line,) = ax.plot(steps, softness, label=f"{name}, relaxed")
         ax.plot(
             steps,
@@ -130,6 +128,12 @@ def entropies(
     ax.set(xlabel="step", ylabel="entropy, of the largest there is", ylim=(-0.02, 1.02))
     ax.legend(fontsize="small")
     return ax
+
+
+def _sites_by_name(reports: Sequence[RelaxationGap]) -> dict[str, list[SiteEntropy]]:
+    """Entropies of each site over time."""
+    by_step = [{site.name: site for site in report.sites} for report in reports]
+    return {name: [sites[name] for sites in by_step] for name in by_step[0]}
 
 
 def _draw_density(ax: Axes, grid: NDArray, log_density: NDArray) -> None:
@@ -145,15 +149,16 @@ def _draw_samples(ax: Axes, samples: NDArray) -> None:
 
 
 def _draw_corner_labels(ax: Axes) -> None:
-    top = len(_CORNERS) - 1
-    for number, corner in enumerate(_CORNERS):
+    # Above the upper corner, and below the two others.
+    placements = [(-8, "top"), (-8, "top"), (8, "bottom")]
+    for number, (offset, alignment) in enumerate(placements):
         ax.annotate(
             str(number),
-            tuple(corner),
-            xytext=(0, 8 if number == top else -8),
+            tuple(_CORNERS[number]),
+            xytext=(0, offset),
             textcoords="offset points",
             ha="center",
-            va="bottom" if number == top else "top",
+            va=alignment,
         )
 
 

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from concrete_core.diagnostics.moments import Moments
 from concrete_core.diagnostics.report import Measurement, Reference
+from concrete_core.types import Elbo, Infer, Messages, Temperature
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Candidate:
 
     estimator: str
     temperature: str
-    elbo: Any
+    elbo: Elbo
     programs: Any
     settings: tuple[Any, ...] = ()
     is_hard: bool = False
@@ -117,7 +118,7 @@ def validate_draws(num_samples: int, num_reference: int) -> None:
             raise ValueError(f"a variance takes two draws, and {name} is {number}")
 
 
-def validate_latent_sites(sites: Mapping[str, Mapping[str, Any]]) -> None:
+def validate_latent_sites(sites: Messages) -> None:
     """Raise if `relax` would relax none of these sites of a guide.
 
     Args:
@@ -136,7 +137,7 @@ def validate_latent_sites(sites: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def is_relaxed_by_settings(infer: Mapping[str, Any]) -> bool:
+def is_relaxed_by_settings(infer: Infer) -> bool:
     """Tell whether `relax` relaxes a discrete site, according to its settings.
 
     Args:
@@ -156,7 +157,7 @@ def is_relaxed_by_settings(infer: Mapping[str, Any]) -> bool:
 
 def relaxation_notes(
     left_out_params: Sequence[str],
-    discrete_sites: Mapping[str, Mapping[str, Any]],
+    discrete_sites: Messages,
     unrelaxed_sites: Sequence[str],
 ) -> Iterator[str]:
     """Return what a reader of the report has to know of the relaxed programs.
@@ -202,7 +203,7 @@ def estimator_label(estimator: Any) -> str:
     return f"{type(estimator).__name__}({settings})"
 
 
-def temperature_label(temperature: Any) -> str:
+def temperature_label(temperature: Temperature) -> str:
     """Return a temperature in a few words.
 
     Args:

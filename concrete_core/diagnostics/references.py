@@ -8,6 +8,7 @@ import numpy as np
 
 from concrete_core.diagnostics.moments import Moments
 from concrete_core.diagnostics.report import Reference
+from concrete_core.types import Elbo, Params
 
 AUTO = "auto"
 ENUMERATION = "enumeration"
@@ -31,7 +32,7 @@ class AbstractReferenceBuilder(ABC):
 
     elbo_class: ClassVar[type]
 
-    def __init__(self, params: Mapping[str, Any], num_draws: int) -> None:
+    def __init__(self, params: Params, num_draws: int) -> None:
         self.params = params
         self.num_draws = num_draws
 
@@ -84,11 +85,11 @@ class AbstractReferenceBuilder(ABC):
         """Tell whether some site is random beside the discrete ones."""
 
     @abstractmethod
-    def score_elbo(self) -> Any:
+    def score_elbo(self) -> Elbo:
         """Return an ELBO of the backend that is unbiased for the discrete programs."""
 
     @abstractmethod
-    def draw_by_score(self, elbo: Any, num_draws: int) -> Moments:
+    def draw_by_score(self, elbo: Elbo, num_draws: int) -> Moments:
         """Draw gradients of an ELBO of the discrete programs."""
 
     @abstractmethod
@@ -105,7 +106,7 @@ class AbstractReferenceBuilder(ABC):
         source = f"enumeration of discrete sites, the mean of {self.num_draws} draws"
         return Reference(moments.mean, moments.stderr, source)
 
-    def _by_score(self, elbo: Any, obstacle: str | None = None) -> Reference:
+    def _by_score(self, elbo: Elbo, obstacle: str | None = None) -> Reference:
         moments = self.draw_by_score(elbo, self.num_draws)
         source = f"the mean of {self.num_draws} draws of {type(elbo).__name__}"
         if obstacle is not None:
@@ -113,7 +114,7 @@ class AbstractReferenceBuilder(ABC):
         return Reference(moments.mean, moments.stderr, source)
 
 
-def given_reference(params: Mapping[str, Any], arrays: Mapping[str, Any]) -> Reference:
+def given_reference(params: Params, arrays: Params) -> Reference:
     """Return the reference of arrays that were given, which are taken to be exact.
 
     Args:
@@ -163,7 +164,7 @@ def draws_differ(moments: Moments) -> bool:
     return False
 
 
-def _expected_names(params: Mapping[str, Any]) -> str:
+def _expected_names(params: Params) -> str:
     return (
         "It has gradients of the ELBO in the unconstrained parameters, "
         f"{sorted(params)}"

@@ -254,9 +254,6 @@ def build_report(
     noise = {
         name: mean_stderr[name] ** 2 + reference.stderr[name] ** 2 for name in names
     }
-    rows = range(len(measurements))
-    squared_bias = [sums_and_total(_row(_squared(gap), row), names) for row in rows]
-    squared_stderr = [sums_and_total(_row(noise, row), names) for row in rows]
     variance = [sums_and_total(m.moments.variance, names) for m in measurements]
     return GradientReport(
         estimators=tuple(m.estimator for m in measurements),
@@ -267,8 +264,8 @@ def build_report(
         reference_source=reference.source,
         mean=mean,
         mean_stderr=mean_stderr,
-        bias=np.sqrt(squared_bias),
-        bias_stderr=np.sqrt(squared_stderr),
+        bias=np.sqrt(_sums_by_row(_squared(gap), names)),
+        bias_stderr=np.sqrt(_sums_by_row(noise, names)),
         variance=np.stack(variance),
         cosine=cosines_to_reference(mean, reference.mean),
         draw_cosine=np.stack([m.moments.cosines for m in measurements]),
@@ -326,8 +323,11 @@ def _stack(rows: Sequence[Arrays], names: Sequence[str]) -> Arrays:
     return {name: np.stack([arrays[name] for arrays in rows]) for name in names}
 
 
-def _row(arrays: Arrays, row: int) -> Arrays:
-    return {name: np.asarray(array[row]) for name, array in arrays.items()}
+def _sums_by_row(arrays: Arrays, names: Sequence[str]) -> np.ndarray:
+    """The sums of each row by parameter, and of all: (rows, params + 1)."""
+    num_rows = len(arrays[names[0]])
+    sums = [arrays[name].reshape(num_rows, -1).sum(-1) for name in names]
+    return np.stack([*sums, np.sum(sums, axis=0)], axis=-1)
 
 
 def _squared(arrays: Arrays) -> Arrays:

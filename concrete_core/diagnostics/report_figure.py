@@ -54,7 +54,8 @@ def draw_bias_and_variance(ax: Axes, points: Sequence[Point], title: str) -> Axe
             variances[members], squared_biases[members], color=color, lw=0.8, alpha=0.6
         )
         for i in members:
-            x, y = variances[i], squared_biases[i]
+            x = variances[i]
+            y = squared_biases[i]
             if points[i].is_significant:
                 ax.scatter(x, y, color=color, facecolor=color)
             else:
@@ -84,11 +85,11 @@ def _draw_labels(ax: Axes, x: np.ndarray, y: np.ndarray, labels: Sequence[str]) 
 
 def _draw_lines_of_equal_error(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
     """Draw lines along which squared bias and variance have the same sum."""
-    left, right = x.min() / 1.6, x.max() * 1.6
-    bottom, top = y.min() / 3, y.max() * 3
-    ax.set(xlim=(left, right), ylim=(bottom, top))
-    columns = np.geomspace(left, right, 400)
-    rows = np.geomspace(bottom, top, 400)
+    x_limits = (x.min() / 1.6, x.max() * 1.6)
+    y_limits = (y.min() / 3, y.max() * 3)
+    ax.set(xlim=x_limits, ylim=y_limits)
+    columns = np.geomspace(*x_limits, 400)
+    rows = np.geomspace(*y_limits, 400)
     total = np.log10(columns + rows[:, None])
     ax.contour(
         columns,

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from concrete_core.planning.sites import (
     Plates,
     SiteNode,
 )
+from concrete_core.types import Program, Temperature
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class AbstractPlan(ABC):
 
     @abstractmethod
     def apply(
-        self, model: Callable, temperature: Any = None, **options: Any
-    ) -> Callable:
+        self, model: Program, temperature: Temperature = None, **options: Any
+    ) -> Program:
         """Return the program with its sites enumerated and relaxed as planned."""
 
     def __str__(self) -> str:
@@ -121,11 +122,11 @@ class AbstractPlan(ABC):
         )
 
     def _summary(self) -> list[str]:
-        before = "refused"
+        cost_before = "refused"
         if self.cost_before < math.inf:
-            before = format_count(self.cost_before)
+            cost_before = format_count(self.cost_before)
         return [
-            f"all enumerated: {before}, {self.largest_tensor_before}; "
+            f"all enumerated: {cost_before}, {self.largest_tensor_before}; "
             f"dims: {self.dims_before}",
             f"as planned: {format_count(self.cost_after)}, "
             f"{self.largest_tensor_after}; dims: {self.dims_after}",
@@ -195,12 +196,16 @@ def plan_model(
         )
         for site in model.discrete_sites
     ]
-    before = _total_cost(tensors_before, selection.cost.num_dims(all_names))
+    cost_before = _total_cost(tensors_before, selection.cost.num_dims(all_names))
     if unsupported:
         name, reason = next(iter(unsupported.items()))
-        before = TotalCost(math.inf, f"{name!r}: {reason}", before.num_dims)
-    num_dims = selection.cost.num_dims(selection.enumerated)
-    return PlannedSites(decisions, before, _total_cost(tensors_after, num_dims))
+        cost_before = TotalCost(math.inf, f"{name!r}: {reason}", cost_before.num_dims)
+    dims_after = selection.cost.num_dims(selection.enumerated)
+    return PlannedSites(
+        decisions=decisions,
+        before=cost_before,
+        after=_total_cost(tensors_after, dims_after),
+    )
 
 
 def enumeration_obstacle(

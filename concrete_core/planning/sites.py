@@ -1,8 +1,9 @@
 """The sites of a model as nodes of its factor graph, as the planner needs them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from concrete_core.types import Infer, Message
 
 # Names and sizes of plates, and of other batch axes.
 Plates = tuple[tuple[str, int], ...]
@@ -69,7 +70,7 @@ class InspectedModel:
         return [node for node in self.nodes if node.support_size is not None]
 
 
-def site_setting(infer: Mapping[str, Any]) -> str | None:
+def site_setting(infer: Infer) -> str | None:
     """Return what the per-site settings say: "enumerate", "relax", "leave" or None.
 
     Args:
@@ -91,9 +92,7 @@ def site_setting(infer: Mapping[str, Any]) -> str | None:
     return None
 
 
-def site_plates(
-    site: Mapping[str, Any], shape: Sequence[int], axis_word: str
-) -> Plates:
+def site_plates(site: Message, shape: Sequence[int], axis_word: str) -> Plates:
     """Return the plates of a site, and its other batch axes by names of their own.
 
     Args:
@@ -115,7 +114,7 @@ def site_plates(
     return tuple(plates)
 
 
-def has_unnamed_axis(site: Mapping[str, Any], plates: Plates) -> bool:
+def has_unnamed_axis(site: Message, plates: Plates) -> bool:
     """Tell whether one of `site_plates` is a batch axis that is no plate.
 
     Args:

@@ -7,7 +7,6 @@ Counterpart: ``pyro_concrete.diagnostics.gap``.
 """
 
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jax import Array, random
 from jax.scipy.special import xlogy
 
 from concrete_core.diagnostics.gap import RelaxationGap, SiteEntropy
+from concrete_core.types import Params, Program
 from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.objectives.particles import Particles, Summary, chunks, summary
 from numpyro_concrete.relaxation import harden
@@ -25,10 +25,10 @@ __all__ = ["RelaxationGap", "SiteEntropy", "relaxation_gap"]
 
 def relaxation_gap(
     rng_key: Array,
-    params: Mapping[str, Any],
-    relaxed_model: Callable,
-    relaxed_guide: Callable,
-    model: Callable,
+    params: Params,
+    relaxed_model: Program,
+    relaxed_guide: Program,
+    model: Program,
     *args: Any,
     num_particles: int = 1000,
     chunk_size: int = 100,

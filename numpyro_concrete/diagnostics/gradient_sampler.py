@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from jax.tree_util import keystr, tree_leaves_with_path
+from jax.typing import ArrayLike
 from numpyro.distributions import BernoulliLogits, Delta, biject_to, constraints
 from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
@@ -23,16 +24,19 @@ from tqdm import tqdm
 
 from concrete_core.diagnostics.candidates import Candidate
 from concrete_core.diagnostics.moments import Moments
+from concrete_core.types import (
+    Arguments,
+    KeywordArguments,
+    Message,
+    Messages,
+    Params,
+    Program,
+)
 from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.relaxation.site import is_discrete, leaf_of
 
-# A message of NumPyro's primitives; its entries are of any type.
-Message = dict[str, Any]
-Messages = dict[str, Message]
 # A model and its guide.
-Programs = tuple[Callable, Callable]
-# Parameters by name, each an array or a tree of arrays.
-Params = dict[str, Any]
+Programs = tuple[Program, Program]
 
 _MAX_ELEMENTS = 2**20  # of the gradients that are drawn at once
 _MAX_DRAWS = 100  # at once
@@ -104,11 +108,11 @@ class GradientSampler:
     def __init__(
         self,
         rng_key: Array,
-        params: Mapping[str, Any],
-        model: Callable,
-        guide: Callable,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        params: Params,
+        model: Program,
+        guide: Program,
+        args: Arguments,
+        kwargs: KeywordArguments,
     ) -> None:
         self.args = args
         self.kwargs = kwargs
@@ -134,8 +138,8 @@ class GradientSampler:
 
     def inspect(
         self,
-        model: Callable,
-        guide: Callable,
+        model: Program,
+        guide: Program,
         validate_guide: Callable[[Messages], None] | None = None,
     ) -> ProgramPair:
         """Run both programs once, the model on the draws of the guide.
@@ -263,9 +267,9 @@ class GradientSampler:
         return compiled
 
     def _trace(
-        self, fn: Callable, params: Params, key: Array
+        self, fn: Program, params: Params, key: Array
     ) -> OrderedDict[str, Message]:
-        seeded = seed(substitute(fn, data=params), key)
+        seeded = seed(substitute(fn, data=dict(params)), key)
         return trace(seeded).get_trace(*self.args, **self.kwargs)
 
     def _constrain(self, unconstrained: Params) -> Params:
@@ -317,14 +321,14 @@ def _random_sites(sites: Mapping[str, Message]) -> Messages:
     return {name: site for name, site in sites.items() if site["type"] == "sample"}
 
 
-def _sum_at_zero(logits: Any) -> Array:
+def _sum_at_zero(logits: ArrayLike) -> Array:
     """A sum over the elements that are zero, with weights that do not cancel."""
     logits = jnp.asarray(logits)
     weights = jnp.cos(jnp.arange(logits.size)).reshape(logits.shape)
     return jnp.where(logits == 0, logits * weights, 0.0).sum()
 
 
-def _arrays_by_path(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _arrays_by_path(params: Params) -> dict[str, np.ndarray]:
     """The arrays of parameters, by name and path in the tree."""
     return {
         name + keystr(path): np.asarray(leaf)

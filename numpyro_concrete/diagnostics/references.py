@@ -4,8 +4,6 @@ Counterpart: ``pyro_concrete.diagnostics.references``.
 """
 
 import importlib.util
-from collections.abc import Callable
-from typing import Any
 
 from numpyro.handlers import substitute
 from numpyro.infer import TraceEnum_ELBO
@@ -15,6 +13,7 @@ from concrete_core.diagnostics.candidates import Candidate, progress
 from concrete_core.diagnostics.moments import Moments
 from concrete_core.diagnostics.references import AbstractReferenceBuilder
 from concrete_core.planning.plan import enumeration_obstacle
+from concrete_core.types import Elbo, Program
 from numpyro_concrete.diagnostics.gradient_sampler import (
     GradientSampler,
     discrete_latents,
@@ -88,7 +87,7 @@ class ReferenceBuilder(AbstractReferenceBuilder):
         """Return an ELBO of NumPyro that is unbiased for the discrete programs."""
         return self.sampler.pair.unbiased_elbo()
 
-    def draw_by_score(self, elbo: Any, num_draws: int) -> Moments:
+    def draw_by_score(self, elbo: Elbo, num_draws: int) -> Moments:
         """Draw gradients of an ELBO of the discrete programs."""
         return self._draw(elbo, self.sampler.guide, num_draws)
 
@@ -101,7 +100,7 @@ class ReferenceBuilder(AbstractReferenceBuilder):
         guide = config_enumerate(self.sampler.guide, "parallel")
         return self._draw(elbo, guide, num_draws)
 
-    def _draw(self, elbo: ELBO, guide: Callable, num_draws: int) -> Moments:
+    def _draw(self, elbo: ELBO, guide: Program, num_draws: int) -> Moments:
         moments = Moments()
         programs = (self.sampler.model, guide)
         candidate = Candidate("reference", "", elbo, lambda: programs)

@@ -29,6 +29,7 @@ from concrete_core.diagnostics.report import (
     build_report,
     steepness_notes,
 )
+from concrete_core.types import Elbo, Params, Program, Temperature
 from numpyro_concrete.diagnostics.gradient_sampler import (
     GradientSampler,
     ProgramPair,
@@ -38,6 +39,7 @@ from numpyro_concrete.diagnostics.gradient_sampler import (
 )
 from numpyro_concrete.diagnostics.references import ReferenceBuilder
 from numpyro_concrete.estimators import (
+    AbstractEstimator,
     Estimator,
     GumbelRao,
     ReinMax,
@@ -54,15 +56,15 @@ _REFERENCE_DRAWS = 10
 
 def gradient_report(
     rng_key: Array,
-    params: Mapping[str, Any],
-    model: Callable,
-    guide: Callable,
+    params: Params,
+    model: Program,
+    guide: Program,
     *args: Any,
     estimators: Sequence[Any] | None = None,
-    temperatures: Sequence[Any] = (0.5, 1.0),
+    temperatures: Sequence[Temperature] = (0.5, 1.0),
     scoring: str | None = None,
-    elbo: Any = None,
-    objectives: Mapping[str, Any] | None = None,
+    elbo: Elbo = None,
+    objectives: Mapping[str, Elbo] | None = None,
     num_samples: int = 1000,
     reference: Any = "auto",
     num_reference: int | None = None,
@@ -174,9 +176,9 @@ def gradient_report(
 def _relaxed_candidates(
     sampler: GradientSampler,
     estimators: Sequence[Estimator],
-    temperatures: Sequence[Any],
+    temperatures: Sequence[Temperature],
     scoring: str | None,
-    elbo: Any,
+    elbo: Elbo,
 ) -> Iterator[Candidate]:
     """The relaxed programs.
 
@@ -210,7 +212,9 @@ def _relaxation(
     """A function from temperatures of model and guide to these, relaxed."""
     own_scoring = _scoring_for(estimator, scoring)
 
-    def relax_at(model_temperature: Any, guide_temperature: Any) -> Programs:
+    def relax_at(
+        model_temperature: Temperature, guide_temperature: Temperature
+    ) -> Programs:
         relax_program = functools.partial(
             relax, estimator=estimator, scoring=own_scoring
         )
@@ -223,7 +227,7 @@ def _relaxation(
 
 
 def _discrete_candidates(
-    sampler: GradientSampler, objectives: Mapping[str, Any]
+    sampler: GradientSampler, objectives: Mapping[str, Elbo]
 ) -> Iterator[Candidate]:
     """The unchanged discrete programs under further objectives."""
     for name, elbo in objectives.items():
@@ -252,14 +256,14 @@ def _is_hard(estimator: Estimator) -> bool:
     return not all(isinstance(member, Relaxed) for member in _members(estimator))
 
 
-def _members(estimator: Estimator) -> Sequence[Any]:
+def _members(estimator: Estimator) -> list[AbstractEstimator]:
     """The estimators of all sites."""
     if isinstance(estimator, Mapping):
         return list(estimator.values())
     return [estimator]
 
 
-def _pair_of(temperature: Any) -> tuple[Any, ...]:
+def _pair_of(temperature: Temperature) -> tuple[Temperature, ...]:
     """The temperatures of model and guide."""
     if isinstance(temperature, tuple):
         return temperature

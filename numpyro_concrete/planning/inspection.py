@@ -8,7 +8,7 @@ Counterpart: ``pyro_concrete.planning.inspection``.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,14 +28,17 @@ from concrete_core.planning.sites import (
     site_plates,
     site_setting,
 )
+from concrete_core.types import (
+    Arguments,
+    Distribution,
+    Infer,
+    KeywordArguments,
+    Message,
+    Program,
+)
 from numpyro_concrete.planning.provenance import named, provenance_of
 from numpyro_concrete.relaxation.finite_support import support_of
 from numpyro_concrete.relaxation.site import is_discrete, leaf_of
-
-# A message of NumPyro's primitives; its entries are of any type.
-Message = dict[str, Any]
-# Distributions inside of wrappers; `fn` of a message is of no fixed type.
-Distribution = Any
 
 # Largest number of dims that NumPyro's stack of enumeration dims holds.
 _MAX_STACK_DIMS = 25
@@ -67,7 +70,7 @@ class _RecordedSite:
     """
 
     message: Message
-    infer: Mapping[str, Any]
+    infer: Infer
     shape: tuple[int, ...]
     is_in_loop: bool
     support: _Support | None = None
@@ -97,8 +100,8 @@ class _Recorder(Messenger):
     def postprocess_message(self, msg: Message) -> None:
         if msg["type"] == "control_flow":
             result = msg["value"][1]
-            trace = result[0] if msg["fn"] is scan_wrapper else result
-            self._names_in_loops |= trace.trace.keys()
+            loop_trace = result[0] if msg["fn"] is scan_wrapper else result
+            self._names_in_loops |= loop_trace.trace.keys()
         elif msg["type"] == "deterministic":
             self.log_probs[msg["name"]] = msg["value"]
             self._record(msg, shape=())
@@ -148,10 +151,10 @@ class _MarkovScopes:
 
     def enter(self, name: str) -> frozenset[str]:
         """Return the sites that are visible here, and add a site to them."""
-        visible_frames, own_frames = self._frames()
-        frames = visible_frames + own_frames
+        visible_frames, entered_frames = self._frames()
+        frames = visible_frames + entered_frames
         conflicts = frozenset().union(*map(self._names_in, frames))
-        for frame in own_frames:
+        for frame in entered_frames:
             self._names_in(frame).add(name)
         return conflicts
 
@@ -165,15 +168,17 @@ class _MarkovScopes:
         current = stack.current_frame
         visible = [stack.global_frame, *current.parents, *current.iter_parents]
         visible_dims = [self._outermost, *(frame.name_to_dim for frame in visible)]
-        own = [current, *current.parents] if current.keep else [current]
-        return visible_dims, [frame.name_to_dim for frame in own]
+        entered = [current]
+        if current.keep:
+            entered += current.parents
+        return visible_dims, [frame.name_to_dim for frame in entered]
 
     def _names_in(self, frame: Any) -> set[str]:
         return self._names.setdefault(id(frame), (frame, set()))[1]
 
 
 def inspect_model(
-    model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+    model: Program, args: Arguments, kwargs: KeywordArguments
 ) -> InspectedModel:
     """Run a model once, and return what the planner needs to know of its sites.
 

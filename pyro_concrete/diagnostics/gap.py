@@ -7,13 +7,13 @@ Counterpart: ``numpyro_concrete.diagnostics.gap``.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from concrete_core.diagnostics.gap import RelaxationGap, SiteEntropy
+from concrete_core.types import Program
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.objectives.particles import Particles, Summary, chunks, summary
 from pyro_concrete.relaxation import harden
@@ -23,9 +23,9 @@ __all__ = ["RelaxationGap", "SiteEntropy", "relaxation_gap"]
 
 
 def relaxation_gap(
-    relaxed_model: Callable,
-    relaxed_guide: Callable,
-    model: Callable,
+    relaxed_model: Program,
+    relaxed_guide: Program,
+    model: Program,
     *args: Any,
     num_particles: int = 1000,
     chunk_size: int = 100,

@@ -20,14 +20,12 @@ from tqdm import tqdm
 
 from concrete_core.diagnostics.candidates import Candidate
 from concrete_core.diagnostics.moments import Moments
+from concrete_core.types import Arguments, KeywordArguments, Message, Messages, Program
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.relaxation.site import is_discrete, leaf_of
 
-# A message of Pyro's runtime; its entries are of any type.
-Message = dict[str, Any]
-Messages = dict[str, Message]
 # A model and its guide.
-Programs = tuple[Callable, Callable]
+Programs = tuple[Program, Program]
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,10 @@ class GradientSampler:
 
     def __init__(
         self,
-        model: Callable,
-        guide: Callable,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        model: Program,
+        guide: Program,
+        args: Arguments,
+        kwargs: KeywordArguments,
     ) -> None:
         self.args = args
         self.kwargs = kwargs
@@ -96,8 +94,8 @@ class GradientSampler:
 
     def inspect(
         self,
-        model: Callable,
-        guide: Callable,
+        model: Program,
+        guide: Program,
         validate_guide: Callable[[Messages], None] | None = None,
     ) -> ProgramPair:
         """Run both programs once, the model on the draws of the guide.

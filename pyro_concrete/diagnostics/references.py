@@ -3,15 +3,13 @@
 Counterpart: ``numpyro_concrete.diagnostics.references``.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from pyro.infer import ELBO, TraceEnum_ELBO, config_enumerate
 
 from concrete_core.diagnostics.candidates import Candidate, progress
 from concrete_core.diagnostics.moments import Moments
 from concrete_core.diagnostics.references import AbstractReferenceBuilder
 from concrete_core.planning.plan import enumeration_obstacle
+from concrete_core.types import Elbo, Program
 from pyro_concrete.diagnostics.gradient_sampler import (
     GradientSampler,
     discrete_latents,
@@ -72,7 +70,7 @@ class ReferenceBuilder(AbstractReferenceBuilder):
         """Return an ELBO of Pyro that is unbiased for the discrete programs."""
         return self.sampler.pair.unbiased_elbo()
 
-    def draw_by_score(self, elbo: Any, num_draws: int) -> Moments:
+    def draw_by_score(self, elbo: Elbo, num_draws: int) -> Moments:
         """Draw gradients of an ELBO of the discrete programs."""
         return self._draw(elbo, self.sampler.guide, num_draws)
 
@@ -82,7 +80,7 @@ class ReferenceBuilder(AbstractReferenceBuilder):
         guide = config_enumerate(self.sampler.guide, "parallel")
         return self._draw(elbo, guide, num_draws)
 
-    def _draw(self, elbo: ELBO, guide: Callable, num_draws: int) -> Moments:
+    def _draw(self, elbo: ELBO, guide: Program, num_draws: int) -> Moments:
         moments = Moments()
         candidate = Candidate("reference", "", elbo, (self.sampler.model, guide))
         with progress(num_draws, "reference", self.progress_bar) as bar:

@@ -27,6 +27,7 @@ from concrete_core.diagnostics.report import (
     build_report,
     steepness_notes,
 )
+from concrete_core.types import Elbo, Program, Temperature
 from pyro_concrete.diagnostics.gradient_sampler import (
     GradientSampler,
     ProgramPair,
@@ -37,6 +38,7 @@ from pyro_concrete.diagnostics.gradient_sampler import (
 )
 from pyro_concrete.diagnostics.references import ReferenceBuilder
 from pyro_concrete.estimators import (
+    AbstractEstimator,
     Estimator,
     GumbelRao,
     ReinMax,
@@ -52,14 +54,14 @@ _REFERENCE_DRAWS = 10
 
 
 def gradient_report(
-    model: Callable,
-    guide: Callable,
+    model: Program,
+    guide: Program,
     *args: Any,
     estimators: Sequence[Any] | None = None,
-    temperatures: Sequence[Any] = (0.5, 1.0),
+    temperatures: Sequence[Temperature] = (0.5, 1.0),
     scoring: str | None = None,
-    elbo: Any = None,
-    objectives: Mapping[str, Any] | None = None,
+    elbo: Elbo = None,
+    objectives: Mapping[str, Elbo] | None = None,
     num_samples: int = 1000,
     reference: Any = "auto",
     num_reference: int | None = None,
@@ -169,9 +171,9 @@ def gradient_report(
 def _relaxed_candidates(
     sampler: GradientSampler,
     estimators: Sequence[Estimator],
-    temperatures: Sequence[Any],
+    temperatures: Sequence[Temperature],
     scoring: str | None,
-    elbo: Any,
+    elbo: Elbo,
 ) -> Iterator[Candidate]:
     """The relaxed programs."""
     for estimator in estimators:
@@ -195,7 +197,9 @@ def _relaxation(
     """A function from temperatures of model and guide to these, relaxed."""
     own_scoring = _scoring_for(estimator, scoring)
 
-    def relax_at(model_temperature: Any, guide_temperature: Any) -> Programs:
+    def relax_at(
+        model_temperature: Temperature, guide_temperature: Temperature
+    ) -> Programs:
         relax_program = functools.partial(
             relax, estimator=estimator, scoring=own_scoring
         )
@@ -208,7 +212,7 @@ def _relaxation(
 
 
 def _discrete_candidates(
-    sampler: GradientSampler, objectives: Mapping[str, Any]
+    sampler: GradientSampler, objectives: Mapping[str, Elbo]
 ) -> Iterator[Candidate]:
     """The unchanged discrete programs under further objectives."""
     programs = (sampler.model, sampler.guide)
@@ -236,14 +240,14 @@ def _is_hard(estimator: Estimator) -> bool:
     return not all(isinstance(member, Relaxed) for member in _members(estimator))
 
 
-def _members(estimator: Estimator) -> Sequence[Any]:
+def _members(estimator: Estimator) -> list[AbstractEstimator]:
     """The estimators of all sites."""
     if isinstance(estimator, Mapping):
         return list(estimator.values())
     return [estimator]
 
 
-def _pair_of(temperature: Any) -> tuple[Any, ...]:
+def _pair_of(temperature: Temperature) -> tuple[Temperature, ...]:
     """The temperatures of model and guide."""
     if isinstance(temperature, tuple):
         return temperature

@@ -6,7 +6,7 @@ log-probability depends on. The rest is read off the distributions.
 Counterpart: ``numpyro_concrete.planning.inspection``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,14 +27,17 @@ from concrete_core.planning.sites import (
     site_plates,
     site_setting,
 )
+from concrete_core.types import (
+    Arguments,
+    Distribution,
+    Infer,
+    KeywordArguments,
+    Message,
+    Program,
+)
 from pyro_concrete.planning.provenance import Provenance
 from pyro_concrete.relaxation.finite_support import support_of
 from pyro_concrete.relaxation.site import is_discrete, leaf_of
-
-# A message of Pyro's runtime; its entries are of any type.
-Message = dict[str, Any]
-# Distributions of Pyro and of torch share methods, but no base class.
-Distribution = Any
 
 # Largest number of dims of a tensor: in any operation, and in the kernels of CUDA.
 _MAX_TENSOR_DIMS = {"cpu": 64, "cuda": 25}
@@ -54,7 +57,7 @@ class _RecordedSite:
     """
 
     message: Message
-    infer: Mapping[str, Any]
+    infer: Infer
     is_latent: bool
     depends_on: frozenset[str]
     shape: torch.Size
@@ -109,7 +112,7 @@ class _Recorder(Messenger):
 
 
 def inspect_model(
-    model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+    model: Program, args: Arguments, kwargs: KeywordArguments
 ) -> InspectedModel:
     """Run a model once, and return what the planner needs to know of its sites.
 
@@ -247,9 +250,9 @@ def _dim_conflicts(sites: Sequence[_RecordedSite]) -> dict[str, frozenset[str]]:
         conflicts[name] = outside_markov
         if scope is not None:
             visible = [
-                sites_in_value[other]
-                for other, depth in scope.items()
-                if markov_depths.get(other) == depth
+                sites_in_value[earlier]
+                for earlier, depth in scope.items()
+                if markov_depths.get(earlier) == depth
             ]
             conflicts[name] |= frozenset().union(*visible)
             markov_depths[name] = site.infer["_markov_depth"]

@@ -6,7 +6,6 @@ the backend: its inspection, and the application of the plan.
 Counterpart: ``numpyro_concrete.planning.plan``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyro import poutine
@@ -17,6 +16,7 @@ from concrete_core.planning.plan import (
     plan_model,
     validate_budget,
 )
+from concrete_core.types import Arguments, KeywordArguments, Program, Temperature
 from pyro_concrete.planning.inspection import inspect_model
 from pyro_concrete.relaxation import relax
 
@@ -60,8 +60,8 @@ class Plan(AbstractPlan):
     """
 
     def apply(
-        self, model: Callable, temperature: Any = None, **options: Any
-    ) -> Callable:
+        self, model: Program, temperature: Temperature = None, **options: Any
+    ) -> Program:
         """Return the program with its sites enumerated and relaxed as planned.
 
         Train it with `TraceEnum_ELBO` and a guide that has the relaxed sites and none
@@ -102,10 +102,10 @@ class Plan(AbstractPlan):
 
 
 def plan_sites(
-    model: Callable,
+    model: Program,
     *,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    args: Arguments = (),
+    kwargs: KeywordArguments | None = None,
     budget: int | float = 2**24,
     max_dims: int | None = None,
 ) -> Plan:

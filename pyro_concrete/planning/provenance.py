@@ -8,7 +8,7 @@ Counterpart: ``numpyro_concrete.planning.provenance``, where JAX lists the opera
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 Names = frozenset[str]
+# Tensors and other leaves in tuples, lists and dictionaries, or by themselves.
+Tree = Any
 
 _NO_NAMES: Names = frozenset()
 _LIBRARIES = {"torch", "pyro"}
@@ -63,7 +65,7 @@ class Provenance(TorchDispatchMode):
         self._function_mode.__exit__(*error)
         super().__exit__(*error)
 
-    def of(self, *values: Any) -> Names:
+    def of(self, *values: Tree) -> Names:
         """Return the names that the tensors in these values depend on."""
         names = _NO_NAMES
         for tensor in _tensors(values):
@@ -83,8 +85,8 @@ class Provenance(TorchDispatchMode):
         return copy
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+        self, func: Callable, types: Tree, args: Tree = (), kwargs: Tree = None
+    ) -> Tree:
         del types
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
@@ -109,8 +111,8 @@ class _ScalarReads(TorchFunctionMode):
         self.provenance = provenance
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+        self, func: Callable, types: Tree, args: Tree = (), kwargs: Tree = None
+    ) -> Tree:
         del types
         provenance = self.provenance
         kwargs = kwargs or {}
@@ -130,12 +132,12 @@ class _ScalarReads(TorchFunctionMode):
             provenance.read |= names
         return result
 
-    def _with_names(self, result: Any, args: Any, names: Names) -> Any:
+    def _with_names(self, result: Tree, args: Tree, names: Names) -> Tree:
         """The result with these names, which a view must not give to its base."""
         bases = list(_tensors(args))
         base_storages = {_storage_id(base) for base in bases}
 
-        def add_names(leaf: Any) -> Any:
+        def add_names(leaf: Tree) -> Tree:
             if not isinstance(leaf, Tensor):
                 return leaf
             is_argument = any(leaf is base for base in bases)
@@ -154,11 +156,11 @@ def _storage_id(tensor: Tensor) -> int:
         return id(tensor)
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def _tensors(values: Tree) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-def _written_tensors(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
+def _written_tensors(func: Callable, args: Tree, kwargs: Tree) -> Iterator[Tensor]:
     """The arguments that an operator writes to."""
     schema = getattr(func, "_schema", None)
     if schema is None or not schema.is_mutable:
