@@ -39,8 +39,8 @@ def run(backends: Sequence[str], out: Path) -> None:
 def _row(host: str, t: float) -> list[str]:
     found = slopes_of_a_mean(get_backend(host), t, BATCHES, PARTICLES)
     discrete, leading, left_out = binary_mean_slope(float(MEAN_OF_A_BIT.params["a"]), t)
-    bias, error = found.mean[0] - discrete, found.error[0]
+    bias, stderr = found.mean[0] - discrete, found.stderr[0]
     integrated = exact_slope_of_a_mean(t) - discrete
-    numbers = (bias, error, integrated, leading)
-    z = abs(bias - integrated) / error
+    numbers = (bias, stderr, integrated, leading)
+    z = abs(bias - integrated) / stderr
     return [f"{t:g}", *(f"{x:.5f}" for x in numbers), f"{z:.1f}", f"{left_out:.5f}"]

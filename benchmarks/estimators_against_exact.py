@@ -60,8 +60,8 @@ def _row(host: str, fixture: str, estimator: str) -> list[str]:
     found = measured(get_backend(host), fixture, estimator, **sizes)
     truth, target = exact(fixture), expected(fixture, estimator)
     biases = [np.linalg.norm(mean - truth) for mean in (found.mean, target)]
-    noisy = found.error > 1e-9
-    z = np.abs(found.mean - target)[noisy] / found.error[noisy]
-    vectors = (truth, found.mean, found.mean - truth, found.error)
+    noisy = found.stderr > 1e-9
+    z = np.abs(found.mean - target)[noisy] / found.stderr[noisy]
+    vectors = (truth, found.mean, found.mean - truth, found.stderr)
     numbers = [*map(np.linalg.norm, vectors), biases[1]]
     return [*(f"{x:.5f}" for x in numbers), f"{z.max():.1f}", f"{found.variance:.4f}"]

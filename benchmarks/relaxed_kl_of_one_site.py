@@ -38,10 +38,10 @@ class Estimate:
     elbo: str
     temperature: float
     mean: float
-    error: float
+    stderr: float
 
     def __str__(self) -> str:
-        noise = f" ± {self.error:.4f}" if self.error else ""
+        noise = f" ± {self.stderr:.4f}" if self.stderr else ""
         return f"{self.mean:.4f}{noise}"
 
 
@@ -65,8 +65,8 @@ def _estimates(sites: Sequence[str], kl_estimates: Callable) -> Iterator[Estimat
     points = itertools.product(sites, ELBOS, TEMPERATURES)
     for seed, point in enumerate(points):
         kls = np.asarray(kl_estimates(*point, seed), np.float64)
-        error = kls.std(ddof=1) / math.sqrt(len(kls))
-        yield Estimate(*point, kls.mean(), error)
+        stderr = kls.std(ddof=1) / math.sqrt(len(kls))
+        yield Estimate(*point, kls.mean(), stderr)
 
 
 def _write(path: Path, backend: str, found: list[Estimate]) -> None:
@@ -74,7 +74,7 @@ def _write(path: Path, backend: str, found: list[Estimate]) -> None:
     rows = (
         [
             *(x.site, x.elbo, f"{x.temperature:g}"),
-            *(f"{number:.5f}" for number in (x.mean, x.error, TRUTH)),
+            *(f"{number:.5f}" for number in (x.mean, x.stderr, TRUTH)),
         ]
         for x in found
     )

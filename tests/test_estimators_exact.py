@@ -49,12 +49,12 @@ def test_the_mean_is_the_exact_expectation(backend, device, fixture, estimator):
     size = np.linalg.norm(target)
     found = measured(backend, fixture, estimator, precision=0.01 / 5)
     gap = np.abs(found.mean - target)
-    assert (gap < 5 * found.error + ROUNDING * size).all(), (
-        f"mean {found.mean}, expected {target}, standard error {found.error}"
+    assert (gap < 5 * found.stderr + ROUNDING * size).all(), (
+        f"mean {found.mean}, expected {target}, standard error {found.stderr}"
     )
     along = found.along(target)
-    assert abs(along.mean[0] - size) < 5 * along.error[0] + ROUNDING * size
-    assert 5 * along.error[0] < 0.01 * size  # an error of 1 % would be seen
+    assert abs(along.mean[0] - size) < 5 * along.stderr[0] + ROUNDING * size
+    assert 5 * along.stderr[0] < 0.01 * size  # an error of 1 % would be seen
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_a_biased_estimator_is_seen_to_be_biased(backend, device, estimator):
     bias = expected("one_class", estimator) - truth
     found = measured(backend, "one_class", estimator).along(bias)
     unbiased = truth @ bias / np.linalg.norm(bias)
-    assert found.mean[0] - unbiased > 5 * found.error[0]
+    assert found.mean[0] - unbiased > 5 * found.stderr[0]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -95,7 +95,7 @@ def test_the_bias_of_a_mean_falls_as_the_temperature_squared(backend, device, t)
     logit = float(MEAN_OF_A_BIT.params["a"])
     discrete, leading, bound = binary_mean_slope(logit, t)
     found = slopes_of_a_mean(backend, t)
-    bias, error = found.mean[0] - discrete, found.error[0]
-    assert abs(bias - leading) < bound + 5 * error
-    assert abs(bias - (exact_slope_of_a_mean(t) - discrete)) < 5 * error
-    assert abs(bias) > 5 * error > 0
+    bias, stderr = found.mean[0] - discrete, found.stderr[0]
+    assert abs(bias - leading) < bound + 5 * stderr
+    assert abs(bias - (exact_slope_of_a_mean(t) - discrete)) < 5 * stderr
+    assert abs(bias) > 5 * stderr > 0

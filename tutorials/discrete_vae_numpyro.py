@@ -259,7 +259,7 @@ def run(method, steps=STEPS):
         method=method,
         record=record,
         discrete=np.mean(elbos),
-        error=np.std(elbos, ddof=1) / REPEATS**0.5,
+        stderr=np.std(elbos, ddof=1) / REPEATS**0.5,
         reconstructions=reconstruct(random.key(3), params, guide, digits.examples()),
         samples=sample_prior(random.key(4), params, figures.SAMPLES),
         guide=guide,

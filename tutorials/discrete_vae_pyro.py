@@ -252,7 +252,7 @@ def run(method, steps=STEPS):
         method=method,
         record=record,
         discrete=np.mean(elbos),
-        error=np.std(elbos, ddof=1) / REPEATS**0.5,
+        stderr=np.std(elbos, ddof=1) / REPEATS**0.5,
         reconstructions=reconstruct(guide, torch.as_tensor(digits.examples())),
         samples=sample_prior(figures.SAMPLES),
         guide=guide,

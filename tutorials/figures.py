@@ -55,7 +55,7 @@ class Result:
     method: str
     record: Record
     discrete: float
-    error: float
+    stderr: float
     reconstructions: np.ndarray
     samples: np.ndarray
     guide: Any = None
@@ -78,7 +78,7 @@ def table(results: list[Result], speed: bool = True) -> str:
             r.host,
             r.method,
             "-" if r.relaxed is None else f"{r.relaxed:.2f}",
-            f"{r.discrete:.2f} ± {r.error:.2f}",
+            f"{r.discrete:.2f} ± {r.stderr:.2f}",
             f"{r.record.speed():.0f}",
         )
         for r in results

@@ -64,7 +64,7 @@ class Result:
 
     name: str
     elbo: float
-    error: float
+    stderr: float
     probabilities: np.ndarray
 
 
@@ -72,7 +72,7 @@ def table(results: list[Result], species: np.ndarray) -> str:
     """The results, one a line; the first are the exact ones."""
     lines = [f"{'':<26}  {'discrete ELBO':>16}  {'difference':>10}  {'species':>7}"]
     for r in results:
-        elbo = f"{r.elbo:.1f} ± {r.error:.1f}"
+        elbo = f"{r.elbo:.1f} ± {r.stderr:.1f}"
         difference = np.abs(r.probabilities - results[0].probabilities).mean()
         agree = (r.probabilities.argmax(-1) == species).mean()
         lines.append(f"{r.name:<26}  {elbo:>16}  {difference:>10.4f}  {agree:>7.1%}")

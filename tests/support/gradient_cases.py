@@ -198,7 +198,7 @@ class Measured:
         return self.batches.mean(0)
 
     @property
-    def error(self):
+    def stderr(self):
         """Standard errors of the mean."""
         return self.batches.std(0, ddof=1) / math.sqrt(len(self.batches))
 
@@ -247,7 +247,7 @@ def measured(backend, fixture, estimator, precision=None, batches=100, particles
     if precision is not None:
         target = expected(fixture, estimator)
         look = Measured(flat(sampler(50, seed=0), 1), particles).along(target)
-        ratio = float(look.error[0] / np.linalg.norm(target) / precision)
+        ratio = float(look.stderr[0] / np.linalg.norm(target) / precision)
         # The first look knows the spread to a tenth, and four of these are safe.
         batches = max(batches, math.ceil(50 * (1.4 * ratio) ** 2))
     return Measured(flat(sampler(batches, seed=1), 1), particles)
