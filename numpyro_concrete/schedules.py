@@ -30,6 +30,10 @@ from concrete_core.schedules import (
     AbstractLinear,
     AbstractPiecewiseConstant,
 )
+from concrete_core.types import Params, Temperature
+
+# A step of training, and whatever the optimizer keeps.
+OptimState = Any
 
 # Name of the parameter that counts the steps.
 STEP_PARAM = "temperature_step"
@@ -158,12 +162,12 @@ class Learned(AbstractLearned):
 
 @dataclass(frozen=True)
 class ResolvedSchedule:
-    """A schedule whose temperature at this step is known, as inside of a scan."""
+    """A schedule that is fixed at the current step, as needed inside of a scan."""
 
     schedule: Callable
-    value: Any
+    value: Temperature
 
-    def __call__(self, _: ArrayLike) -> Any:
+    def __call__(self, _: ArrayLike) -> Temperature:
         """Return the temperature, whatever the step."""
         return self.value
 
@@ -174,17 +178,19 @@ class CountingOptim(_NumPyroOptim):
     def __init__(self, optim: _NumPyroOptim) -> None:
         self.optim = optim
 
-    def init(self, params: dict[str, Any]) -> Any:
+    def init(self, params: Params) -> OptimState:
         """Return the first state; the count is the optimizer's own."""
         return self.optim.init(_without_count(params))
 
-    def get_params(self, state: Any) -> dict[str, Any]:
+    def get_params(self, state: OptimState) -> Params:
         """Return the parameters, and the count among them."""
         # A vector: a count that some other optimizer holds is a scalar.
         count = jnp.asarray(state[0], float).reshape(1)
         return {**self.optim.get_params(state), STEP_PARAM: count}
 
-    def update(self, g: dict[str, Any], state: Any, value: Any = None) -> Any:
+    def update(
+        self, g: Params, state: OptimState, value: ArrayLike | None = None
+    ) -> OptimState:
         """Take a step of the optimizer."""
         return self.optim.update(_without_count(g), state, value=value)
 
@@ -224,7 +230,7 @@ def count_steps(optim: Any) -> CountingOptim:
     )
 
 
-def is_schedule(temperature: Any) -> bool:
+def is_schedule(temperature: Temperature) -> bool:
     """Tell whether a temperature is a function of the step.
 
     Args:
@@ -237,7 +243,7 @@ def is_schedule(temperature: Any) -> bool:
     return callable(temperature)
 
 
-def current_temperature(temperature: Any) -> Any:
+def current_temperature(temperature: Temperature) -> Temperature:
     """Return the temperature at the current step, in a running program.
 
     Args:
@@ -266,8 +272,8 @@ def current_temperature(temperature: Any) -> Any:
     return temperature(jnp.reshape(count, ()))
 
 
-def resolve_schedules(temperature: Any) -> Any:
-    """Return the settings of a program with every schedule at this step.
+def resolve_schedules(temperature: Temperature) -> Temperature:
+    """Return a temperature, with every schedule fixed at the current step.
 
     Args:
         temperature: Temperature, schedule, or a mapping of them by site.
@@ -277,14 +283,14 @@ def resolve_schedules(temperature: Any) -> Any:
         1.0
     """
     if isinstance(temperature, Mapping):
-        return {name: resolve_schedules(x) for name, x in temperature.items()}
+        return {name: resolve_schedules(value) for name, value in temperature.items()}
     if is_schedule(temperature):
         return ResolvedSchedule(temperature, current_temperature(temperature))
     return temperature
 
 
-def _without_count(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: x for name, x in params.items() if name != STEP_PARAM}
+def _without_count(params: Params) -> Params:
+    return {name: param for name, param in params.items() if name != STEP_PARAM}
 
 
 def _as_array(step: ArrayLike) -> Array:

@@ -7,9 +7,8 @@ Counterpart: ``numpyro_concrete.citations``.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
-from concrete_core.citations import Bibliography, KeysByObject, cite_programs
+from concrete_core.citations import Bibliography, KeysByObject, Part, cite_programs
 from pyro_concrete.diagnostics import gradient_report, relaxation_gap
 from pyro_concrete.distributions import (
     AbstractConcrete,
@@ -65,7 +64,7 @@ _KEYS: KeysByObject = {
 }
 
 
-def cite(*programs: Any) -> Bibliography:
+def cite(*programs: Part) -> Bibliography:
     """Return the BibTeX entries of the methods that programs use.
 
     For a relaxed program these are the papers of the Concrete distribution, found by
@@ -100,7 +99,7 @@ def cite(*programs: Any) -> Bibliography:
     return cite_programs(programs, _KEYS, _parts)
 
 
-def _parts(part: Any) -> Iterator[Any]:
+def _parts(part: Part) -> Iterator[Part]:
     """The parts of this package's programs: their settings and estimators."""
     if isinstance(part, RelaxMessenger):
         yield from part.used.values() or [part.estimator]

@@ -29,6 +29,7 @@ from concrete_core.schedules import (
     AbstractLinear,
     AbstractPiecewiseConstant,
 )
+from concrete_core.types import Temperature
 
 # Name of the parameter that counts the steps.
 STEP_PARAM = "temperature_step"
@@ -214,7 +215,7 @@ def count_steps(optim: Any) -> CountingOptim:
     return CountingOptim(optim)
 
 
-def is_schedule(temperature: Any) -> bool:
+def is_schedule(temperature: Temperature) -> bool:
     """Tell whether a temperature is a function of the step.
 
     Args:
@@ -227,7 +228,7 @@ def is_schedule(temperature: Any) -> bool:
     return callable(temperature) and not isinstance(temperature, Tensor)
 
 
-def current_temperature(temperature: Any) -> Any:
+def current_temperature(temperature: Temperature) -> Temperature:
     """Return the temperature at the current step, in a running program.
 
     Args:

@@ -42,7 +42,7 @@ def contract(
 ) -> Contraction:
     """Return what contracting connected terms makes, plate by plate.
 
-    A site is summed out inside of its own plates; the result is then multiplied over
+    A site is eliminated inside of its own plates; the result is then multiplied over
     the plates that none of its remaining sites is in. If there is no such plate, the
     cost is exponential in its size.
 
@@ -122,7 +122,7 @@ def _pairwise(
     if len(terms) > 2 and find_path is not None:
         output = _union(terms) - component.sites
         path = find_path(terms, output, sizes)
-    # A site is summed out as soon as no other term has it.
+    # A site is eliminated as soon as no other term has it.
     counts = Counter(dim for dims in terms for dim in dims)
     for step in path:
         operands = [terms.pop(i) for i in sorted(step, reverse=True)]

@@ -58,8 +58,8 @@ class TotalCost:
     """What enumeration costs in all.
 
     Attributes:
-        num_elements: Elements of the largest tensor; infinite if the backend refuses.
-        largest_tensor: What that tensor is, or why the backend refuses.
+        num_elements: Elements of the largest tensor; infinite if unsupported.
+        largest_tensor: What that tensor is, or which site is unsupported and why.
         num_dims: Number of enumeration dims.
     """
 
@@ -122,7 +122,7 @@ class AbstractPlan(ABC):
         )
 
     def _summary(self) -> list[str]:
-        cost_before = "refused"
+        cost_before = "unsupported"
         if self.cost_before < math.inf:
             cost_before = format_count(self.cost_before)
         return [
@@ -303,7 +303,7 @@ def _join_reasons(*reasons: str | None) -> str:
 
 def _table_cells(row: Decision) -> tuple[str, ...]:
     plates = ", ".join(f"{name} = {size}" for name, size in row.plates)
-    cost = "refused" if row.cost == math.inf else format_count(row.cost, unit="")
+    cost = "unsupported" if row.cost == math.inf else format_count(row.cost, unit="")
     return (
         row.name,
         str(row.support_size or "unbounded"),

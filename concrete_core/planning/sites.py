@@ -82,7 +82,8 @@ def site_setting(infer: Infer) -> str | None:
         >>> site_setting({"relax": {"temperature": 0.5}}), site_setting({})
         ('relax', None)
     """
-    relax, enumeration = infer.get("relax"), infer.get("enumerate")
+    relax = infer.get("relax")
+    enumeration = infer.get("enumerate")
     if relax is not None and relax is not False:
         return RELAX
     if enumeration == "parallel":

@@ -40,6 +40,8 @@ from numpyro_concrete.planning.provenance import named, provenance_of
 from numpyro_concrete.relaxation.finite_support import support_of
 from numpyro_concrete.relaxation.site import is_discrete, leaf_of
 
+NameToDim = dict[str, int]
+
 # Largest number of dims that NumPyro's stack of enumeration dims holds.
 _MAX_STACK_DIMS = 25
 _STACK_MODULE = "numpyro.contrib.funsor.enum_messenger"
@@ -109,7 +111,8 @@ class _Recorder(Messenger):
             self._record_sample(msg)
 
     def _record_sample(self, msg: Message) -> None:
-        fn, name = msg["fn"], msg["name"]
+        fn = msg["fn"]
+        name = msg["name"]
         is_random = not isinstance(leaf_of(fn), Delta)
         is_latent = is_random and not msg["is_observed"]
         if is_latent:
@@ -137,6 +140,19 @@ class _Recorder(Messenger):
         self.sites.append(site)
 
 
+@dataclass(frozen=True)
+class _MarkovFrames:
+    """Frames of `markov` at a site, each as its enumeration dims by site.
+
+    Attributes:
+        visible: Frames whose sites keep their dims here.
+        entered: Frames that the site is added to.
+    """
+
+    visible: list[NameToDim]
+    entered: list[NameToDim]
+
+
 class _MarkovScopes:
     """The sites whose enumeration dims each site cannot share, because of `markov`.
 
@@ -146,35 +162,37 @@ class _MarkovScopes:
 
     def __init__(self) -> None:
         # Frames are kept, or another could get the same id.
-        self._names: dict[int, tuple[Any, set[str]]] = {}
-        self._outermost: dict[str, int] = {}
+        self._records: dict[int, tuple[NameToDim, set[str]]] = {}
+        self._outermost: NameToDim = {}
 
     def enter(self, name: str) -> frozenset[str]:
         """Return the sites that are visible here, and add a site to them."""
-        visible_frames, entered_frames = self._frames()
-        frames = visible_frames + entered_frames
-        conflicts = frozenset().union(*map(self._names_in, frames))
-        for frame in entered_frames:
+        frames = self._frames()
+        visible_names = map(self._names_in, frames.visible + frames.entered)
+        conflicts = frozenset().union(*visible_names)
+        for frame in frames.entered:
             self._names_in(frame).add(name)
         return conflicts
 
-    def _frames(self) -> tuple[list[Any], list[Any]]:
-        """The frames that are visible here, and those that a site here is added to."""
+    def _frames(self) -> _MarkovFrames:
         # A model that uses markov has imported this module; others need no funsor.
         module = sys.modules.get(_STACK_MODULE)
         if module is None:
-            return [], [self._outermost]
+            return _MarkovFrames(visible=[], entered=[self._outermost])
         stack = module._DIM_STACK
         current = stack.current_frame
         visible = [stack.global_frame, *current.parents, *current.iter_parents]
-        visible_dims = [self._outermost, *(frame.name_to_dim for frame in visible)]
         entered = [current]
         if current.keep:
             entered += current.parents
-        return visible_dims, [frame.name_to_dim for frame in entered]
+        return _MarkovFrames(
+            visible=[self._outermost, *(frame.name_to_dim for frame in visible)],
+            entered=[frame.name_to_dim for frame in entered],
+        )
 
-    def _names_in(self, frame: Any) -> set[str]:
-        return self._names.setdefault(id(frame), (frame, set()))[1]
+    def _names_in(self, frame: NameToDim) -> set[str]:
+        _, names = self._records.setdefault(id(frame), (frame, set()))
+        return names
 
 
 def inspect_model(
