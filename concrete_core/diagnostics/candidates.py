@@ -186,6 +186,37 @@ def relaxation_notes(
         yield f"Discrete sites that stay discrete: {', '.join(unrelaxed_sites)}."
 
 
+def temperature_pair(temperature: Temperature) -> tuple[Temperature, Temperature]:
+    """Return the temperatures of model and guide.
+
+    Args:
+        temperature: One for both, or a pair of those of model and guide.
+
+    Example:
+        >>> temperature_pair(0.5), temperature_pair((0.5, 1.0))
+        ((0.5, 0.5), (0.5, 1.0))
+    """
+    if not isinstance(temperature, tuple):
+        return temperature, temperature
+    model_temperature, guide_temperature = temperature
+    return model_temperature, guide_temperature
+
+
+def site_estimators(estimator: Any) -> list[Any]:
+    """Return the estimators of all sites.
+
+    Args:
+        estimator: Estimator, or a mapping of estimators by site.
+
+    Example:
+        >>> site_estimators({"z": "ReinMax", "w": "ZGR"}), site_estimators("ZGR")
+        (['ReinMax', 'ZGR'], ['ZGR'])
+    """
+    if isinstance(estimator, Mapping):
+        return list(estimator.values())
+    return [estimator]
+
+
 def estimator_label(estimator: Any) -> str:
     """Return an estimator in a few words.
 

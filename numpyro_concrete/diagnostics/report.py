@@ -19,7 +19,9 @@ from concrete_core.diagnostics.candidates import (
     measure,
     notes_of,
     relaxation_notes,
+    site_estimators,
     temperature_label,
+    temperature_pair,
     validate_candidates,
     validate_draws,
     validate_latent_sites,
@@ -39,7 +41,6 @@ from numpyro_concrete.diagnostics.gradient_sampler import (
 )
 from numpyro_concrete.diagnostics.references import ReferenceBuilder
 from numpyro_concrete.estimators import (
-    AbstractEstimator,
     Estimator,
     GumbelRao,
     ReinMax,
@@ -188,13 +189,13 @@ def _relaxed_candidates(
     for estimator in estimators:
         relax_at = _relaxation(sampler, estimator, scoring)
         for temperature in temperatures:
-            temperature_pair = _pair_of(temperature)
-            pair = sampler.inspect(*relax_at(*temperature_pair))
-            programs = functools.partial(relax_at, *temperature_pair)
+            temperatures_of_both = temperature_pair(temperature)
+            pair = sampler.inspect(*relax_at(*temperatures_of_both))
+            programs = functools.partial(relax_at, *temperatures_of_both)
             settings: tuple[float, ...] = ()
-            if all(isinstance(value, int | float) for value in temperature_pair):
+            if all(isinstance(value, int | float) for value in temperatures_of_both):
                 programs = relax_at
-                settings = temperature_pair
+                settings = temperatures_of_both
             yield Candidate(
                 estimator=estimator_label(estimator),
                 temperature=temperature_label(temperature),
@@ -247,27 +248,18 @@ def _validate_programs(sampler: GradientSampler) -> None:
 def _scoring_for(estimator: Estimator, scoring: str | None) -> str | None:
     """The scoring that was asked for, if the estimator has the choice."""
     check_estimator(Relaxed(), scoring)  # raises if the scoring is unknown
-    members = _members(estimator)
-    return scoring if all(scoring in member.scorings for member in members) else None
+    scorings = [
+        site_estimator.scorings for site_estimator in site_estimators(estimator)
+    ]
+    return scoring if all(scoring in choices for choices in scorings) else None
 
 
 def _is_hard(estimator: Estimator) -> bool:
     """Whether the programs receive one-hot samples at some site."""
-    return not all(isinstance(member, Relaxed) for member in _members(estimator))
-
-
-def _members(estimator: Estimator) -> list[AbstractEstimator]:
-    """The estimators of all sites."""
-    if isinstance(estimator, Mapping):
-        return list(estimator.values())
-    return [estimator]
-
-
-def _pair_of(temperature: Temperature) -> tuple[Temperature, ...]:
-    """The temperatures of model and guide."""
-    if isinstance(temperature, tuple):
-        return temperature
-    return temperature, temperature
+    return any(
+        not isinstance(site_estimator, Relaxed)
+        for site_estimator in site_estimators(estimator)
+    )
 
 
 def _notes(discrete: ProgramPair, relaxed: ProgramPair) -> tuple[str, ...]:

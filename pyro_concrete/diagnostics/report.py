@@ -17,7 +17,9 @@ from concrete_core.diagnostics.candidates import (
     measure,
     notes_of,
     relaxation_notes,
+    site_estimators,
     temperature_label,
+    temperature_pair,
     validate_candidates,
     validate_draws,
     validate_latent_sites,
@@ -38,7 +40,6 @@ from pyro_concrete.diagnostics.gradient_sampler import (
 )
 from pyro_concrete.diagnostics.references import ReferenceBuilder
 from pyro_concrete.estimators import (
-    AbstractEstimator,
     Estimator,
     GumbelRao,
     ReinMax,
@@ -179,7 +180,7 @@ def _relaxed_candidates(
     for estimator in estimators:
         relax_at = _relaxation(sampler, estimator, scoring)
         for temperature in temperatures:
-            programs = relax_at(*_pair_of(temperature))
+            programs = relax_at(*temperature_pair(temperature))
             pair = sampler.inspect(*programs)
             yield Candidate(
                 estimator=estimator_label(estimator),
@@ -231,27 +232,18 @@ def _validate_programs(sampler: GradientSampler) -> None:
 def _scoring_for(estimator: Estimator, scoring: str | None) -> str | None:
     """The scoring that was asked for, if the estimator has the choice."""
     check_estimator(Relaxed(), scoring)  # raises if the scoring is unknown
-    members = _members(estimator)
-    return scoring if all(scoring in member.scorings for member in members) else None
+    scorings = [
+        site_estimator.scorings for site_estimator in site_estimators(estimator)
+    ]
+    return scoring if all(scoring in choices for choices in scorings) else None
 
 
 def _is_hard(estimator: Estimator) -> bool:
     """Whether the programs receive one-hot samples at some site."""
-    return not all(isinstance(member, Relaxed) for member in _members(estimator))
-
-
-def _members(estimator: Estimator) -> list[AbstractEstimator]:
-    """The estimators of all sites."""
-    if isinstance(estimator, Mapping):
-        return list(estimator.values())
-    return [estimator]
-
-
-def _pair_of(temperature: Temperature) -> tuple[Temperature, ...]:
-    """The temperatures of model and guide."""
-    if isinstance(temperature, tuple):
-        return temperature
-    return temperature, temperature
+    return any(
+        not isinstance(site_estimator, Relaxed)
+        for site_estimator in site_estimators(estimator)
+    )
 
 
 def _notes(discrete: ProgramPair, relaxed: ProgramPair) -> tuple[str, ...]:
