@@ -110,12 +110,12 @@ def test_each_site_follows_its_own_schedule(backend):
 def test_a_count_that_nobody_moves_is_an_error(backend):
     schedule = backend.package.schedules.Linear(1.0, 0.5, num_steps=10)
     programs = [backend.package.relax(p, schedule) for p in mixture(backend)]
-    gc.collect()  # Pyro's twin looks for any optimiser that counts
+    gc.collect()  # in Pyro any living optimizer that counts is enough
     with pytest.raises(ValueError, match=r"schedules\.count_steps\(optim\)"):
         backend.train("Trace", *programs, backend.array(DATA), steps=2)
 
 
-def test_counted_takes_optimisers_alone(backend):
+def test_count_steps_takes_optimizers_alone(backend):
     with pytest.raises(TypeError, match="optimizer"):
         backend.package.schedules.count_steps("adam")
 
