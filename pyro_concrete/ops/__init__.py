@@ -11,7 +11,7 @@ classes, Gumbel noise :math:`G_k`, logistic noise :math:`L`.
 Counterpart: ``numpyro_concrete.ops``.
 """
 
-from concrete_core.log_survival import MAX_RATIO
+from concrete_core.kl.tables import MAX_RATIO
 from pyro_concrete.ops.binary import (
     binary_concrete_log_density,
     logit_binary_concrete,
