@@ -10,7 +10,6 @@ from pyro_concrete import ExpConcrete, LogitBinaryConcrete, ops
 from pyro_concrete.ops import fused
 from pyro_concrete.ops.binary import logit_binary_concrete_draw
 from pyro_concrete.ops.categorical import exp_concrete_draw
-from pyro_concrete.ops.normalized import MANY
 
 T = 0.7
 # Few classes in few passes, on both sides of the sizes where the ways change.
@@ -46,6 +45,16 @@ def test_a_draw_is_the_formula_and_knows_its_density(shape):
     expected = log_softmax((logits - np.log(-np.log1p(-uniform))) / T, -1)
     np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(own, density(expected, logits), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_draw_without_gradients_is_the_formula(shape):
+    logits, _ = given(shape)
+    noise = np.random.default_rng(1).gumbel(size=shape)
+    noise[0] += 1e3
+    value = ops.exp_concrete(torch.as_tensor(noise), T, torch.as_tensor(logits))
+    expected = log_softmax((logits + noise) / T, -1)
+    np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-9)
 
 
 def test_a_drawn_bit_is_the_formula_and_knows_its_density():
@@ -103,7 +112,7 @@ def test_an_own_density_has_no_gradient_in_the_logits_in_either_mode(family):
 
 
 def test_large_tables_take_the_fused_density():
-    logits = torch.zeros(MANY, 2, requires_grad=True)
+    logits = torch.zeros(fused.MANY, 2, requires_grad=True)
     found = ops.exp_concrete_log_density(logits.detach() - np.log(2), T, logits)
     assert "ExpConcreteLogDensity" in type(found.grad_fn).__name__
 

@@ -151,7 +151,8 @@ def binary_concrete_log_density(
         https://arxiv.org/abs/1611.00712
     """
     value = unit_interior(wide(value))
-    log_one, log_zero = jnp.log(value), jnp.log1p(-value)
+    log_one = jnp.log(value)
+    log_zero = jnp.log1p(-value)
     log_g = logit_binary_concrete_log_density(log_one - log_zero, temperature, logits)
     return log_g - log_one - log_zero
 
@@ -176,12 +177,12 @@ def unit_interior(value: Float[Array, "..."]) -> Float[Array, "..."]:
 def logit_binary_concrete_log_mass(
     value: Float[Array, "*batch"], logits: Float[Array, "*#batch"]
 ) -> Float[Array, "*batch"]:
-    r"""Log-probability of a Bernoulli, read off at a point of the real line.
+    r"""Return the log-probability of a Bernoulli, averaged with soft probabilities.
 
     .. math:: \sigma(y) \log p + \sigma(-y) \log(1 - p)
 
-    At plus or minus infinity it is the log-probability of that bit. Between them it is
-    no density, and differences of two such numbers are no bound on anything.
+    At plus or minus infinity it is the log-probability of one or of zero. Elsewhere it
+    is not a density, and a difference of two such numbers is not a bound.
 
     Shapes:
         value: ``(*batch)``, in logits.

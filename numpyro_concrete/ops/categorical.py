@@ -4,7 +4,6 @@ Counterpart: ``pyro_concrete.ops.categorical``.
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -26,7 +25,7 @@ def exp_concrete(
     Args:
         noise: Standard Gumbel noise.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Points y with logsumexp(y) = 0, in the dtype of the logits.
@@ -59,7 +58,7 @@ def exp_concrete_log_density(
     Args:
         value: Points with logsumexp(value) = 0.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Log-densities of the batch shape.
@@ -75,7 +74,9 @@ def exp_concrete_log_density(
         https://arxiv.org/abs/1611.00712
     """
     scores = wide(logits) - per_class(temperature) * wide(value)
-    return _standard_log_density(scores, temperature)
+    constant = _log_constant(scores.shape[-1], temperature)
+    # The sum of a log-softmax is sum(s) - n LSE(s) without its cancellation.
+    return constant + log_softmax(scores, -1).sum(-1)
 
 
 def exp_concrete_noise_log_density(
@@ -103,8 +104,8 @@ def exp_concrete_noise_log_density(
     noise = wide(noise)
     n = noise.shape[-1]
     # Gumbels are no larger than some tens: their exponentials need no shift.
-    total = jnp.log(jnp.exp(-noise).sum(-1))
-    return _normaliser(n, temperature) - noise.sum(-1) - n * total
+    log_sum = jnp.log(jnp.exp(-noise).sum(-1))
+    return _log_constant(n, temperature) - noise.sum(-1) - n * log_sum
 
 
 def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array | float:
@@ -143,7 +144,7 @@ def concrete_log_density(
     Args:
         value: Points on the simplex; zeros are read as the smallest normal number.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Log-densities of the batch shape.
@@ -197,26 +198,20 @@ def from_log_ratios(ratios: Float[Array, "*batch j"]) -> Float[Array, "*batch k"
     return log_softmax(jnp.concatenate([ratios, last], -1), -1)
 
 
-def _standard_log_density(scores: Array, temperature: Temperature) -> Array:
-    """Log (n-1)! + (n-1) log t + sum_k log softmax(scores)_k."""
-    # The sum of log_softmax is sum(s) - n LSE(s) without its cancellation.
-    constant = _normaliser(scores.shape[-1], temperature)
-    return constant + log_softmax(scores, -1).sum(-1)
-
-
-def _normaliser(n: int, temperature: Temperature) -> Any:
-    return math.lgamma(n) + (n - 1) * log(temperature)
+def _log_constant(num_classes: int, temperature: Temperature) -> Array | float:
+    """Log (n-1)! + (n-1) log t."""
+    return math.lgamma(num_classes) + (num_classes - 1) * log(temperature)
 
 
 def exp_concrete_log_mass(
     value: Float[Array, "*batch classes"], logits: Float[Array, "*#batch classes"]
 ) -> Float[Array, "*batch"]:
-    r"""Log-probability of a categorical, read off at a point of the log-simplex.
+    r"""Return the log-probability of a categorical, averaged with soft probabilities.
 
     .. math:: \sum_k \exp(y_k) \log p_k
 
-    At a vertex it is the log-probability of that class. Between them it is no density,
-    and differences of two such numbers are no bound on anything.
+    For a one-hot sample it is the log-probability of that class. Elsewhere it is not a
+    density, and a difference of two such numbers is not a bound.
 
     Shapes:
         value: ``(*batch, classes)``, with logsumexp 0.
@@ -224,8 +219,8 @@ def exp_concrete_log_mass(
         result: ``(*batch)``.
 
     Example:
-        >>> centre = jnp.log(jnp.array([0.5, 0.5]))
-        >>> mass = exp_concrete_log_mass(centre, jnp.zeros(2))
+        >>> center = jnp.log(jnp.array([0.5, 0.5]))
+        >>> mass = exp_concrete_log_mass(center, jnp.zeros(2))
         >>> float(jnp.exp(mass))
         0.5
 

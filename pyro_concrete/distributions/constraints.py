@@ -12,7 +12,7 @@ from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
 
 from pyro_concrete import ops
-from pyro_concrete.ops.normalized import short_sum
+from pyro_concrete.ops.fused import sum_classes
 
 Size = Sequence[Any]  # of integers; of tensors while torch.jit traces
 
@@ -26,7 +26,7 @@ class _LogSimplex(constraints.Constraint):
         """Tell for each vector whether it lies on the log-simplex."""
         tolerance = 10 * torch.finfo(value.dtype).eps ** 0.5
         # No shift: what overflows is not on the surface. Zeros may be infinite inside.
-        total = short_sum(ops.wide(value).exp()).squeeze(-1)
+        total = sum_classes(ops.wide(value).exp()).squeeze(-1)
         return ((total - 1).abs() < tolerance) & (value.amin(-1) > -torch.inf)
 
 
