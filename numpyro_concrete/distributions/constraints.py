@@ -28,7 +28,7 @@ class _LogSimplex(constraints.ParameterFreeConstraint):
         """Tell for each vector whether it lies on the log-simplex."""
         tolerance = 10 * jnp.finfo(jnp.result_type(x)).eps ** 0.5
         # No shift: what overflows is not on the surface, and programs have exp(x) too.
-        total = jnp.exp(ops.wide(x)).sum(-1)
+        total = jnp.exp(ops.promote_half(x)).sum(-1)
         return (jnp.abs(total - 1) < tolerance) & jnp.isfinite(x).all(-1)
 
     def feasible_like(self, prototype: Array) -> Array:
@@ -48,7 +48,7 @@ class _RoundedSimplex(constraints.ParameterFreeConstraint):
     def __call__(self, x: Array) -> Array:
         """Tell for each vector whether it lies on the simplex."""
         rounding = 8 * x.shape[-1] * float(jnp.finfo(jnp.result_type(x)).eps)
-        gap = jnp.abs(ops.wide(x).sum(-1) - 1)
+        gap = jnp.abs(ops.promote_half(x).sum(-1) - 1)
         return (gap < max(1e-6, rounding)) & (x >= 0).all(-1)
 
     def feasible_like(self, prototype: Array) -> Array:

@@ -10,7 +10,12 @@ from jax import Array
 from jax.nn import log_softmax
 from jaxtyping import Float
 
-from numpyro_concrete.ops.precision import Temperature, log, per_class, wide
+from numpyro_concrete.ops.precision import (
+    Temperature,
+    log_temperature,
+    promote_half,
+    with_class_dim,
+)
 
 
 def exp_concrete(
@@ -38,7 +43,7 @@ def exp_concrete(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    scores = (wide(logits) + wide(noise)) / per_class(temperature)
+    scores = (promote_half(logits) + promote_half(noise)) / with_class_dim(temperature)
     return log_softmax(scores, -1).astype(logits.dtype)
 
 
@@ -73,7 +78,7 @@ def exp_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    scores = wide(logits) - per_class(temperature) * wide(value)
+    scores = promote_half(logits) - with_class_dim(temperature) * promote_half(value)
     constant = _log_constant(scores.shape[-1], temperature)
     # The sum of a log-softmax is sum(s) - n LSE(s) without its cancellation.
     return constant + log_softmax(scores, -1).sum(-1)
@@ -101,7 +106,7 @@ def exp_concrete_noise_log_density(
         >>> round(float(exp_concrete_noise_log_density(jnp.zeros(2), 1.0)), 4)
         -1.3863
     """
-    noise = wide(noise)
+    noise = promote_half(noise)
     n = noise.shape[-1]
     # Gumbels are no larger than some tens: their exponentials need no shift.
     log_sum = jnp.log(jnp.exp(-noise).sum(-1))
@@ -127,7 +132,7 @@ def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array | 
     # n (Euler's constant + digamma(n)) = n H_(n-1)
     harmonic = math.fsum(1 / j for j in range(1, num_classes))
     constant = num_classes * harmonic - math.lgamma(num_classes)
-    return constant - (num_classes - 1) * log(temperature)
+    return constant - (num_classes - 1) * log_temperature(temperature)
 
 
 def concrete_log_density(
@@ -159,7 +164,7 @@ def concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 10.
         https://arxiv.org/abs/1611.00712
     """
-    value = wide(value)
+    value = promote_half(value)
     log_value = jnp.log(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
     log_kappa = exp_concrete_log_density(log_value, temperature, logits)
     return log_kappa - log_value.sum(-1)
@@ -200,7 +205,7 @@ def from_log_ratios(ratios: Float[Array, "*batch j"]) -> Float[Array, "*batch k"
 
 def _log_constant(num_classes: int, temperature: Temperature) -> Array | float:
     """Log (n-1)! + (n-1) log t."""
-    return math.lgamma(num_classes) + (num_classes - 1) * log(temperature)
+    return math.lgamma(num_classes) + (num_classes - 1) * log_temperature(temperature)
 
 
 def exp_concrete_log_mass(

@@ -1,4 +1,4 @@
-"""From uniforms to noise, from probabilities to logits; finite at the ends.
+"""Uniforms to noise, and probabilities to logits, finite at the boundary.
 
 Counterpart: ``pyro_concrete.ops.noise``.
 """
@@ -46,10 +46,10 @@ def categorical_logits(probs: Float[Array, "*batch k"]) -> Float[Array, "*batch 
     """Return log-probabilities of class weights, finite where a weight is zero.
 
     Args:
-        probs: Class weights >= 0, not necessarily normalised.
+        probs: Class weights >= 0, not necessarily normalized.
 
     Returns:
-        Normalised log-probabilities, at least the log of the smallest normal number.
+        Normalized log-probabilities, at least the log of the smallest normal number.
 
     Example:
         >>> jnp.exp(categorical_logits(jnp.array([1.0, 1.0]))).tolist()

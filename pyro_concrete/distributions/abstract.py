@@ -19,7 +19,12 @@ from pyro_concrete.distributions.parameters import (
     batch_shape_with,
     check_temperature,
 )
-from pyro_concrete.ops.precision import is_plain, known_finite, known_number, wide
+from pyro_concrete.ops.precision import (
+    is_plain,
+    known_finite,
+    promote_half,
+    read_number,
+)
 
 
 def _expanded(x: Tensor, shape: Size) -> Tensor:
@@ -64,7 +69,7 @@ class AbstractConcrete(TorchDistribution):
         self._root = temperature
         batch_shape = batch_shape_with(temperature, batch_shape)
         constant = isinstance(temperature, Tensor) and not temperature.requires_grad
-        number = known_number(temperature) if constant else temperature
+        number = read_number(temperature) if constant else temperature
         self._set(number, logits, batch_shape)
         shapes = torch.Size(batch_shape), torch.Size(event_shape)
         # The host looks at every element; a finite sum says as much, and costs less.
@@ -73,7 +78,7 @@ class AbstractConcrete(TorchDistribution):
         self._validate_args = validate
 
     def _is_plainly_valid(self) -> bool:
-        number = known_number(self._t)
+        number = read_number(self._t)
         return isinstance(number, float) and number > 0 and known_finite(self.logits)
 
     @classmethod
@@ -167,7 +172,7 @@ class AbstractConcrete(TorchDistribution):
         attached = logits.requires_grad and torch.is_grad_enabled()
         number = not isinstance(self._t, Tensor)
         if self._at_once is not None and attached and number and is_plain():
-            value, density = self._at_once(uniform, self._t, wide(logits))
+            value, density = self._at_once(uniform, self._t, promote_half(logits))
             return value.to(logits.dtype), lambda: density
         noise = type(self)._noise(uniform)
         return self._from_noise(noise), lambda: self._tied_density(noise)

@@ -26,7 +26,7 @@ class _LogSimplex(constraints.Constraint):
         """Tell for each vector whether it lies on the log-simplex."""
         tolerance = 10 * torch.finfo(value.dtype).eps ** 0.5
         # No shift: what overflows is not on the surface. Zeros may be infinite inside.
-        total = sum_classes(ops.wide(value).exp()).squeeze(-1)
+        total = sum_classes(ops.promote_half(value).exp()).squeeze(-1)
         return ((total - 1).abs() < tolerance) & (value.amin(-1) > -torch.inf)
 
 
@@ -41,7 +41,7 @@ class _RoundedSimplex(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         """Tell for each vector whether it lies on the simplex."""
         rounding = 8 * value.shape[-1] * torch.finfo(value.dtype).eps
-        gap = (ops.wide(value).sum(-1) - 1).abs()
+        gap = (ops.promote_half(value).sum(-1) - 1).abs()
         return (gap < max(1e-6, rounding)) & (value >= 0).all(-1)
 
 

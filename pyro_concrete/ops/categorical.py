@@ -17,7 +17,13 @@ from pyro_concrete.ops.fused import (
     log_softmax_,
     score_exp_concrete,
 )
-from pyro_concrete.ops.precision import Temperature, is_plain, log, per_class, wide
+from pyro_concrete.ops.precision import (
+    Temperature,
+    is_plain,
+    log_temperature,
+    promote_half,
+    with_class_dim,
+)
 
 
 def exp_concrete(
@@ -45,9 +51,9 @@ def exp_concrete(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    scores = wide(logits) + wide(noise)
+    scores = promote_half(logits) + promote_half(noise)
     if isinstance(temperature, Tensor):
-        scores = scores / per_class(temperature)
+        scores = scores / with_class_dim(temperature)
     else:
         # In place: large arrays cost more to allocate than to compute.
         scores.div_(temperature)
@@ -112,11 +118,11 @@ def exp_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    logits = wide(logits)
-    value = wide(value)
+    logits = promote_half(logits)
+    value = promote_half(value)
     constant = _log_constant(logits.shape[-1], temperature)
     if isinstance(temperature, Tensor):
-        scores = logits - per_class(temperature) * value
+        scores = logits - with_class_dim(temperature) * value
     elif value.numel() > MANY and value.device.type == "cpu" and is_plain():
         return score_exp_concrete(logits, value, temperature, constant)
     else:
@@ -147,7 +153,7 @@ def exp_concrete_noise_log_density(
         >>> exp_concrete_noise_log_density(torch.zeros(2), 1.0)
         tensor(-1.3863)
     """
-    noise = wide(noise)
+    noise = promote_half(noise)
     n = noise.shape[-1]
     # Gumbels are no larger than some tens: their exponentials need no shift.
     log_sum = noise.neg().exp_().sum(-1).log()
@@ -173,7 +179,7 @@ def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Tensor |
     # n (Euler's constant + digamma(n)) = n H_(n-1)
     harmonic = math.fsum(1 / j for j in range(1, num_classes))
     constant = num_classes * harmonic - math.lgamma(num_classes)
-    return constant - (num_classes - 1) * log(temperature)
+    return constant - (num_classes - 1) * log_temperature(temperature)
 
 
 def concrete_log_density(
@@ -205,7 +211,7 @@ def concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 10.
         https://arxiv.org/abs/1611.00712
     """
-    value = wide(value)
+    value = promote_half(value)
     log_value = value.clamp_min(torch.finfo(value.dtype).tiny).log()
     log_kappa = exp_concrete_log_density(log_value, temperature, logits)
     return log_kappa - log_value.sum(-1)
@@ -245,7 +251,7 @@ def from_log_ratios(ratios: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch 
 
 def _log_constant(num_classes: Any, temperature: Temperature) -> Any:
     """Log (n-1)! + (n-1) log t; a tracer has tensors for sizes."""
-    return math.lgamma(num_classes) + (num_classes - 1) * log(temperature)
+    return math.lgamma(num_classes) + (num_classes - 1) * log_temperature(temperature)
 
 
 def exp_concrete_log_mass(

@@ -236,7 +236,7 @@ class Site:
             assert self.native is not None
             temperature = self.native.temperature
         # Gradients in log space do not fit half precision.
-        logits = ops.wide(self.logits)
+        logits = ops.promote_half(self.logits)
         if not known_finite(logits):
             # An impossible value keeps a finite logit, and a density there.
             bound = -math.log(torch.finfo(logits.dtype).tiny)

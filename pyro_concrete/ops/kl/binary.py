@@ -17,7 +17,7 @@ from pyro_concrete.ops.kl.temperatures import (
     ratio_in_table,
     temperature_ratio,
 )
-from pyro_concrete.ops.precision import Temperature, wide
+from pyro_concrete.ops.precision import Temperature, promote_half
 
 
 def logit_binary_concrete_kl(
@@ -65,8 +65,8 @@ def logit_binary_concrete_kl(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
         https://arxiv.org/abs/1611.00712
     """
-    a = wide(logits_p)
-    b = wide(logits_q)
+    a = promote_half(logits_p)
+    b = promote_half(logits_q)
     ratio = temperature_ratio(temperature_p, temperature_q, like=a - b)
     if ratio is None:
         return coth_kl(a - b)

@@ -40,7 +40,7 @@ from pyro_concrete.ops.kl.temperatures import (
     ratio_in_table,
     temperature_ratio,
 )
-from pyro_concrete.ops.precision import Temperature, per_class, wide
+from pyro_concrete.ops.precision import Temperature, promote_half, with_class_dim
 
 # A class whose relative log-probability l_k is below this one adds nothing where the
 # integrand counts.
@@ -99,8 +99,8 @@ def exp_concrete_kl(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    a = wide(logits_p)
-    b = wide(logits_q)
+    a = promote_half(logits_p)
+    b = promote_half(logits_q)
     n = int(a.shape[-1])  # the jit's tracer has tensors for sizes
     ratio = temperature_ratio(temperature_p, temperature_q, like=a - b)
     if ratio is None and n == 2:
@@ -109,7 +109,7 @@ def exp_concrete_kl(
     if ratio is None:
         return _excess(b - a, None)
     r, is_in_table = ratio_in_table(ratio)
-    v = b - per_class(r) * a
+    v = b - with_class_dim(r) * a
     excess = binary_excess(v[..., 0] - v[..., 1], r) if n == 2 else _excess(v, r)
     return torch.where(is_in_table, floor_kl(r, n) + excess, math.nan)
 
