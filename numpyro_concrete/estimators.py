@@ -35,7 +35,7 @@ from numpyro_concrete import ops
 from numpyro_concrete.distributions import (
     ExpConcrete,
     ExpConcreteMass,
-    HardBit,
+    HardBinary,
     HardOneHot,
     LogitBinaryConcrete,
     LogitBinaryConcreteMass,
@@ -48,7 +48,7 @@ _SOFT: dict[str, Families] = {
     "concrete": (ExpConcrete, LogitBinaryConcrete),
     "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
 }
-_HARD: Families = (HardOneHot, HardBit)
+_HARD: Families = (HardOneHot, HardBinary)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from pyro_concrete import ops
 from pyro_concrete.distributions import (
     ExpConcrete,
     ExpConcreteMass,
-    HardBit,
+    HardBinary,
     HardOneHot,
     LogitBinaryConcrete,
     LogitBinaryConcreteMass,
@@ -45,7 +45,7 @@ _SOFT: dict[str, Families] = {
     "concrete": (ExpConcrete, LogitBinaryConcrete),
     "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
 }
-_HARD: Families = (HardOneHot, HardBit)
+_HARD: Families = (HardOneHot, HardBinary)
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,7 @@ def test_numpyros_bernoulli_has_a_wrong_gradient_at_log_odds_of_zero():
     import numpyro.distributions as dist
 
     from numpyro_concrete import ReinMax
-    from numpyro_concrete.distributions import HardBit
+    from numpyro_concrete.distributions import HardBinary
 
     zero = jnp.asarray(0.0)
     for bit in (0.0, 1.0):
@@ -283,7 +283,7 @@ def test_numpyros_bernoulli_has_a_wrong_gradient_at_log_odds_of_zero():
             return dist.Bernoulli(logits=a).log_prob(int(bit))
 
         def ours(a, bit=bit):
-            return HardBit(1.0, logits=a, estimator=ReinMax()).log_prob(zero + bit)
+            return HardBinary(1.0, logits=a, estimator=ReinMax()).log_prob(zero + bit)
 
         # d log p / d logit = bit - 1/2
         assert abs(float(jax.grad(host)(zero)) - (bit - 0.5)) > 0.4

@@ -217,7 +217,7 @@ class Site:
             return simplex, simplex
         if self.binary:
             # Not a part of the weights: a gradient goes back through it at less cost.
-            mean = self.estimator._shown_bit(leaf._to_bit(point)).to(dtype)
+            mean = self.estimator._shown_bit(leaf._to_prob(point)).to(dtype)
             if self.native is not None:
                 return mean, mean
         else:
