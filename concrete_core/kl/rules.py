@@ -33,6 +33,13 @@ _RIGHT_END = 80.0
 _LEFT_END = -18.0
 _SMALLEST_WEIGHT = 1e-14
 
+# A class whose relative log-probability is below this one adds nothing where the
+# integrand counts.
+LOWEST_LOG = -100.0
+# A polynomial reaches one spacing to each side, so relative log-probabilities are
+# rounded to panels of double spacings.
+PANEL_WIDTH = 2 * SPACING
+
 # Midpoint rule over a logistic variable L > 0. The integrand is analytic for
 # |Im L| < pi / max(1, r) and falls off like e^-L.
 _LOGISTIC_SPACING = 0.2
@@ -44,6 +51,13 @@ class LatticeRule(NamedTuple):
 
     index: NDArray
     weights: NDArray
+
+
+class Panels(NamedTuple):
+    """Panels of the classes' relative log-probabilities, as shifts on the lattice."""
+
+    first: int  # in panels
+    points: NDArray  # that a node is shifted to by a panel, (panels, nodes)
 
 
 class LogisticRule(NamedTuple):
@@ -77,6 +91,27 @@ def lattice_rule(num_classes: int) -> LatticeRule:
     weights *= (u >= _LEFT_END - math.log(num_classes)) & (u <= _RIGHT_END)
     (index,) = np.nonzero(weights > _SMALLEST_WEIGHT)
     return LatticeRule(index, weights[index])
+
+
+@lru_cache
+def panels(num_classes: int) -> Panels:
+    """Return all panels from `LOWEST_LOG` to log n, the largest log(n c_k).
+
+    Args:
+        num_classes: Number of classes n >= 2.
+
+    Example:
+        >>> num_panels, num_nodes = panels(2).points.shape
+        >>> num_panels
+        127
+    """
+    first = math.floor(LOWEST_LOG / PANEL_WIDTH)
+    last = math.ceil(math.log(num_classes) / PANEL_WIDTH)
+    shifts = 2 * np.arange(first, last + 1)[:, None]
+    # Left of the lattice the log-survival function is zero to rounding, as it is at the
+    # first point.
+    points = np.maximum(lattice_rule(num_classes).index + shifts, 0)
+    return Panels(first, points)
 
 
 @lru_cache

@@ -15,6 +15,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from concrete_core.kl.log_survival import log_small_rate_slope, log_survival
+from concrete_core.special import harmonic_number
 
 # The tables hold ratios r of temperatures from 1 / MAX_RATIO to MAX_RATIO.
 MAX_RATIO = 4.0
@@ -74,7 +75,7 @@ def floor_series(num_classes: int) -> NDArray:
     survival_of_sum = np.exp(n * survival.values)
     mean_log = survival.spacing * (exponential - survival_of_sum).sum(-1)
     log_r = math.log(MAX_RATIO) * _chebyshev_points()
-    digamma = math.fsum(1 / j for j in range(1, n)) - np.euler_gamma
+    digamma = harmonic_number(n - 1) - np.euler_gamma
     constant = np.euler_gamma * n * np.expm1(log_r) - (n - 1) * log_r
     floor = constant + n * (mean_log + math.log(n) - digamma)
     return _series_through(floor / log_r**2)

@@ -10,6 +10,7 @@ from jax import Array
 from jax.nn import log_softmax
 from jaxtyping import Float
 
+from concrete_core.special import harmonic_number
 from numpyro_concrete.ops.precision import (
     Temperature,
     log_temperature,
@@ -129,9 +130,9 @@ def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array | 
         >>> float(exp_concrete_entropy(jnp.array(1.0), 2))
         2.0
     """
-    # n (Euler's constant + digamma(n)) = n H_(n-1)
-    harmonic = math.fsum(1 / j for j in range(1, num_classes))
-    constant = num_classes * harmonic - math.lgamma(num_classes)
+    # E sum G + n E LSE(-G) = n (Euler's constant + digamma(n)) = n H_(n-1)
+    mean = num_classes * harmonic_number(num_classes - 1)
+    constant = mean - math.lgamma(num_classes)
     return constant - (num_classes - 1) * log_temperature(temperature)
 
 

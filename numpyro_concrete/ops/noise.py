@@ -43,10 +43,10 @@ def logistic(uniform: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def categorical_logits(probs: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
-    """Return log-probabilities of class weights, finite where a weight is zero.
+    """Return log-probabilities, finite where a probability is zero.
 
     Args:
-        probs: Class weights >= 0, not necessarily normalized.
+        probs: Class probabilities >= 0, of any sum.
 
     Returns:
         Normalized log-probabilities, at least the log of the smallest normal number.

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import log_softmax, pad
 
+from concrete_core.special import harmonic_number
 from pyro_concrete.ops.fused import (
     MANY,
     draw_exp_concrete,
@@ -176,9 +177,9 @@ def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Tensor |
         >>> exp_concrete_entropy(torch.tensor(1.0), 2)
         tensor(2.)
     """
-    # n (Euler's constant + digamma(n)) = n H_(n-1)
-    harmonic = math.fsum(1 / j for j in range(1, num_classes))
-    constant = num_classes * harmonic - math.lgamma(num_classes)
+    # E sum G + n E LSE(-G) = n (Euler's constant + digamma(n)) = n H_(n-1)
+    mean = num_classes * harmonic_number(num_classes - 1)
+    constant = mean - math.lgamma(num_classes)
     return constant - (num_classes - 1) * log_temperature(temperature)
 
 

@@ -83,10 +83,10 @@ def logistic_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def categorical_logits(probs: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
-    """Return log-probabilities of class weights, finite where a weight is zero.
+    """Return log-probabilities, finite where a probability is zero.
 
     Args:
-        probs: Class weights >= 0, not necessarily normalized.
+        probs: Class probabilities >= 0, of any sum.
 
     Returns:
         Normalized log-probabilities, at least the log of the smallest normal number.

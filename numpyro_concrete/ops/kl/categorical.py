@@ -29,8 +29,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from concrete_core.kl import tables
-from concrete_core.kl.rules import lattice_rule
-from concrete_core.kl.tables import NUM_COEFFICIENTS, SPACING
+from concrete_core.kl.rules import LOWEST_LOG, PANEL_WIDTH, lattice_rule, panels
+from concrete_core.kl.tables import NUM_COEFFICIENTS
 from numpyro_concrete.ops.kl.binary import binary_excess
 from numpyro_concrete.ops.kl.series import (
     chebyshev_polynomials,
@@ -45,11 +45,6 @@ from numpyro_concrete.ops.kl.temperatures import (
 )
 from numpyro_concrete.ops.precision import Temperature, promote_half, with_class_dim
 
-# A class whose relative log-probability l_k is below this one adds nothing where the
-# integrand counts.
-_LOWEST_LOG = -100.0
-# A polynomial reaches one spacing to each side, so l_k is rounded to double spacings.
-_PANEL = 2 * SPACING
 # From so many classes on, a matrix for each ratio costs less than a polynomial for each
 # class and node.
 _MANY_CLASSES = 100
@@ -185,9 +180,9 @@ class _Classes(NamedTuple):
 
 
 def _classes_by_panel(relative: _Relative) -> _Classes:
-    log_relative = jnp.maximum(relative.log, _LOWEST_LOG)
-    panel = jnp.round(lax.stop_gradient(log_relative) / _PANEL)
-    remainder = log_relative - _PANEL * panel
+    log_relative = jnp.maximum(relative.log, LOWEST_LOG)
+    panel = jnp.round(lax.stop_gradient(log_relative) / PANEL_WIDTH)
+    remainder = log_relative - PANEL_WIDTH * panel
     powers = jnp.stack([remainder**j for j in range(NUM_COEFFICIENTS)], -1)
     # About the node itself the polynomial starts with psi(u) + psi'(u) l, which the gap
     # subtracts again. Leave both terms out, and -psi'(u) (e^l - 1 - l) remains.
@@ -212,9 +207,8 @@ def _class_sum_by_matrix(
     Classes of one panel share their polynomials, so their powers are summed first.
     """
     *batch_shape, n = classes.panel.shape
-    first_panel = math.floor(_LOWEST_LOG / _PANEL)
-    last_panel = math.ceil(math.log(n) / _PANEL)  # n c_k is at most n
-    num_panels = last_panel - first_panel + 1
+    first_panel, points = panels(n)
+    num_panels = len(points)
     # Sums of powers by row of the batch and panel.
     num_rows = math.prod(batch_shape)
     row = np.arange(num_rows)[:, None]
@@ -223,10 +217,7 @@ def _class_sum_by_matrix(
     moments = jnp.zeros((num_rows * num_panels, NUM_COEFFICIENTS), powers.dtype)
     moments = moments.at[cell.reshape(-1)].add(powers)
     moments = moments.reshape(*batch_shape, num_panels * NUM_COEFFICIENTS)
-    # The polynomials of all panels at all nodes. Left of the lattice psi is zero to
-    # rounding, as it is at the first point.
-    panels = np.arange(first_panel, last_panel + 1)
-    points = np.maximum(nodes + 2 * panels[:, None], 0)
+    # The polynomials of all panels at all nodes.
     matrix = jnp.moveaxis(polynomials[..., points, :], -1, -2)
     matrix = matrix.reshape(*matrix.shape[:-3], -1, len(nodes))
     return jnp.einsum("...i,...iu->...u", moments, matrix)

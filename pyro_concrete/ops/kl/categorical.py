@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, softplus
 
 from concrete_core.kl import tables
-from concrete_core.kl.rules import lattice_rule
-from concrete_core.kl.tables import NUM_COEFFICIENTS, SPACING
+from concrete_core.kl.rules import LOWEST_LOG, PANEL_WIDTH, lattice_rule, panels
+from concrete_core.kl.tables import NUM_COEFFICIENTS
 from pyro_concrete.ops.kl.binary import binary_excess
 from pyro_concrete.ops.kl.series import (
     chebyshev_polynomials,
@@ -42,11 +42,6 @@ from pyro_concrete.ops.kl.temperatures import (
 )
 from pyro_concrete.ops.precision import Temperature, promote_half, with_class_dim
 
-# A class whose relative log-probability l_k is below this one adds nothing where the
-# integrand counts.
-_LOWEST_LOG = -100.0
-# A polynomial reaches one spacing to each side, so l_k is rounded to double spacings.
-_PANEL = 2 * SPACING
 # From so many classes on, a matrix for each ratio costs less than a polynomial for each
 # class and node.
 _MANY_CLASSES = 100
@@ -183,9 +178,9 @@ class _Classes(NamedTuple):
 
 
 def _classes_by_panel(relative: _Relative) -> _Classes:
-    log_relative = relative.log.clamp_min(_LOWEST_LOG)
-    panel = (log_relative.detach() / _PANEL).round()
-    remainder = log_relative - _PANEL * panel
+    log_relative = relative.log.clamp_min(LOWEST_LOG)
+    panel = (log_relative.detach() / PANEL_WIDTH).round()
+    remainder = log_relative - PANEL_WIDTH * panel
     powers = torch.stack([remainder**j for j in range(NUM_COEFFICIENTS)], -1)
     # About the node itself the polynomial starts with psi(u) + psi'(u) l, which the gap
     # subtracts again. Leave both terms out, and -psi'(u) (e^l - 1 - l) remains.
@@ -210,9 +205,8 @@ def _class_sum_by_matrix(
     Classes of one panel share their polynomials, so their powers are summed first.
     """
     *batch_shape, n = map(int, classes.panel.shape)
-    first_panel = math.floor(_LOWEST_LOG / _PANEL)
-    last_panel = math.ceil(math.log(n) / _PANEL)  # n c_k is at most n
-    num_panels = last_panel - first_panel + 1
+    first_panel, points = panels(n)
+    num_panels = len(points)
     # Sums of powers by row of the batch and panel.
     num_rows = math.prod(batch_shape)
     row = torch.arange(num_rows, device=nodes.device).unsqueeze(-1)
@@ -220,10 +214,8 @@ def _class_sum_by_matrix(
     powers = classes.powers.reshape(-1, NUM_COEFFICIENTS)
     moments = powers.new_zeros(num_rows * num_panels, NUM_COEFFICIENTS)
     moments = moments.index_add(0, cell.flatten(), powers).reshape(*batch_shape, -1)
-    # The polynomials of all panels at all nodes. Left of the lattice psi is zero to
-    # rounding, as it is at the first point.
-    panels = torch.arange(first_panel, last_panel + 1, device=nodes.device)
-    points = (nodes + 2 * panels.unsqueeze(-1)).clamp_min(0)
+    # The polynomials of all panels at all nodes.
+    points = torch.as_tensor(points, device=nodes.device)
     matrix = polynomials[..., points, :].movedim(-1, -2).flatten(-3, -2)
     return torch.einsum("...i,...iu->...u", moments, matrix)
 
