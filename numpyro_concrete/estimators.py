@@ -35,7 +35,7 @@ from numpyro_concrete import ops
 from numpyro_concrete.distributions import (
     ExpConcrete,
     ExpConcreteMass,
-    HardBit,
+    HardBinary,
     HardOneHot,
     LogitBinaryConcrete,
     LogitBinaryConcreteMass,
@@ -48,7 +48,7 @@ _SOFT: dict[str, Families] = {
     "concrete": (ExpConcrete, LogitBinaryConcrete),
     "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
 }
-_HARD: Families = (HardOneHot, HardBit)
+_HARD: Families = (HardOneHot, HardBinary)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class StraightThrough(AbstractEstimator):
     def bit(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a bit drawn with this noise."""
         point = ops.logit_binary_concrete(noise[0], temperature, logits)
-        return ops.straight_through_bit(sigmoid(point))
+        return ops.straight_through_binary(sigmoid(point))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class GumbelRao(AbstractEstimator):
 
     def bit(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a bit drawn with the first noise."""
-        return ops.gumbel_rao_bit(noise, temperature, logits)
+        return ops.gumbel_rao_binary(noise, temperature, logits)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class ReinMax(AbstractEstimator):
 
     def bit(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
         """Return a bit drawn with this noise."""
-        return ops.reinmax_bit(noise[0], temperature, logits)
+        return ops.reinmax_binary(noise[0], temperature, logits)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class ZGR(ReinMax):
         return ops.reinmax(noise[0], 1.0, logits)
 
     def bit(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
-        return ops.reinmax_bit(noise[0], 1.0, logits)
+        return ops.reinmax_binary(noise[0], 1.0, logits)
 
 
 Estimator = AbstractEstimator | Mapping[str, AbstractEstimator]

@@ -630,7 +630,7 @@ def _prior(fn: Any) -> Array:
 
 def _centre(fn: Any) -> Array:
     """The point of a relaxed site that is nearest to the probabilities of the prior."""
-    return jnp.broadcast_to(leaf_of(fn).centre, fn.batch_shape + fn.event_shape)
+    return jnp.broadcast_to(leaf_of(fn).center, fn.batch_shape + fn.event_shape)
 
 
 def _values(site: dict[str, Any]) -> Array | None:

@@ -32,7 +32,7 @@ from pyro_concrete import ops
 from pyro_concrete.distributions import (
     ExpConcrete,
     ExpConcreteMass,
-    HardBit,
+    HardBinary,
     HardOneHot,
     LogitBinaryConcrete,
     LogitBinaryConcreteMass,
@@ -45,7 +45,7 @@ _SOFT: dict[str, Families] = {
     "concrete": (ExpConcrete, LogitBinaryConcrete),
     "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
 }
-_HARD: Families = (HardOneHot, HardBit)
+_HARD: Families = (HardOneHot, HardBinary)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class StraightThrough(AbstractEstimator):
         return ops.straight_through(simplex)
 
     def _shown_bit(self, prob: Tensor) -> Tensor:
-        return ops.straight_through_bit(prob)
+        return ops.straight_through_binary(prob)
 
     def one_hot(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
         """Return a vertex drawn with this noise."""
@@ -123,7 +123,7 @@ class StraightThrough(AbstractEstimator):
     def bit(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
         """Return a bit drawn with this noise."""
         point = ops.logit_binary_concrete(noise[0], temperature, logits)
-        return ops.straight_through_bit(point.sigmoid())
+        return ops.straight_through_binary(point.sigmoid())
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class GumbelRao(AbstractEstimator):
 
     def bit(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
         """Return a bit drawn with the first noise."""
-        return ops.gumbel_rao_bit(noise, temperature, logits)
+        return ops.gumbel_rao_binary(noise, temperature, logits)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class ReinMax(AbstractEstimator):
 
     def bit(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
         """Return a bit drawn with this noise."""
-        return ops.reinmax_bit(noise[0], temperature, logits)
+        return ops.reinmax_binary(noise[0], temperature, logits)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class ZGR(ReinMax):
         return ops.reinmax(noise[0], 1.0, logits)
 
     def bit(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
-        return ops.reinmax_bit(noise[0], 1.0, logits)
+        return ops.reinmax_binary(noise[0], 1.0, logits)
 
 
 Estimator = AbstractEstimator | Mapping[str, AbstractEstimator]

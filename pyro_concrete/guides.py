@@ -311,7 +311,7 @@ class AutoConcrete(AutoNormal):
         if given is None:
             given = site["infer"].get("_temperature")
         if given is None:
-            return leaf_of(site["fn"])._root
+            return leaf_of(site["fn"])._original_temperature
         temperature = as_temperature(current_temperature(given))
         if isinstance(temperature, Tensor) and temperature.dim():
             return temperature.reshape(temperature.shape + (1,) * _inner(site))
@@ -498,7 +498,7 @@ def _prior(fn: Any) -> Tensor:
 
 def _centre(fn: Any) -> Tensor:
     """The point of a relaxed site that is nearest to the probabilities of the prior."""
-    return leaf_of(fn).centre.detach().expand(fn.batch_shape + fn.event_shape)
+    return leaf_of(fn).center.detach().expand(fn.batch_shape + fn.event_shape)
 
 
 def _given_logits(name: str, logits: Any, site: dict[str, Any]) -> Tensor:

@@ -115,17 +115,17 @@ def test_log_prob_equals_oracle(backend, device, case, dtype):
 def test_sample_is_the_map_of_its_noise(backend, case):
     # An own sample is scored by its noise: it must be the noise of the point.
     d = build(backend, case)
-    value, own = backend.sample_own(d, 3, (100,))
+    value, own_log_prob = backend.sample_own(d, 3, (100,))
     expected = case.log_density(backend.numpy(value), T, case.array)
-    assert_exact(backend.numpy(own), expected, scale=100)
+    assert_exact(backend.numpy(own_log_prob), expected, scale=100)
 
 
 @all_cases
 def test_no_op_keeps_log_prob(backend, case):
     d = build(backend, case)
-    value, own = backend.sample_own(d, 3, (100,))
+    value, own_log_prob = backend.sample_own(d, 3, (100,))
     full = backend.numpy(d.log_prob(backend.rebuilt(value)))
-    assert_exact(full, backend.numpy(own), scale=100)
+    assert_exact(full, backend.numpy(own_log_prob), scale=100)
 
 
 @all_cases
@@ -135,20 +135,20 @@ def test_samples_are_in_the_support(backend, device, case, t, dtype):
     d = build(backend, case, t, dtype)
     value = backend.sample(d, 0, (1000,))
     assert backend.dtype(value) == dtype
-    inside = backend.numpy(backend.in_support(d, value))
-    assert inside.all()
+    is_inside = backend.numpy(backend.in_support(d, value))
+    assert is_inside.all()
 
 
 @all_cases
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_finite(backend, device, case, dtype):
     d = build(backend, case, 0.5, dtype)
-    value, own = backend.sample_own(d, 0, (100,))
+    value, own_log_prob = backend.sample_own(d, 0, (100,))
     assert backend.dtype(value) == dtype
     # Sums over many classes do not fit half precision: densities come in float32.
-    assert backend.dtype(own) == "float32"
+    assert backend.dtype(own_log_prob) == "float32"
     assert_finite(backend.numpy(value))
-    assert_finite(backend.numpy(own))
+    assert_finite(backend.numpy(own_log_prob))
     assert_finite(backend.numpy(d.log_prob(backend.rebuilt(value))))
 
 
@@ -159,12 +159,12 @@ def test_samples_follow_the_density(backend, device, case):
     d = build(backend, case, 1.3)
     value = backend.numpy(backend.sample(d, 5, (20_000,)))
     if case.event_dim:
-        share = np.eye(3)[value.argmax(-1)]
+        is_largest = np.eye(3)[value.argmax(-1)]
         expected = softmax(case.array, -1)
     else:
-        share = value > (0.0 if case.log_space else 0.5)
+        is_largest = value > (0.0 if case.log_space else 0.5)
         expected = expit(case.array)
-    assert_mean(share, expected)
+    assert_mean(is_largest, expected)
 
 
 @pytest.mark.statistical
@@ -203,13 +203,13 @@ def test_own_sample_has_zero_gradient_in_the_logits(backend, device, case):
 def test_own_and_full_scores_have_one_gradient(backend, case):
     def score(logits, temperature, full):
         d = getattr(backend.distributions, case.name)(temperature, logits=logits)
-        value, own = backend.sample_own(d, 0, (10,))
-        return (d.log_prob(backend.rebuilt(value)) if full else own).sum()
+        value, own_log_prob = backend.sample_own(d, 0, (10,))
+        return (d.log_prob(backend.rebuilt(value)) if full else own_log_prob).sum()
 
     args = backend.array(case.array), backend.array(T)
-    own = backend.grad(lambda *x: score(*x, full=False), *args)
-    full = backend.grad(lambda *x: score(*x, full=True), *args)
-    for a, b in zip(own, full, strict=True):
+    own_gradient = backend.grad(lambda *x: score(*x, full=False), *args)
+    full_gradient = backend.grad(lambda *x: score(*x, full=True), *args)
+    for a, b in zip(own_gradient, full_gradient, strict=True):
         assert_exact(backend.numpy(a), backend.numpy(b), scale=100)
 
 
@@ -252,10 +252,10 @@ def test_probabilities_of_zero_and_one_are_finite(backend, case):
     probs = [0.0, 0.4, 0.6] if case.event_dim else [0.0, 1.0]
     family = getattr(backend.distributions, case.name)
     d = family(T, probs=backend.array(probs, "float32"))
-    value, own = backend.sample_own(d, 0)
+    value, own_log_prob = backend.sample_own(d, 0)
     assert_finite(backend.numpy(value))
     if case.log_space:
-        assert_finite(backend.numpy(own))
+        assert_finite(backend.numpy(own_log_prob))
         assert_finite(backend.numpy(d.log_prob(backend.rebuilt(value))))
 
 
@@ -332,15 +332,15 @@ def unequal_kl(case, t_p, t_q):
     if not case.event_dim:
         return kl.logit_binary_concrete_unequal_kl(t_p, logits[0], t_q, logits[1])
     rows = zip(*(x.reshape(-1, x.shape[-1]) for x in logits), strict=True)
-    found = [kl.exp_concrete_unequal_kl(t_p, a, t_q, b) for a, b in rows]
-    return np.reshape(found, case.array.shape[:-1])
+    result = [kl.exp_concrete_unequal_kl(t_p, a, t_q, b) for a, b in rows]
+    return np.reshape(result, case.array.shape[:-1])
 
 
 @all_cases
 def test_kl_of_unequal_temperatures_equals_oracle(backend, device, case):
     p, q = pair(backend, case, 0.5, 0.6)
-    found = backend.numpy(backend.kl(p, q))
-    np.testing.assert_allclose(found, unequal_kl(case, 0.5, 0.6), rtol=1e-8)
+    result = backend.numpy(backend.kl(p, q))
+    np.testing.assert_allclose(result, unequal_kl(case, 0.5, 0.6), rtol=1e-8)
 
 
 @all_cases
@@ -358,15 +358,15 @@ def test_kl_of_two_learned_temperatures_has_their_gradients(backend, case):
         p, q = pair(backend, case, t_p, t_q)
         return backend.kl(p, q).sum()
 
-    found = backend.grad(total, backend.array(T), backend.array(T))
+    result = backend.grad(total, backend.array(T), backend.array(T))
     step = 1e-4
     slope = (
         unequal_kl(case, T, T + step).sum() - unequal_kl(case, T, T - step).sum()
     ) / (2 * step)
     # The KL depends on the ratio alone, so that the slopes cancel at equal ones.
     assert abs(slope) > 0.01
-    assert_derivative(backend.numpy(found[1]), slope)
-    assert_derivative(backend.numpy(found[0]), -slope)
+    assert_derivative(backend.numpy(result[1]), slope)
+    assert_derivative(backend.numpy(result[0]), -slope)
 
 
 @all_cases
@@ -403,9 +403,11 @@ def test_log_simplex_knows_its_members(backend):
 @all_cases
 def test_deepcopy_scores_alike(backend, case):
     d = build(backend, case)
-    value, own = backend.sample_own(d, 0)
+    value, own_log_prob = backend.sample_own(d, 0)
     assert_exact(
-        backend.numpy(copy.deepcopy(d).log_prob(value)), backend.numpy(own), scale=10
+        backend.numpy(copy.deepcopy(d).log_prob(value)),
+        backend.numpy(own_log_prob),
+        scale=10,
     )
 
 

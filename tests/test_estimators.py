@@ -95,13 +95,13 @@ def test_bits_are_the_second_of_two_classes(backend, t, logit):
 
         def through(a, one=one):
             point = ops.logit_binary_concrete(one, t, a)
-            return ops.straight_through_bit(1 / (1 + backend.exp(-point)))
+            return ops.straight_through_binary(1 / (1 + backend.exp(-point)))
 
         def rao(a, draws=draws):
-            return ops.gumbel_rao_bit(draws, t, a)
+            return ops.gumbel_rao_binary(draws, t, a)
 
         def reinmax(a, one=one):
-            return ops.reinmax_bit(one, t, a)
+            return ops.reinmax_binary(one, t, a)
 
         for draw in (through, rao, reinmax):
             assert float(backend.numpy(draw(backend.array(logit)))) == bit

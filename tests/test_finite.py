@@ -45,10 +45,10 @@ def sample_and_scores(backend, k):
 
     def total(logits, other, t):
         d = family_of(backend, k)(t, logits=logits)
-        value, own = backend.sample_own(d, 0)
+        value, own_log_prob = backend.sample_own(d, 0)
         full = d.log_prob(backend.rebuilt(value))
         bounded = value / (1 + abs(value))
-        return own.sum() + full.sum() + bounded.sum() + 0 * other.sum()
+        return own_log_prob.sum() + full.sum() + bounded.sum() + 0 * other.sum()
 
     return total
 

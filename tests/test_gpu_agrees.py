@@ -33,7 +33,7 @@ OPS = {
     "from_log_ratios": (LOGITS,),
     "gumbel": (UNIFORM,),
     "gumbel_rao": (GUMBEL, T, LOGITS),
-    "gumbel_rao_bit": (LOGISTIC, T, LOGITS[:, 0]),
+    "gumbel_rao_binary": (LOGISTIC, T, LOGITS[:, 0]),
     "log_ratios": (POINTS,),
     "logistic": (UNIFORM,),
     "logit_binary_concrete": (LOGISTIC, T, LOGITS[:, 0]),
@@ -43,10 +43,10 @@ OPS = {
     "logit_binary_concrete_log_mass": (LOGISTIC, LOGITS[:, 0]),
     "logit_binary_concrete_noise_log_density": (LOGISTIC, T),
     "reinmax": (GUMBEL, T, LOGITS),
-    "reinmax_bit": (LOGISTIC, T, LOGITS[:, 0]),
+    "reinmax_binary": (LOGISTIC, T, LOGITS[:, 0]),
     "straight_through": (np.exp(POINTS),),
-    "straight_through_bit": (expit(LOGISTIC),),
-    "unit_interior": (UNIFORM,),
+    "straight_through_binary": (expit(LOGISTIC),),
+    "clamp_probs": (UNIFORM,),
     "wide": (LOGITS,),
 }
 

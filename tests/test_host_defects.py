@@ -1,6 +1,6 @@
-"""What the hosts get wrong today: each test shows their failure and our success.
+"""What the backends get wrong today: each test shows their failure and our success.
 
-The numbers are those of the project's list of measured defects. If a host mends one,
+The numbers are those of the project's list of measured defects. If a backend mends one,
 the first assertion of its test fails, and the documentation that mentions it is to
 change.
 """
@@ -23,8 +23,8 @@ temperatures = pytest.mark.parametrize("t", [1.0, 0.1, 0.05, 0.01])
 elbos = pytest.mark.parametrize("kind", ELBOS)
 
 
-def host_bit(backend, t, logit):
-    """One site with the host's own relaxed Bernoulli."""
+def backend_bit(backend, t, logit):
+    """One site with the backend's own relaxed Bernoulli."""
 
     def program():
         logits = logit() if callable(logit) else backend.array(logit, "float32")
@@ -63,11 +63,12 @@ def test_one_bit_has_its_relaxed_kl(backend, device, kind, t):
 
 
 @elbos
-def test_the_hosts_get_one_cold_bit_wrong(backend, kind):
+def test_the_backends_get_one_cold_bit_wrong(backend, kind):
     def parameter():
         return backend.param("a")
 
-    model, guide = host_bit(backend, 0.01, 0.0), host_bit(backend, 0.01, parameter)
+    model = backend_bit(backend, 0.01, 0.0)
+    guide = backend_bit(backend, 0.01, parameter)
     mean, error = kl_of(backend, kind, model, guide)
     assert abs(mean - TRUE_KL) > 50 * error, (mean, error)
     # A KL below zero in Pyro; 200 nats and more in NumPyro.
@@ -81,13 +82,14 @@ def test_cold_classes_have_finite_densities(backend):
     d = backend.package.ExpConcrete(
         0.05, logits=backend.array(np.zeros(1000), "float32")
     )
-    value, own = backend.sample_own(d, 0, (100,))
-    assert_finite(backend.numpy(own))
+    value, log_prob = backend.sample_own(d, 0, (100,))
+    assert_finite(backend.numpy(log_prob))
     assert_finite(backend.numpy(d.log_prob(backend.rebuilt(value))))
 
 
 def test_torch_has_no_finite_density_for_cold_classes(pyro_backend):
-    torch, dist = pyro_backend.torch, pyro_backend.dist
+    torch = pyro_backend.torch
+    dist = pyro_backend.dist
     d = dist.RelaxedOneHotCategorical(
         torch.tensor(0.05), logits=torch.zeros(1000), validate_args=False
     )
@@ -98,7 +100,8 @@ def test_torch_has_no_finite_density_for_cold_classes(pyro_backend):
 
 
 def test_torch_scores_a_copied_straight_through_bit_wrongly(pyro_backend):
-    torch, dist = pyro_backend.torch, pyro_backend.dist
+    torch = pyro_backend.torch
+    dist = pyro_backend.dist
     d = dist.RelaxedBernoulliStraightThrough(
         torch.tensor(0.5), logits=torch.tensor(0.3), validate_args=False
     )
@@ -111,7 +114,7 @@ def test_a_value_is_scored_alike_after_every_no_op(pyro_backend):
     logits = torch.tensor([0.3, -1.0, 0.0], requires_grad=True)
     d = pyro_backend.package.ExpConcrete(0.5, logits=logits)
     value = d.rsample((50,))
-    own = d.log_prob(value)
+    log_prob = d.log_prob(value)
     no_ops = {
         "clone": value.clone(),
         "plus zero": value + 0,
@@ -123,7 +126,7 @@ def test_a_value_is_scored_alike_after_every_no_op(pyro_backend):
         "dtype": value.double(),
     }
     for name, copied in no_ops.items():
-        gap = (d.log_prob(copied) - own).abs().max()
+        gap = (d.log_prob(copied) - log_prob).abs().max()
         assert gap < 1e-5, (name, gap)
 
 
@@ -143,16 +146,17 @@ def test_a_value_changed_in_place_is_scored_in_full(pyro_backend):
     logits = torch.zeros(2, requires_grad=True)
     d = pyro_backend.package.LogitBinaryConcrete(0.5, logits=logits)
     value = d.rsample()
-    before = d.log_prob(value)
+    log_prob = d.log_prob(value)
     value.add_(3.0)
-    assert (d.log_prob(value) - before).abs().min() > 0.1
+    assert (d.log_prob(value) - log_prob).abs().min() > 0.1
 
 
 # --- D5: torch.func -----------------------------------------------------------------
 
 
-def test_torch_func_refuses_the_host_s_straight_through(pyro_backend):
-    torch, dist = pyro_backend.torch, pyro_backend.dist
+def test_torch_func_refuses_the_backend_s_straight_through(pyro_backend):
+    torch = pyro_backend.torch
+    dist = pyro_backend.dist
 
     def total(logits):
         family = dist.RelaxedBernoulliStraightThrough
@@ -168,7 +172,8 @@ def test_torch_func_refuses_the_host_s_straight_through(pyro_backend):
 
 @pytest.mark.parametrize("name", ["ExpConcrete", "LogitBinaryConcrete"])
 def test_torch_func_takes_ours(pyro_backend, name):
-    torch, family = pyro_backend.torch, getattr(pyro_backend.package, name)
+    torch = pyro_backend.torch
+    family = getattr(pyro_backend.package, name)
 
     def total(logits):
         d = family(0.5, logits=logits)
@@ -231,7 +236,8 @@ def test_ours_is_registered(backend):
 
 
 def test_torch_misshapes_temperatures_by_row(pyro_backend):
-    torch, dist = pyro_backend.torch, pyro_backend.dist
+    torch = pyro_backend.torch
+    dist = pyro_backend.dist
     fn = dist.RelaxedOneHotCategorical
     column = fn(torch.full((4, 1), 0.5), logits=torch.zeros(4, 3), validate_args=False)
     value = column.rsample()
@@ -245,9 +251,9 @@ def test_temperatures_by_row_have_the_batch_shape(backend):
     temperature = np.array([0.1, 0.5, 1.0, 2.0])
     logits = backend.array(np.zeros((4, 3)))
     d = backend.package.ExpConcrete(backend.array(temperature), logits=logits)
-    value, own = backend.sample_own(d, 0)
+    value, log_prob = backend.sample_own(d, 0)
     assert tuple(value.shape) == (4, 3)
-    assert tuple(own.shape) == (4,)
+    assert tuple(log_prob.shape) == (4,)
 
 
 @pytest.fixture
@@ -258,9 +264,10 @@ def pyro_backend():
     return get_backend("pyro")
 
 
-def test_casting_the_host_s_relaxed_bit_is_silent(pyro_backend):
+def test_casting_the_backend_s_relaxed_bit_is_silent(pyro_backend):
     # D8, which ours refuses: see test_relaxation.
-    torch, dist = pyro_backend.torch, pyro_backend.dist
+    torch = pyro_backend.torch
+    dist = pyro_backend.dist
     z = dist.RelaxedBernoulli(torch.tensor(0.5), logits=torch.zeros(100)).rsample()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -274,17 +281,17 @@ def test_numpyros_bernoulli_has_a_wrong_gradient_at_log_odds_of_zero():
     import numpyro.distributions as dist
 
     from numpyro_concrete import ReinMax
-    from numpyro_concrete.distributions import HardBit
+    from numpyro_concrete.distributions import HardBinary
 
     zero = jnp.asarray(0.0)
     for bit in (0.0, 1.0):
 
-        def host(a, bit=bit):
+        def backends_own(a, bit=bit):
             return dist.Bernoulli(logits=a).log_prob(int(bit))
 
         def ours(a, bit=bit):
-            return HardBit(1.0, logits=a, estimator=ReinMax()).log_prob(zero + bit)
+            return HardBinary(1.0, logits=a, estimator=ReinMax()).log_prob(zero + bit)
 
         # d log p / d logit = bit - 1/2
-        assert abs(float(jax.grad(host)(zero)) - (bit - 0.5)) > 0.4
+        assert abs(float(jax.grad(backends_own)(zero)) - (bit - 0.5)) > 0.4
         assert_exact(float(jax.grad(ours)(zero)), bit - 0.5)

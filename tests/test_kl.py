@@ -27,9 +27,9 @@ def oracle(n, difference, ratio):
 
 def assert_on_grid(backend, n, difference, ratio):
     a, b = map(backend.array, logits_of(n, difference))
-    found = backend.ops.exp_concrete_kl(a, b, 0.8, 0.8 * ratio)
+    result = backend.ops.exp_concrete_kl(a, b, 0.8, 0.8 * ratio)
     expected = oracle(n, difference, ratio)
-    np.testing.assert_allclose(backend.numpy(found), expected, rtol=1e-8)
+    np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-8)
 
 
 @pytest.mark.parametrize("ratio", [1 / 4, 4.0])
@@ -58,22 +58,22 @@ def test_kl_of_neighbours_keeps_its_digits(backend, n, difference, excess):
         expected = kl.exp_concrete_kl_nearby(d, excess)
     d = logits_of(n, difference)[1] - logits_of(n, 0.0)[0]
     temperatures = backend.array(1.0), backend.array(1 + excess)
-    found = backend.ops.exp_concrete_kl(
+    result = backend.ops.exp_concrete_kl(
         backend.array(0 * d), backend.array(d), *temperatures
     )
-    np.testing.assert_allclose(backend.numpy(found), expected, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-6, atol=0)
     if not excess:
-        found = backend.ops.exp_concrete_kl(backend.array(0 * d), backend.array(d))
-        np.testing.assert_allclose(backend.numpy(found), expected, rtol=1e-6, atol=0)
+        result = backend.ops.exp_concrete_kl(backend.array(0 * d), backend.array(d))
+        np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("n", [3, 20])
 def test_equal_temperatures_keep_their_digits(backend, n):
     for difference in (1e-6, 1e-3, 1.0, 50.0):
         a, b = logits_of(n, difference)
-        found = backend.ops.exp_concrete_kl(backend.array(a), backend.array(b))
+        result = backend.ops.exp_concrete_kl(backend.array(a), backend.array(b))
         expected = kl.exp_concrete_kl(a, b)
-        np.testing.assert_allclose(backend.numpy(found), expected, rtol=1e-9)
+        np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("ratio", [1 / 3, 1.0])
@@ -85,11 +85,11 @@ def test_derivatives_equal_differences_of_the_oracle(backend, n, ratio):
     def expected(x):
         return kl.exp_concrete_unequal_kl(x[-2], x[:n], x[-1], x[n:-2])
 
-    def found(a, b, t_p, t_q):
+    def result(a, b, t_p, t_q):
         return backend.ops.exp_concrete_kl(a, b, t_p, t_q).sum()
 
     parts = a, b, np.array(0.8), np.array(0.8 * ratio)
-    actual = backend.grad(found, *map(backend.array, parts))
+    actual = backend.grad(result, *map(backend.array, parts))
     actual = np.concatenate([np.atleast_1d(backend.numpy(x)) for x in actual])
     assert_derivative(actual, gradients.central_difference(expected, point, 1e-4))
 
@@ -97,26 +97,29 @@ def test_derivatives_equal_differences_of_the_oracle(backend, n, ratio):
 @pytest.mark.parametrize("difference", [1e-7, 50.0])
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_binary_kl_equals_two_classes(backend, ratio, difference):
-    a, b = 0.4, 0.4 + difference
-    found = backend.ops.logit_binary_concrete_kl(
+    a = 0.4
+    b = 0.4 + difference
+    result = backend.ops.logit_binary_concrete_kl(
         backend.array(a), backend.array(b), 1.0, ratio
     )
     expected = kl.exp_concrete_unequal_kl(1.0, [a, 0], ratio, [b, 0])
-    np.testing.assert_allclose(backend.numpy(found), expected, rtol=1e-8)
+    np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-8)
 
 
 @pytest.mark.parametrize("n", [2, 5, pytest.param(120, marks=pytest.mark.slow)])
 def test_temperatures_broadcast(backend, n):
     rng = np.random.default_rng(7)
-    a, b = rng.normal(size=(2, 3, n)), rng.normal(size=(1, n))
-    t_p, t_q = np.array([0.5, 0.7, 1.1]), np.array([[0.6], [0.4]])
-    whole = backend.ops.exp_concrete_kl(*map(backend.array, (a, b, t_p, t_q)))
-    assert whole.shape == (2, 3)
+    a = rng.normal(size=(2, 3, n))
+    b = rng.normal(size=(1, n))
+    t_p = np.array([0.5, 0.7, 1.1])
+    t_q = np.array([[0.6], [0.4]])
+    batch_kl = backend.ops.exp_concrete_kl(*map(backend.array, (a, b, t_p, t_q)))
+    assert batch_kl.shape == (2, 3)
     for i, j in np.ndindex(2, 3):
-        one = backend.ops.exp_concrete_kl(
+        single_kl = backend.ops.exp_concrete_kl(
             backend.array(a[i, j]), backend.array(b[0]), t_p[j].item(), t_q[i, 0].item()
         )
-        assert_exact(backend.numpy(whole)[i, j], backend.numpy(one))
+        assert_exact(backend.numpy(batch_kl)[i, j], backend.numpy(single_kl))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -140,17 +143,18 @@ def test_value_and_gradients_are_finite_far_apart(backend, n, ratio, dtype):
 @pytest.mark.parametrize("n", [2, 3])
 def test_single_precision(backend, n, ratio):
     a, b = (backend.array(x, "float32") for x in logits_of(n, 1.0))
-    found = backend.ops.exp_concrete_kl(a, b, 0.8, 0.8 * ratio)
-    assert str(found.dtype).endswith("float32")
-    np.testing.assert_allclose(backend.numpy(found), oracle(n, 1.0, ratio), rtol=2e-4)
+    result = backend.ops.exp_concrete_kl(a, b, 0.8, 0.8 * ratio)
+    assert str(result.dtype).endswith("float32")
+    np.testing.assert_allclose(backend.numpy(result), oracle(n, 1.0, ratio), rtol=2e-4)
 
 
 def test_ratios_out_of_reach_are_nan(backend):
     even = backend.array(np.zeros((2, 3)))
-    t_p, t_q = backend.array([1.0, 1.0]), backend.array([4.0, 4.1])
+    t_p = backend.array([1.0, 1.0])
+    t_q = backend.array([4.0, 4.1])
     for x in (even, even[..., :2]):
-        found = backend.numpy(backend.ops.exp_concrete_kl(x, x, t_p, t_q))
-        assert np.isnan(found).tolist() == [False, True]
+        result = backend.numpy(backend.ops.exp_concrete_kl(x, x, t_p, t_q))
+        assert np.isnan(result).tolist() == [False, True]
         back = backend.numpy(backend.ops.exp_concrete_kl(x, x, t_q, t_p))
         assert np.isnan(back).tolist() == [False, True]
 

@@ -61,7 +61,6 @@ ONLY_PYRO = {
     "preserved_params": "NumPyro's programs leave nothing behind",
     "WithoutSteps": "NumPyro has no sequential plates",
     "ops/fused.py": "XLA fuses by itself",
-    "ops/normalized.py": "XLA compiles a fast one for each shape",
     "soft_index/shapes.py": "JAX has a few primitives for shapes, in rules.py",
 }
 MODULES = [

@@ -149,7 +149,7 @@ def test_an_unknown_estimator_of_relax_is_that_of_classes_without_one(backend):
     package = backend.package
     relaxed = package.relax(bits(backend), T, estimator=package.ReinMax())
     fn = backend.trace(relaxed)["z_relaxed"]["fn"]
-    assert isinstance(backend.leaf_of(fn), backend.distributions.HardBit)
+    assert isinstance(backend.leaf_of(fn), backend.distributions.HardBinary)
 
 
 def guide_at(backend, model, logits):

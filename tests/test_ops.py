@@ -254,9 +254,9 @@ def test_log_ratios_invert(backend):
 
 
 @dtypes
-def test_unit_interior_moves_only_the_ends(backend, dtype):
+def test_clamp_probs_moves_only_the_ends(backend, dtype):
     value = np.array([0.0, 0.25, 1.0], dtype)
-    moved = backend.numpy(backend.ops.unit_interior(backend.array(value, dtype)))
+    moved = backend.numpy(backend.ops.clamp_probs(backend.array(value, dtype)))
     assert 0 < moved[0] < 1e-37
     assert moved[1] == 0.25
     assert 1 - np.finfo(dtype).eps <= moved[2] < 1

@@ -25,7 +25,7 @@ def density(backend, name, value, temperature, logits):
     return backend.numpy(result)
 
 
-# --- 1. normalisation ---------------------------------------------------------------
+# --- 1. normalization ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("t", [0.5, 1.0, 2.0])
@@ -150,7 +150,8 @@ def test_mean_at_temperature_one(backend):
 
 @pytest.mark.statistical
 def test_mean_at_small_temperature(backend):
-    t, p = 0.1, 2 / 3
+    t = 0.1
+    p = 2 / 3
     d = backend.distributions.BinaryConcrete(t, logits=backend.array(math.log(2)))
     expected = p - math.pi**2 / 6 * t**2 * p * (1 - p) * (2 * p - 1)
     assert_mean(backend.numpy(backend.sample(d, 2, (20_000,))), expected)
@@ -161,8 +162,8 @@ def test_covariance_of_log_ratios(backend):
     t = 0.4
     d = backend.distributions.ExpConcrete(t, logits=backend.array(np.log(ALPHA)))
     value = backend.numpy(backend.ops.log_ratios(backend.sample(d, 3, (20_000,))))
-    centred = value - (np.log(ALPHA[:2]) - np.log(ALPHA[2])) / t
-    products = centred[:, :, None] * centred[:, None, :]
+    centered = value - (np.log(ALPHA[:2]) - np.log(ALPHA[2])) / t
+    products = centered[:, :, None] * centered[:, None, :]
     assert_mean(products, math.pi**2 / 6 / t**2 * (np.eye(2) + np.ones((2, 2))))
 
 
@@ -190,8 +191,8 @@ def test_kl_is_the_mean_log_ratio_at_every_temperature(backend, t):
     family = backend.distributions.ExpConcrete
     p = family(t, logits=backend.array(np.log(ALPHA)))
     q = family(t, logits=backend.array(np.log(BETA)))
-    value, own = backend.sample_own(p, 4, (20_000,))
-    ratio = backend.numpy(own) - backend.numpy(q.log_prob(value))
+    value, log_prob = backend.sample_own(p, 4, (20_000,))
+    ratio = backend.numpy(log_prob) - backend.numpy(q.log_prob(value))
     assert_mean(ratio, 1.5558806183215663)
 
 
@@ -204,8 +205,8 @@ def test_printed_kl_at_unequal_temperatures(backend):
     p = family(2 / 3, logits=backend.array(math.log(2)))
     q = family(1 / 2, logits=backend.array(math.log(0.3)))
     assert_exact(backend.numpy(backend.kl(p, q)), 0.5823246415480)
-    value, own = backend.sample_own(p, 5, (20_000,))
-    ratio = backend.numpy(own) - backend.numpy(q.log_prob(value))
+    value, log_prob = backend.sample_own(p, 5, (20_000,))
+    ratio = backend.numpy(log_prob) - backend.numpy(q.log_prob(value))
     assert_mean(ratio, 0.5823246415480)
 
 
@@ -220,11 +221,12 @@ def test_printed_kl_at_unequal_temperatures(backend):
 )
 @pytest.mark.statistical
 def test_floor_of_the_kl_at_equal_logits(backend, n, t_p, t_q, floor):
-    family, logits = backend.distributions.ExpConcrete, backend.array(np.zeros(n))
+    family = backend.distributions.ExpConcrete
+    logits = backend.array(np.zeros(n))
     exact = backend.kl(family(t_p, logits=logits), family(t_q, logits=logits))
     assert f"{float(exact):.6f}" == str(floor)
-    value, own = backend.sample_own(family(t_p, logits=logits), 6, (20_000,))
-    ratio = backend.numpy(own) - backend.numpy(
+    value, log_prob = backend.sample_own(family(t_p, logits=logits), 6, (20_000,))
+    ratio = backend.numpy(log_prob) - backend.numpy(
         family(t_q, logits=logits).log_prob(value)
     )
     assert_mean(ratio, floor)
@@ -244,7 +246,8 @@ def test_relaxed_kl_exceeds_the_discrete_kl(backend):
 @pytest.mark.parametrize("q_logit", [-2.0, 0.3, 1.5])
 def test_relaxed_elbo_is_below_the_relaxed_evidence(backend, q_logit):
     # Eq. 23: x ~ Normal(2 sigmoid(y), 1) observed at 1.6, by quadrature on a fine grid.
-    t_p, t_q = 0.5, 2 / 3
+    t_p = 0.5
+    t_q = 2 / 3
     y = np.linspace(-150, 150, 60_001)
     full = np.full_like(y, q_logit)
     log_p = density(backend, "logit_binary_concrete", y, t_p, 0 * y)
@@ -269,8 +272,8 @@ def test_limits_of_the_temperature(backend):
 
 @pytest.mark.parametrize("t", [0.2, 0.5, 1.0])
 def test_slope_at_a_facet(backend, t):
-    near = [np.array([0.5 - e / 2, 0.5 - e / 2, e]) for e in (1e-12 / t, 1e-13 / t)]
-    rise = [density(backend, "concrete", x, t, np.log(ALPHA)) for x in near]
+    points = [np.array([0.5 - e / 2, 0.5 - e / 2, e]) for e in (1e-12 / t, 1e-13 / t)]
+    rise = [density(backend, "concrete", x, t, np.log(ALPHA)) for x in points]
     slope = (rise[0] - rise[1]) / math.log(10)
     np.testing.assert_allclose(slope, 2 * t - 1, atol=5e-2)
 
@@ -281,8 +284,8 @@ def test_log_convex_up_to_one_over_n_minus_one(backend, t, convex):
     ends = np.random.default_rng(1).dirichlet(np.ones(3), (2, 400))
     value = np.stack([ends[0], ends.mean(0), ends[1]])
     logits = np.broadcast_to(np.log(ALPHA), value.shape)
-    left, middle, right = density(backend, "concrete", value, t, logits)
-    assert (middle <= (left + right) / 2 + 1e-9).all() == convex
+    start, middle, end = density(backend, "concrete", value, t, logits)
+    assert (middle <= (start + end) / 2 + 1e-9).all() == convex
 
 
 def test_jacobian_of_the_sample_in_the_logits(backend):

@@ -1,11 +1,15 @@
-"""What the family shares: parameters, shapes, and the scoring of own samples.
+"""What the family shares: parameters, shapes, and the scoring of its own samples.
+
+A sample is scored by its noise, which is exact and needs no parameters, wherever the
+backend hands the noise on from `sample_with_intermediates` to `log_prob`. A value that
+comes without its noise is scored in full.
 
 Counterpart: ``pyro_concrete.distributions.abstract``.
 """
 
 import copy
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,16 +29,24 @@ from numpyro_concrete.distributions.parameters import (
 
 
 class AbstractConcrete(Distribution):
-    """Parameters, shapes and the scoring of own samples; no density."""
+    """Parameters, shapes and the scoring of own samples; no density.
+
+    A subclass names its noise and its number of logits per variable in class
+    attributes, and implements `_from_noise`, `_noise_log_density` and `_log_density`.
+    """
 
     reparametrized_params: ClassVar = ["temperature", "logits"]
     pytree_data_fields = ("temperature", "logits")
 
-    # What a subclass says of itself.
-    _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
-    _noise: ClassVar[Callable[[Array], Array]]  # uniforms to noise
-    _noise_dims: Size = ()  # leading axes of the noise: more than one draw of it
-    _scores_noise: ClassVar[bool] = True  # whether own samples are scored by noise
+    # --- what a subclass declares
+    # 1: one logit for each class, on the last axis. 0: one logit, the log-odds of one.
+    _class_dims: ClassVar[int]
+    # Maps uniforms to the noise of the family.
+    _uniform_to_noise: ClassVar[Callable[[Array], Array]]
+    # Leading axes of the noise, for a sample that needs more than one draw of it.
+    _noise_shape: Size = ()
+    # Whether own samples are scored from their noise.
+    _scores_from_noise: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -45,52 +57,58 @@ class AbstractConcrete(Distribution):
         validate_args: bool | None = None,
     ) -> None:
         check_temperature(temperature)
-        validate = self._validate_args if validate_args is None else validate_args
+        should_validate = validate_args
+        if should_validate is None:
+            should_validate = self._validate_args
         logits = as_logits(
-            type(self).__name__, probs, logits, self._class_dims, validate
+            type(self).__name__, probs, logits, self._class_dims, should_validate
         )
-        batch_shape, event_shape = self._split(logits.shape)
+        batch_shape, event_shape = self._split_shape(logits.shape)
         if isinstance(temperature, float | int):
             # A NumPy scalar stays known under jit, where the KL asks for equality.
-            wide = jnp.promote_types(logits.dtype, jnp.float32)
-            temperature = np.asarray(temperature, wide)
+            dtype = jnp.promote_types(logits.dtype, jnp.float32)
+            temperature = np.asarray(temperature, dtype)
         batch_shape = batch_shape_with(temperature, batch_shape)
-        self._set(temperature, logits, batch_shape)
-        shapes = tuple(batch_shape), tuple(event_shape)
-        super().__init__(*shapes, validate_args=validate_args)
+        self._set_parameters(temperature, logits, batch_shape)
+        super().__init__(
+            tuple(batch_shape), tuple(event_shape), validate_args=validate_args
+        )
 
     @classmethod
-    def _split(cls, shape: Size) -> tuple[Size, Size]:
-        """Batch shape and event shape of logits of this shape."""
-        return (shape[:-1], shape[-1:]) if cls._class_dims else (shape, ())
+    def _split_shape(cls, shape: Size) -> tuple[Size, Size]:
+        """Return the batch shape and the event shape of logits of this shape."""
+        if cls._class_dims:
+            return shape[:-1], shape[-1:]
+        return shape, ()
 
-    def _set(self, temperature: ArrayLike, logits: Array, batch_shape: Size) -> None:
-        scalar = not jnp.ndim(temperature)
-        self.temperature = (
-            temperature if scalar else jnp.broadcast_to(temperature, batch_shape)
-        )
-        classes = logits.shape[logits.ndim - self._class_dims :]
-        self.logits = jnp.broadcast_to(logits, (*batch_shape, *classes))
+    def _set_parameters(
+        self, temperature: ArrayLike, logits: Array, batch_shape: Size
+    ) -> None:
+        if jnp.ndim(temperature):
+            temperature = jnp.broadcast_to(temperature, batch_shape)
+        self.temperature = temperature
+        class_shape = logits.shape[logits.ndim - self._class_dims :]
+        self.logits = jnp.broadcast_to(logits, (*batch_shape, *class_shape))
 
     def expand(self, batch_shape: Size) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""
         batch_shape = tuple(batch_shape)
-        sizes = zip(reversed(self.batch_shape), reversed(batch_shape), strict=False)
-        fits = all(own in (1, new) for own, new in sizes)
-        if not fits or len(batch_shape) < len(self.batch_shape):
+        if not _can_expand(self.batch_shape, batch_shape):
             raise ValueError(
                 f"Cannot broadcast distribution of shape {self.batch_shape} to shape "
                 f"{batch_shape}"
             )
         new = copy.copy(self)
         new._batch_shape = batch_shape
-        new._set(self.temperature, self.logits, new._batch_shape)
+        new._set_parameters(self.temperature, self.logits, batch_shape)
         return new
 
     @property
     def probs(self) -> Array:
         """Probabilities of the discrete variable that this one relaxes."""
-        return softmax(self.logits) if self._class_dims else sigmoid(self.logits)
+        if self._class_dims:
+            return softmax(self.logits)
+        return sigmoid(self.logits)
 
     @property
     def discrete(self) -> Distribution:
@@ -99,20 +117,28 @@ class AbstractConcrete(Distribution):
         return family(logits=self.logits, validate_args=self._validate_args)
 
     def like(self, temperature: ArrayLike, logits: ArrayLike) -> "AbstractConcrete":
-        """Return a distribution of this kind with other parameters."""
+        """Return a distribution of this family with other parameters."""
         return type(self)(temperature, logits=logits)
 
     def to_simplex(self, point: Array) -> Array:
-        """Return a point as weights of the classes, on the last axis; a bit has two."""
+        """Return the class probabilities of a sample, on the last axis; two if binary.
+
+        Args:
+            point: A sample, in the space of the distribution.
+        """
         raise NotImplementedError
 
     def vertex(self, hard: Array) -> Array:
-        """Return the point of a value of the discrete variable."""
+        """Return the sample that stands for a value of the discrete variable.
+
+        Args:
+            hard: One-hot vectors, or zeros and ones.
+        """
         raise NotImplementedError
 
     @property
-    def centre(self) -> Array:
-        """The point at the probabilities of the discrete variable."""
+    def center(self) -> Array:
+        """The sample at the probabilities of the discrete variable."""
         raise NotImplementedError
 
     def sample(self, key: Array, sample_shape: Size = ()) -> Array:
@@ -120,15 +146,18 @@ class AbstractConcrete(Distribution):
 
     def sample_with_intermediates(
         self, key: Array, sample_shape: Size = ()
-    ) -> tuple[Array, list[Any]]:
+    ) -> tuple[Array, list[Array]]:
         """Return a sample and its noise, by which `log_prob` scores it."""
-        wide = jnp.promote_types(self.logits.dtype, jnp.float32)
-        shape = (*self._noise_dims, *self.shape(tuple(sample_shape)))
-        noise = type(self)._noise(random.uniform(key, shape, wide))
-        return self._from_noise(noise), [noise] if self._scores_noise else []
+        dtype = jnp.promote_types(self.logits.dtype, jnp.float32)
+        shape = (*self._noise_shape, *self.shape(tuple(sample_shape)))
+        noise = type(self)._uniform_to_noise(random.uniform(key, shape, dtype))
+        value = self._from_noise(noise)
+        if self._scores_from_noise:
+            return value, [noise]
+        return value, []
 
     @validate_sample
-    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
+    def log_prob(self, value: Array, intermediates: list[Array] | None = None) -> Array:
         if intermediates:
             return self._noise_log_density(intermediates[0])
         return self._log_density(value)
@@ -141,3 +170,10 @@ class AbstractConcrete(Distribution):
 
     def _log_density(self, value: Array) -> Array:
         raise NotImplementedError
+
+
+def _can_expand(shape: Size, larger_shape: Size) -> bool:
+    if len(larger_shape) < len(shape):
+        return False
+    sizes = zip(reversed(shape), reversed(larger_shape), strict=False)
+    return all(size in (1, larger_size) for size, larger_size in sizes)

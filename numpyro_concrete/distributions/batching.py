@@ -1,4 +1,4 @@
-"""How NumPyro's scan and vmap see the family: entries in its dispatch tables.
+"""Rules for NumPyro's scan and vmap over the family, in its dispatch tables.
 
 Counterpart: none; torch batches by shapes alone.
 """
@@ -21,6 +21,7 @@ def _vmap_over_concrete(
 ) -> AbstractConcrete:
     axes: Any = copy.copy(dist)
     axes.temperature = temperature
+    # The axis of whichever parameter was given; both become logits.
     axes.logits = probs if logits is None else logits
     return axes
 
@@ -28,7 +29,7 @@ def _vmap_over_concrete(
 @promote_batch_shape.register
 def _promote_batch_shape_concrete(d: AbstractConcrete) -> AbstractConcrete:
     new: Any = copy.copy(d)
-    new._batch_shape, _ = d._split(jnp.shape(d.logits))
+    new._batch_shape, _ = d._split_shape(jnp.shape(d.logits))
     missing = len(new._batch_shape) - jnp.ndim(d.temperature)
     # A scalar temperature has become one a step: it goes with the leading axes.
     if jnp.ndim(d.temperature) and missing:

@@ -1,4 +1,4 @@
-"""Two values: LogitBinaryConcrete and BinaryConcrete.
+"""The family for two values: LogitBinaryConcrete and BinaryConcrete.
 
 Counterpart: ``pyro_concrete.distributions.binary``.
 """
@@ -61,7 +61,7 @@ class LogitBinaryConcrete(AbstractConcrete):
     }
     support = constraints.real
     _class_dims = 0
-    _noise = staticmethod(ops.logistic)
+    _uniform_to_noise = staticmethod(ops.logistic)
 
     @property
     def mean(self) -> Array:
@@ -84,15 +84,16 @@ class LogitBinaryConcrete(AbstractConcrete):
         return (self.logits + to_logit(q)) / self.temperature
 
     def to_simplex(self, point: Array) -> Array:
-        # Each from its own tail; and stacked as the program's lookups take them apart,
-        # so that XLA sees that one of them is not needed, or has no gradient.
+        # Each probability is computed without subtracting from one, which would round.
+        # Lookups slice the first axis of the stack, so XLA can drop a class that is not
+        # needed or has no gradient.
         return jnp.moveaxis(jnp.stack([sigmoid(-point), sigmoid(point)]), 0, -1)
 
     def vertex(self, hard: Array) -> Array:
         return jnp.where(hard, jnp.inf, -jnp.inf).astype(self.logits.dtype)
 
     @property
-    def centre(self) -> Array:
+    def center(self) -> Array:
         return self.logits
 
     def _from_noise(self, noise: Array) -> Array:
@@ -132,8 +133,8 @@ class BinaryConcrete(AbstractConcrete):
             temperature is not positive, or shapes do not broadcast.
 
     Numerics: in float32, 16 % of the samples round to exactly 0 or 1 at temperature
-    0.1. An own sample's density is right all the same; any other value on the boundary
-    is scored as the nearest interior number, which is finite but biased.
+    0.1. The distribution's own sample is still scored exactly; any other value on the
+    boundary is scored as the nearest interior number, which is finite but biased.
 
     Example:
         >>> d = BinaryConcrete(1.0, probs=jnp.array(0.5))
@@ -150,7 +151,7 @@ class BinaryConcrete(AbstractConcrete):
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints
     support = constraints.unit_interval
     _class_dims = 0
-    _noise = staticmethod(ops.logistic)
+    _uniform_to_noise = staticmethod(ops.logistic)
 
     def cdf(self, value: Array) -> Array:
         return sigmoid(self.temperature * to_logit(value) - self.logits)

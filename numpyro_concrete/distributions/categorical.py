@@ -1,4 +1,4 @@
-"""n classes: ExpConcrete and Concrete.
+"""The family for n classes: ExpConcrete and Concrete.
 
 Counterpart: ``pyro_concrete.distributions.categorical``.
 """
@@ -32,8 +32,8 @@ class ExpConcrete(AbstractConcrete):
 
     Args:
         temperature: Relaxation temperature, > 0.
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         validate_args: As in NumPyro.
 
     Raises:
@@ -63,7 +63,7 @@ class ExpConcrete(AbstractConcrete):
     }
     support = log_simplex
     _class_dims = 1
-    _noise = staticmethod(ops.gumbel)
+    _uniform_to_noise = staticmethod(ops.gumbel)
 
     def entropy(self) -> Array:
         """Return the entropy in nats, over the log-ratios; the logits do not enter."""
@@ -77,7 +77,7 @@ class ExpConcrete(AbstractConcrete):
         return jnp.log(jnp.asarray(hard).astype(self.logits.dtype))
 
     @property
-    def centre(self) -> Array:
+    def center(self) -> Array:
         return log_softmax(self.logits)
 
     def _from_noise(self, noise: Array) -> Array:
@@ -106,8 +106,8 @@ class Concrete(AbstractConcrete):
 
     Args:
         temperature: Relaxation temperature, > 0.
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         validate_args: As in NumPyro.
 
     Raises:
@@ -115,9 +115,9 @@ class Concrete(AbstractConcrete):
             temperature is not positive, shapes do not broadcast, or there are fewer
             than two classes.
 
-    Numerics: in float32, samples reach the boundary below temperature 0.2 or so. An own
-    sample's density is right all the same; any other value on the boundary is scored as
-    the nearest interior number, which is finite but biased.
+    Numerics: in float32, samples reach the boundary below temperature 0.2 or so. The
+    distribution's own sample is still scored exactly; any other value on the boundary
+    is scored as the nearest interior number, which is finite but biased.
 
     Example:
         >>> d = Concrete(0.5, probs=jnp.array([0.2, 0.8]))
@@ -135,7 +135,7 @@ class Concrete(AbstractConcrete):
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
     support = rounded_simplex
     _class_dims = 1
-    _noise = staticmethod(ops.gumbel)
+    _uniform_to_noise = staticmethod(ops.gumbel)
 
     def _from_noise(self, noise: Array) -> Array:
         return jnp.exp(ops.exp_concrete(noise, self.temperature, self.logits))

@@ -27,19 +27,20 @@ class _LogSimplex(constraints.ParameterFreeConstraint):
     def __call__(self, x: Array) -> Array:
         """Tell for each vector whether it lies on the log-simplex."""
         tolerance = 10 * jnp.finfo(jnp.result_type(x)).eps ** 0.5
-        # No shift: what overflows is not on the surface, and programs have exp(x) too.
-        total = jnp.exp(ops.wide(x)).sum(-1)
+        # The sum of exponentials is not shifted by its maximum: a value that overflows
+        # is not on the surface. And exp(x) can be shared with the model.
+        total = jnp.exp(ops.promote_half(x)).sum(-1)
         return (jnp.abs(total - 1) < tolerance) & jnp.isfinite(x).all(-1)
 
     def feasible_like(self, prototype: Array) -> Array:
-        """Return the centre of the log-simplex."""
+        """Return the center of the log-simplex."""
         return jnp.full_like(prototype, -jnp.log(prototype.shape[-1]))
 
 
 class _RoundedSimplex(constraints.ParameterFreeConstraint):
     """Vectors >= 0 with sum 1, up to the rounding of their dtype.
 
-    The host's own simplex has one tolerance, 1e-6, which float32 does not always meet
+    NumPyro's own simplex has one tolerance, 1e-6, which float32 does not always meet
     and half precision never.
     """
 
@@ -48,35 +49,36 @@ class _RoundedSimplex(constraints.ParameterFreeConstraint):
     def __call__(self, x: Array) -> Array:
         """Tell for each vector whether it lies on the simplex."""
         rounding = 8 * x.shape[-1] * float(jnp.finfo(jnp.result_type(x)).eps)
-        gap = jnp.abs(ops.wide(x).sum(-1) - 1)
+        gap = jnp.abs(ops.promote_half(x).sum(-1) - 1)
         return (gap < max(1e-6, rounding)) & (x >= 0).all(-1)
 
     def feasible_like(self, prototype: Array) -> Array:
-        """Return the centre of the simplex."""
+        """Return the center of the simplex."""
         return jnp.full_like(prototype, 1 / prototype.shape[-1])
 
 
-class _Vertices(constraints.ParameterFreeConstraint):
-    """Vertices of the simplex that carry a gradient: no discrete site."""
+class _DifferentiableOneHot(constraints.ParameterFreeConstraint):
+    """One-hot vectors that carry a gradient: the site is not a discrete one."""
 
     event_dim = 1
 
     def __call__(self, x: Array) -> Array:
-        """Tell for each vector whether it is a vertex."""
-        return ((x == 0) | (x == 1)).all(-1) & (x.sum(-1) == 1)
+        """Tell for each vector whether it is one-hot."""
+        is_hard = (x == 0) | (x == 1)
+        return is_hard.all(-1) & (x.sum(-1) == 1)
 
     def feasible_like(self, prototype: Array) -> Array:
-        """Return the first vertex."""
+        """Return the vector of the first class."""
         return jnp.zeros_like(prototype).at[..., 0].set(1)
 
 
-class _Bits(constraints.ParameterFreeConstraint):
-    """Bits that carry a gradient: no discrete site."""
+class _DifferentiableBoolean(constraints.ParameterFreeConstraint):
+    """Zeros and ones that carry a gradient: the site is not a discrete one."""
 
     event_dim = 0
 
     def __call__(self, x: Array) -> Array:
-        """Tell for each element whether it is a bit."""
+        """Tell for each element whether it is zero or one."""
         return (x == 0) | (x == 1)
 
     def feasible_like(self, prototype: Array) -> Array:
@@ -84,7 +86,8 @@ class _Bits(constraints.ParameterFreeConstraint):
         return jnp.zeros_like(prototype)
 
 
-bits, vertices = _Bits(), _Vertices()
+differentiable_boolean = _DifferentiableBoolean()
+differentiable_one_hot = _DifferentiableOneHot()
 log_simplex = _LogSimplex()
 rounded_simplex = _RoundedSimplex()
 
@@ -92,8 +95,8 @@ rounded_simplex = _RoundedSimplex()
 class LogRatioTransform(ParameterFreeTransform):
     """Bijection from R^(K-1) to the log-simplex by log-ratios to the last class.
 
-    The log-simplex is measured in these very coordinates, so that its log-Jacobian is
-    zero.
+    Densities on the log-simplex are with respect to these coordinates, so the
+    log-Jacobian is zero.
 
     Shapes:
         input: `batch_shape + (K - 1,)`, output: `batch_shape + (K,)`.

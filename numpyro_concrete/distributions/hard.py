@@ -1,9 +1,9 @@
-"""Discrete draws that carry the gradient of an estimator, scored by their mass.
+"""Discrete samples that carry the gradient of an estimator, scored by their mass.
 
-What `relax` samples under an estimator whose program sees a hard value, with discrete
-scoring. A draw is a vertex of the simplex, or a bit, exactly; its gradient in the
-logits is the estimator's, and its log-probability is linear in it, so that an ELBO of
-hard draws is the discrete one, with that gradient.
+`relax` samples these for an estimator with one-hot values and discrete scoring. A
+sample is exactly one-hot, or zero or one. Its gradient in the logits is that of the
+estimator, and its log-probability is linear in it, so the ELBO is the discrete one,
+with that gradient.
 
 Counterpart: ``pyro_concrete.distributions.hard``.
 """
@@ -20,14 +20,18 @@ from numpyro_concrete import ops
 from numpyro_concrete.distributions.abstract import AbstractConcrete
 from numpyro_concrete.distributions.binary import LogitBinaryConcrete
 from numpyro_concrete.distributions.categorical import ExpConcrete
-from numpyro_concrete.distributions.constraints import Size, bits, vertices
+from numpyro_concrete.distributions.constraints import (
+    Size,
+    differentiable_boolean,
+    differentiable_one_hot,
+)
 from numpyro_concrete.distributions.mass import kl_bernoulli, kl_categorical
 
 
 class AbstractHard(AbstractConcrete):
-    """A draw by an estimator, which may need several draws of noise."""
+    """Samples of an estimator, which may need several draws of noise."""
 
-    _scores_noise = False
+    _scores_from_noise = False
     pytree_aux_fields = ("estimator",)
 
     def __init__(
@@ -68,12 +72,12 @@ class AbstractHard(AbstractConcrete):
         return jnp.asarray(hard).astype(self.logits.dtype)
 
     @property
-    def _noise_dims(self) -> Size:
+    def _noise_shape(self) -> Size:
         return (self.estimator.num_noises,)
 
 
 class HardOneHot(AbstractHard):
-    r"""One-hot draws of a categorical that carry the gradient of an estimator.
+    r"""One-hot samples of a categorical that carry the gradient of an estimator.
 
     .. math:: \log P(d) = \sum_k d_k \log p_k
 
@@ -84,8 +88,8 @@ class HardOneHot(AbstractHard):
 
     Args:
         temperature: Temperature of the estimator, > 0.
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         estimator: Estimator of the gradient, as for `relax`.
         validate_args: As in NumPyro.
 
@@ -99,14 +103,14 @@ class HardOneHot(AbstractHard):
     """
 
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
-    support = vertices
+    support = differentiable_one_hot
     _class_dims = 1
-    _noise = staticmethod(ops.gumbel)
+    _uniform_to_noise = staticmethod(ops.gumbel)
 
     @property
-    def centre(self) -> Array:
-        n, dtype = self.event_shape[0], self.logits.dtype
-        return one_hot(self.logits.argmax(-1), n, dtype=dtype)
+    def center(self) -> Array:
+        largest = self.logits.argmax(-1)
+        return one_hot(largest, self.event_shape[0], dtype=self.logits.dtype)
 
     def _from_noise(self, noise: Array) -> Array:
         return self.estimator.one_hot(noise, self.temperature, self.logits)
@@ -115,8 +119,8 @@ class HardOneHot(AbstractHard):
         return (value * log_softmax(self.logits)).sum(-1)
 
 
-class HardBit(AbstractHard):
-    r"""Draws of a Bernoulli that carry the gradient of an estimator.
+class HardBinary(AbstractHard):
+    r"""Samples of a Bernoulli that carry the gradient of an estimator.
 
     .. math:: \log P(d) = d \log p + (1 - d) \log(1 - p)
 
@@ -134,20 +138,20 @@ class HardBit(AbstractHard):
 
     Example:
         >>> from numpyro_concrete import ReinMax
-        >>> d = HardBit(1.0, logits=jnp.full((2,), 100.0), estimator=ReinMax())
+        >>> d = HardBinary(1.0, logits=jnp.full((2,), 100.0), estimator=ReinMax())
         >>> d.sample(jax.random.key(0)).tolist()
         [1.0, 1.0]
 
-    Counterpart: :class:`pyro_concrete.distributions.HardBit`.
+    Counterpart: :class:`pyro_concrete.distributions.HardBinary`.
     """
 
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints
-    support = bits
+    support = differentiable_boolean
     _class_dims = 0
-    _noise = staticmethod(ops.logistic)
+    _uniform_to_noise = staticmethod(ops.logistic)
 
     @property
-    def centre(self) -> Array:
+    def center(self) -> Array:
         return (self.logits > 0).astype(self.logits.dtype)
 
     def _from_noise(self, noise: Array) -> Array:
@@ -158,4 +162,4 @@ class HardBit(AbstractHard):
 
 
 kl_divergence.register(HardOneHot, HardOneHot)(kl_categorical)
-kl_divergence.register(HardBit, HardBit)(kl_bernoulli)
+kl_divergence.register(HardBinary, HardBinary)(kl_bernoulli)

@@ -1,4 +1,4 @@
-"""Exact KL divergences of two Concretes, for the host's ELBOs.
+"""Exact KL divergences of two Concretes, for the backend's ELBOs.
 
 Counterpart: ``pyro_concrete.distributions.kl``.
 """
@@ -10,6 +10,7 @@ from jax.nn import log_softmax
 from numpyro.distributions.kl import kl_divergence
 from numpyro.util import not_jax_tracer
 
+from concrete_core.parameter_errors import temperature_ratio_error
 from numpyro_concrete import ops
 from numpyro_concrete.distributions.abstract import AbstractConcrete
 from numpyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
@@ -17,10 +18,10 @@ from numpyro_concrete.distributions.categorical import Concrete, ExpConcrete
 from numpyro_concrete.distributions.one_hot import OneHotCategorical
 
 
-def _out_of_reach(p: AbstractConcrete, q: AbstractConcrete) -> bool:
-    """Whether the temperatures are known to differ by more than the ops take."""
+def _has_unsupported_ratio(p: AbstractConcrete, q: AbstractConcrete) -> bool:
+    """Tell whether the temperatures are known to be too far apart for an exact KL."""
     if not (not_jax_tracer(p.temperature) and not_jax_tracer(q.temperature)):
-        return False  # there is no value to see; the KL is NaN there
+        return False  # values cannot be read; the KL is NaN there
     ratio = np.asarray(q.temperature) / np.asarray(p.temperature)
     return bool(np.any(np.maximum(ratio, 1 / ratio) > ops.MAX_RATIO * (1 + 1e-6)))
 
@@ -30,17 +31,12 @@ def _out_of_reach(p: AbstractConcrete, q: AbstractConcrete) -> bool:
 @kl_divergence.register(LogitBinaryConcrete, LogitBinaryConcrete)
 @kl_divergence.register(BinaryConcrete, BinaryConcrete)
 def _kl_concrete(p: AbstractConcrete, q: AbstractConcrete) -> Array:
-    if _out_of_reach(p, q):
-        # NumPyro's ELBOs catch this and score a sample instead.
-        raise NotImplementedError(
-            "the KL of two Concretes is exact where no temperature is more than "
-            f"{ops.MAX_RATIO} times the other"
-        )
-    exact = ops.exp_concrete_kl if p._class_dims else ops.logit_binary_concrete_kl
-    shape = jnp.broadcast_shapes(p.batch_shape, q.batch_shape)
-    # Two equal numbers, or one traced value, are equal also to the gradient.
-    kl = exact(p.logits, q.logits, p.temperature, q.temperature)
-    return jnp.broadcast_to(kl, shape)
+    if _has_unsupported_ratio(p, q):
+        raise temperature_ratio_error(ops.MAX_RATIO)
+    exact_kl = ops.exp_concrete_kl if p._class_dims else ops.logit_binary_concrete_kl
+    # Two equal numbers, or one traced value used twice, are equal also to the gradient.
+    kl = exact_kl(p.logits, q.logits, p.temperature, q.temperature)
+    return jnp.broadcast_to(kl, jnp.broadcast_shapes(p.batch_shape, q.batch_shape))
 
 
 @kl_divergence.register(OneHotCategorical, OneHotCategorical)

@@ -1,9 +1,9 @@
-"""The log-space family scored by the mass of the discrete variable, not a density.
+"""The log-space family, scored by the log-probability of the discrete variable.
 
-What `relax(..., scoring="discrete")` samples. The points are those of the Concrete; the
-log-probability is the discrete variable's, read off at the soft point (eq. 21), and the
-KL divergence is the discrete one (eq. 22): the discrete ELBO, as far as the likelihood
-of soft points is that of hard ones.
+`relax(..., scoring="discrete")` samples these. The samples are those of the Concrete.
+The log-probability is that of the discrete variable, averaged with the probabilities of
+the soft sample (eq. 21), and the KL divergence is the discrete one (eq. 22). An ELBO of
+them is the discrete ELBO where the likelihood is linear in the soft sample.
 
 Counterpart: ``pyro_concrete.distributions.mass``.
 """
@@ -19,12 +19,12 @@ from numpyro_concrete.distributions.categorical import ExpConcrete
 
 
 class ExpConcreteMass(ExpConcrete):
-    r"""Points of an ExpConcrete, scored by the log-mass of its categorical.
+    r"""Samples of an ExpConcrete, scored by the log-mass of its categorical.
 
     .. math:: \log P(y) = \sum_k \exp(y_k) \log p_k
 
-    No density: at soft points an ELBO of it is no bound. As the temperature falls it
-    becomes the discrete ELBO.
+    This is not a density, and an ELBO of it is not a bound. It approaches the discrete
+    ELBO as the temperature goes to zero.
 
     Shapes:
         temperature: scalar, or broadcastable to `batch_shape`.
@@ -33,8 +33,8 @@ class ExpConcreteMass(ExpConcrete):
 
     Args:
         temperature: Relaxation temperature, > 0.
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         validate_args: As in NumPyro.
 
     Example:
@@ -49,7 +49,7 @@ class ExpConcreteMass(ExpConcrete):
     Counterpart: :class:`pyro_concrete.distributions.ExpConcreteMass`.
     """
 
-    _scores_noise = False
+    _scores_from_noise = False
 
     def entropy(self) -> Array:
         """Return the entropy of the discrete variable, in nats."""
@@ -60,12 +60,12 @@ class ExpConcreteMass(ExpConcrete):
 
 
 class LogitBinaryConcreteMass(LogitBinaryConcrete):
-    r"""Points of a LogitBinaryConcrete, scored by the log-mass of its Bernoulli.
+    r"""Samples of a LogitBinaryConcrete, scored by the log-mass of its Bernoulli.
 
     .. math:: \log P(y) = \sigma(y) \log p + \sigma(-y) \log(1 - p)
 
-    No density: at soft points an ELBO of it is no bound. As the temperature falls it
-    becomes the discrete ELBO.
+    This is not a density, and an ELBO of it is not a bound. It approaches the discrete
+    ELBO as the temperature goes to zero.
 
     Shapes:
         temperature: scalar, or broadcastable to `batch_shape`.
@@ -90,7 +90,7 @@ class LogitBinaryConcreteMass(LogitBinaryConcrete):
     Counterpart: :class:`pyro_concrete.distributions.LogitBinaryConcreteMass`.
     """
 
-    _scores_noise = False
+    _scores_from_noise = False
 
     def entropy(self) -> Array:
         """Return the entropy of the discrete variable, in nats."""
@@ -109,6 +109,6 @@ def kl_categorical(p: AbstractConcrete, q: AbstractConcrete) -> Array:
 @kl_divergence.register(LogitBinaryConcreteMass, LogitBinaryConcreteMass)
 def kl_bernoulli(p: AbstractConcrete, q: AbstractConcrete) -> Array:
     """Return the KL divergence of the discrete variables of two values."""
-    # The mean of the difference of two log-masses, which is linear in the bit.
-    gap = log_sigmoid(-p.logits) - log_sigmoid(-q.logits)
-    return p.probs * (p.logits - q.logits) + gap
+    # The mean under p of log P(d) = d a + log sigmoid(-a), less the same of q.
+    log_zero_ratio = log_sigmoid(-p.logits) - log_sigmoid(-q.logits)
+    return p.probs * (p.logits - q.logits) + log_zero_ratio

@@ -37,16 +37,16 @@ class OneHotCategorical(Distribution):
 
     .. math:: P(x = e_k) = \operatorname{softmax}(a)_k
 
-    Samples have the dtype of the parameter, as their relaxation does: a program that
-    multiplies them with a matrix looks up a row of it.
+    Samples have the dtype of the parameter, as their relaxation does: their product
+    with a matrix is a row of the matrix.
 
     Shapes:
         logits: `batch_shape + (K,)`.
         sample: `sample_shape + batch_shape + (K,)`, zeros and a one.
 
     Args:
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         validate_args: As in NumPyro.
 
     Raises:
@@ -73,14 +73,16 @@ class OneHotCategorical(Distribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        validate = self._validate_args if validate_args is None else validate_args
-        self.logits = as_logits("OneHotCategorical", probs, logits, 1, validate)
+        should_validate = validate_args
+        if should_validate is None:
+            should_validate = self._validate_args
+        self.logits = as_logits("OneHotCategorical", probs, logits, 1, should_validate)
         shape = self.logits.shape
         super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: Size) -> "OneHotCategorical":
         """Return this distribution with a larger batch shape."""
-        # The host's wrapper drops the event axis of enumerated values.
+        # NumPyro's ExpandedDistribution drops the event axis of enumerated values.
         new = copy.copy(self)
         new._batch_shape = tuple(batch_shape)
         new.logits = jnp.broadcast_to(self.logits, new.shape())
@@ -88,7 +90,7 @@ class OneHotCategorical(Distribution):
 
     @property
     def probs(self) -> Array:
-        """Normalised probabilities."""
+        """Normalized probabilities."""
         return softmax(self.logits)
 
     @property
@@ -101,7 +103,7 @@ class OneHotCategorical(Distribution):
 
     @property
     def mode(self) -> Array:
-        return self._hard(self.logits.argmax(-1))
+        return self._one_hot(self.logits.argmax(-1))
 
     def entropy(self) -> Array:
         """Return the entropy in nats."""
@@ -111,7 +113,7 @@ class OneHotCategorical(Distribution):
         index = random.categorical(
             key, self.logits, shape=(*sample_shape, *self.batch_shape)
         )
-        return self._hard(index)
+        return self._one_hot(index)
 
     @validate_sample
     def log_prob(self, value: Array, intermediates: list | None = None) -> Array:
@@ -121,7 +123,9 @@ class OneHotCategorical(Distribution):
         n = self.event_shape[0]
         values = jnp.eye(n, dtype=self.logits.dtype)
         values = values.reshape((n,) + (1,) * len(self.batch_shape) + (n,))
-        return jnp.broadcast_to(values, (n, *self.shape())) if expand else values
+        if not expand:
+            return values
+        return jnp.broadcast_to(values, (n, *self.shape()))
 
-    def _hard(self, index: Array) -> Array:
+    def _one_hot(self, index: Array) -> Array:
         return one_hot(index, self.event_shape[0], dtype=self.logits.dtype)

@@ -1,4 +1,4 @@
-"""Checks of the parameters: the temperature, and probabilities or logits.
+"""Validation of the parameters: the temperature, and probabilities or logits.
 
 Counterpart: ``pyro_concrete.distributions.parameters``.
 """
@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.util import not_jax_tracer
 
+from concrete_core import parameter_errors
 from numpyro_concrete import ops
 from numpyro_concrete.distributions.constraints import Size
 
@@ -33,14 +34,10 @@ def check_temperature(temperature: ArrayLike, site: str = "") -> None:
     """
     if not not_jax_tracer(temperature):
         return
-    # Under jit, JAX would trace what is known.
-    known = np.asarray(temperature)
-    if not ((known > 0) & np.isfinite(known)).all():
-        at = f" at site {site!r}" if site else ""
-        raise ValueError(
-            f"temperature{at} must be positive and finite, but is {temperature!r}; "
-            "2/3 is a good first choice"
-        )
+    # By NumPy: under jit, JAX would trace what is known.
+    values = np.asarray(temperature)
+    if not ((values > 0) & np.isfinite(values)).all():
+        raise parameter_errors.temperature_error(temperature, site)
 
 
 def batch_shape_with(temperature: ArrayLike, batch_shape: Size) -> Size:
@@ -53,13 +50,12 @@ def batch_shape_with(temperature: ArrayLike, batch_shape: Size) -> Size:
     Raises:
         ValueError: If they do not broadcast.
     """
+    temperature_shape = jnp.shape(temperature)
     try:
-        return jnp.broadcast_shapes(jnp.shape(temperature), batch_shape)
+        return jnp.broadcast_shapes(temperature_shape, batch_shape)
     except ValueError:
-        raise ValueError(
-            f"temperature of shape {jnp.shape(temperature)} does not broadcast with "
-            f"the batch shape {batch_shape}"
-        ) from None
+        error = parameter_errors.broadcast_error(temperature_shape, batch_shape)
+        raise error from None
 
 
 def as_logits(
@@ -69,12 +65,12 @@ def as_logits(
     class_dims: int,
     validate: bool,
 ) -> Array:
-    """Return the logits that `probs` or `logits` stand for, with their shape checked.
+    """Return the logits of a distribution that has `probs` or `logits`.
 
     Args:
         name: The distribution, for messages.
-        probs: Class weights >= 0, or probabilities of one in [0, 1].
-        logits: Unnormalised log-probabilities, or log-odds of one.
+        probs: Class probabilities >= 0, or probabilities of one in [0, 1].
+        logits: Unnormalized log-probabilities, or log-odds of one.
         class_dims: 1 if classes lie on the last axis, 0 for a two-valued variable.
         validate: Whether to look at values that are known.
 
@@ -82,23 +78,47 @@ def as_logits(
         ValueError: If neither or both are given, values are out of range, or there are
             fewer than two classes.
     """
-    if (probs is None) == (logits is None):
-        raise ValueError("give exactly one of probs and logits")
-    given = jnp.asarray(logits if probs is None else probs)
-    if not jnp.issubdtype(given.dtype, jnp.floating):
-        given = given.astype(jnp.result_type(float))
-    if class_dims and (not given.ndim or given.shape[-1] < 2):
-        raise ValueError(
-            f"a {name} needs two classes or more along the last axis of its parameter, "
-            f"whose shape is {given.shape}"
-        )
-    # Under jit, JAX would trace what is known.
-    known = np.asarray(given) if validate and not_jax_tracer(given) else None
-    if probs is None:
-        if known is not None and not np.isfinite(known).all():
-            raise ValueError(f"{name} got logits that are not finite")
-        return given
+    if logits is None and probs is not None:
+        probs = _as_float(probs)
+        _require_two_classes(name, probs, class_dims)
+        if validate:
+            _require_probs(name, probs, class_dims)
+        if class_dims:
+            return ops.categorical_logits(probs)
+        return ops.bernoulli_logits(probs)
+    if probs is None and logits is not None:
+        logits = _as_float(logits)
+        _require_two_classes(name, logits, class_dims)
+        if validate:
+            _require_finite(name, logits)
+        return logits
+    raise parameter_errors.one_parameter_error()
+
+
+def _as_float(parameter: ArrayLike) -> Array:
+    parameter = jnp.asarray(parameter)
+    if jnp.issubdtype(parameter.dtype, jnp.floating):
+        return parameter
+    return parameter.astype(jnp.result_type(float))
+
+
+def _require_two_classes(name: str, parameter: Array, class_dims: int) -> None:
+    if class_dims and (not parameter.ndim or parameter.shape[-1] < 2):
+        raise parameter_errors.num_classes_error(name, parameter.shape, "axis")
+
+
+# Both look at values that are known, by NumPy: under jit, JAX would trace them.
+
+
+def _require_probs(name: str, probs: Array, class_dims: int) -> None:
+    if not not_jax_tracer(probs):
+        return
     upper = math.inf if class_dims else 1.0
-    if known is not None and not ((known >= 0) & (known <= upper)).all():
-        raise ValueError(f"{name} got probs outside [0, {upper:g}]")
-    return ops.categorical_logits(given) if class_dims else ops.bernoulli_logits(given)
+    values = np.asarray(probs)
+    if not ((values >= 0) & (values <= upper)).all():
+        raise parameter_errors.probs_error(name, upper)
+
+
+def _require_finite(name: str, logits: Array) -> None:
+    if not_jax_tracer(logits) and not np.isfinite(np.asarray(logits)).all():
+        raise ValueError(f"{name} got logits that are not finite")

@@ -78,7 +78,7 @@ class _Noise:
 
     def of(self, name: str, relaxed: Any, binary: bool) -> Array:
         """Return the noise of a discrete site."""
-        dtype = ops.wide(leaf_of(relaxed).logits).dtype
+        dtype = ops.promote_half(leaf_of(relaxed).logits).dtype
         uniform = random.uniform(self.key_of(name), relaxed.shape(), dtype)
         return (ops.logistic if binary else ops.gumbel)(uniform)
 

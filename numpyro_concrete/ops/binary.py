@@ -3,15 +3,13 @@
 Counterpart: ``pyro_concrete.ops.binary``.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import log_sigmoid, sigmoid
 from jaxtyping import Float
 
-from numpyro_concrete.ops.precision import Temperature, log, wide
+from numpyro_concrete.ops.precision import Temperature, log_temperature, promote_half
 
 
 def logit_binary_concrete(
@@ -37,7 +35,9 @@ def logit_binary_concrete(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
         https://arxiv.org/abs/1611.00712
     """
-    return ((wide(logits) + wide(noise)) / temperature).astype(logits.dtype)
+    return ((promote_half(logits) + promote_half(noise)) / temperature).astype(
+        logits.dtype
+    )
 
 
 def logit_binary_concrete_log_density(
@@ -66,8 +66,8 @@ def logit_binary_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
         https://arxiv.org/abs/1611.00712
     """
-    scores = wide(logits) - temperature * wide(value)
-    return log(temperature) + _log_logistic(scores)
+    scores = promote_half(logits) - temperature * promote_half(value)
+    return log_temperature(temperature) + _log_logistic(scores)
 
 
 def logit_binary_concrete_noise_log_density(
@@ -89,22 +89,25 @@ def logit_binary_concrete_noise_log_density(
         >>> round(float(density), 4)
         -1.3863
     """
-    noise = wide(noise)
-    return log(temperature) + _log_logistic(noise)
+    noise = promote_half(noise)
+    return log_temperature(temperature) + _log_logistic(noise)
 
 
 @jax.custom_jvp
 def _log_logistic(x: Array) -> Array:
-    # log sigmoid(x) + log sigmoid(-x), by one exponential.
+    """Return log sigmoid(x) + log sigmoid(-x), with one exponential."""
     size = jnp.abs(x)
     return -size - 2 * jnp.log1p(jnp.exp(-size))
 
 
 @_log_logistic.defjvp
-def _log_logistic_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    # That of the size would lose the curvature at zero.
-    (x,), (slope,) = primals, tangents
-    return _log_logistic(x), -jnp.tanh(x / 2) * slope
+def _log_logistic_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    # The derivative of |x| has a jump at zero, so JAX's own would lose the curvature.
+    (x,) = primals
+    (tangent,) = tangents
+    return _log_logistic(x), -jnp.tanh(x / 2) * tangent
 
 
 def logit_binary_concrete_entropy(temperature: Temperature) -> Array | float:
@@ -120,7 +123,7 @@ def logit_binary_concrete_entropy(temperature: Temperature) -> Array | float:
         >>> float(logit_binary_concrete_entropy(jnp.array(1.0)))
         2.0
     """
-    return 2 - log(temperature)
+    return 2 - log_temperature(temperature)
 
 
 def binary_concrete_log_density(
@@ -150,13 +153,14 @@ def binary_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 24.
         https://arxiv.org/abs/1611.00712
     """
-    value = unit_interior(wide(value))
-    log_one, log_zero = jnp.log(value), jnp.log1p(-value)
+    value = clamp_probs(promote_half(value))
+    log_one = jnp.log(value)
+    log_zero = jnp.log1p(-value)
     log_g = logit_binary_concrete_log_density(log_one - log_zero, temperature, logits)
     return log_g - log_one - log_zero
 
 
-def unit_interior(value: Float[Array, "..."]) -> Float[Array, "..."]:
+def clamp_probs(value: Float[Array, "..."]) -> Float[Array, "..."]:
     """Move 0 and 1 to the nearest numbers of the dtype inside the unit interval.
 
     Args:
@@ -166,7 +170,7 @@ def unit_interior(value: Float[Array, "..."]) -> Float[Array, "..."]:
         Numbers in (0, 1).
 
     Example:
-        >>> bool(1 - unit_interior(jnp.array(1.0)) > 0)
+        >>> bool(1 - clamp_probs(jnp.array(1.0)) > 0)
         True
     """
     info = jnp.finfo(value.dtype)
@@ -176,12 +180,12 @@ def unit_interior(value: Float[Array, "..."]) -> Float[Array, "..."]:
 def logit_binary_concrete_log_mass(
     value: Float[Array, "*batch"], logits: Float[Array, "*#batch"]
 ) -> Float[Array, "*batch"]:
-    r"""Log-probability of a Bernoulli, read off at a point of the real line.
+    r"""Return the log-probability of a Bernoulli, averaged with soft probabilities.
 
     .. math:: \sigma(y) \log p + \sigma(-y) \log(1 - p)
 
-    At plus or minus infinity it is the log-probability of that bit. Between them it is
-    no density, and differences of two such numbers are no bound on anything.
+    At plus or minus infinity it is the log-probability of one or of zero. Elsewhere it
+    is not a density, and a difference of two such numbers is not a bound.
 
     Shapes:
         value: ``(*batch)``, in logits.

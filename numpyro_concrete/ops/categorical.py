@@ -4,14 +4,19 @@ Counterpart: ``pyro_concrete.ops.categorical``.
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import log_softmax
 from jaxtyping import Float
 
-from numpyro_concrete.ops.precision import Temperature, log, per_class, wide
+from concrete_core.special import harmonic_number
+from numpyro_concrete.ops.precision import (
+    Temperature,
+    log_temperature,
+    promote_half,
+    with_class_dim,
+)
 
 
 def exp_concrete(
@@ -26,7 +31,7 @@ def exp_concrete(
     Args:
         noise: Standard Gumbel noise.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Points y with logsumexp(y) = 0, in the dtype of the logits.
@@ -39,7 +44,7 @@ def exp_concrete(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    scores = (wide(logits) + wide(noise)) / per_class(temperature)
+    scores = (promote_half(logits) + promote_half(noise)) / with_class_dim(temperature)
     return log_softmax(scores, -1).astype(logits.dtype)
 
 
@@ -59,7 +64,7 @@ def exp_concrete_log_density(
     Args:
         value: Points with logsumexp(value) = 0.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Log-densities of the batch shape.
@@ -74,8 +79,10 @@ def exp_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    scores = wide(logits) - per_class(temperature) * wide(value)
-    return _standard_log_density(scores, temperature)
+    scores = promote_half(logits) - with_class_dim(temperature) * promote_half(value)
+    constant = _log_constant(scores.shape[-1], temperature)
+    # The sum of a log-softmax is sum(s) - n LSE(s) without its cancellation.
+    return constant + log_softmax(scores, -1).sum(-1)
 
 
 def exp_concrete_noise_log_density(
@@ -100,11 +107,11 @@ def exp_concrete_noise_log_density(
         >>> round(float(exp_concrete_noise_log_density(jnp.zeros(2), 1.0)), 4)
         -1.3863
     """
-    noise = wide(noise)
+    noise = promote_half(noise)
     n = noise.shape[-1]
     # Gumbels are no larger than some tens: their exponentials need no shift.
-    total = jnp.log(jnp.exp(-noise).sum(-1))
-    return _normaliser(n, temperature) - noise.sum(-1) - n * total
+    log_sum = jnp.log(jnp.exp(-noise).sum(-1))
+    return _log_constant(n, temperature) - noise.sum(-1) - n * log_sum
 
 
 def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array | float:
@@ -123,10 +130,10 @@ def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Array | 
         >>> float(exp_concrete_entropy(jnp.array(1.0), 2))
         2.0
     """
-    # n (Euler's constant + digamma(n)) = n H_(n-1)
-    harmonic = math.fsum(1 / j for j in range(1, num_classes))
-    constant = num_classes * harmonic - math.lgamma(num_classes)
-    return constant - (num_classes - 1) * log(temperature)
+    # E sum G + n E LSE(-G) = n (Euler's constant + digamma(n)) = n H_(n-1)
+    mean = num_classes * harmonic_number(num_classes - 1)
+    constant = mean - math.lgamma(num_classes)
+    return constant - (num_classes - 1) * log_temperature(temperature)
 
 
 def concrete_log_density(
@@ -143,7 +150,7 @@ def concrete_log_density(
     Args:
         value: Points on the simplex; zeros are read as the smallest normal number.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Log-densities of the batch shape.
@@ -158,7 +165,7 @@ def concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 10.
         https://arxiv.org/abs/1611.00712
     """
-    value = wide(value)
+    value = promote_half(value)
     log_value = jnp.log(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
     log_kappa = exp_concrete_log_density(log_value, temperature, logits)
     return log_kappa - log_value.sum(-1)
@@ -197,26 +204,20 @@ def from_log_ratios(ratios: Float[Array, "*batch j"]) -> Float[Array, "*batch k"
     return log_softmax(jnp.concatenate([ratios, last], -1), -1)
 
 
-def _standard_log_density(scores: Array, temperature: Temperature) -> Array:
-    """Log (n-1)! + (n-1) log t + sum_k log softmax(scores)_k."""
-    # The sum of log_softmax is sum(s) - n LSE(s) without its cancellation.
-    constant = _normaliser(scores.shape[-1], temperature)
-    return constant + log_softmax(scores, -1).sum(-1)
-
-
-def _normaliser(n: int, temperature: Temperature) -> Any:
-    return math.lgamma(n) + (n - 1) * log(temperature)
+def _log_constant(num_classes: int, temperature: Temperature) -> Array | float:
+    """Log (n-1)! + (n-1) log t."""
+    return math.lgamma(num_classes) + (num_classes - 1) * log_temperature(temperature)
 
 
 def exp_concrete_log_mass(
     value: Float[Array, "*batch classes"], logits: Float[Array, "*#batch classes"]
 ) -> Float[Array, "*batch"]:
-    r"""Log-probability of a categorical, read off at a point of the log-simplex.
+    r"""Return the log-probability of a categorical, averaged with soft probabilities.
 
     .. math:: \sum_k \exp(y_k) \log p_k
 
-    At a vertex it is the log-probability of that class. Between them it is no density,
-    and differences of two such numbers are no bound on anything.
+    For a one-hot sample it is the log-probability of that class. Elsewhere it is not a
+    density, and a difference of two such numbers is not a bound.
 
     Shapes:
         value: ``(*batch, classes)``, with logsumexp 0.
@@ -224,8 +225,8 @@ def exp_concrete_log_mass(
         result: ``(*batch)``.
 
     Example:
-        >>> centre = jnp.log(jnp.array([0.5, 0.5]))
-        >>> mass = exp_concrete_log_mass(centre, jnp.zeros(2))
+        >>> center = jnp.log(jnp.array([0.5, 0.5]))
+        >>> mass = exp_concrete_log_mass(center, jnp.zeros(2))
         >>> float(jnp.exp(mass))
         0.5
 

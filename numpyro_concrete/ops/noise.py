@@ -1,4 +1,4 @@
-"""From uniforms to noise, from probabilities to logits; finite at the ends.
+"""Uniforms to noise, and probabilities to logits, finite at the boundary.
 
 Counterpart: ``pyro_concrete.ops.noise``.
 """
@@ -43,13 +43,13 @@ def logistic(uniform: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def categorical_logits(probs: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
-    """Return log-probabilities of class weights, finite where a weight is zero.
+    """Return log-probabilities, finite where a probability is zero.
 
     Args:
-        probs: Class weights >= 0, not necessarily normalised.
+        probs: Class probabilities >= 0, of any sum.
 
     Returns:
-        Normalised log-probabilities, at least the log of the smallest normal number.
+        Normalized log-probabilities, at least the log of the smallest normal number.
 
     Example:
         >>> jnp.exp(categorical_logits(jnp.array([1.0, 1.0]))).tolist()

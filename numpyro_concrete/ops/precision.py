@@ -1,4 +1,4 @@
-"""What the maths shares: precision, and temperatures as numbers or arrays.
+"""Precision of the inputs, and temperatures as numbers or arrays.
 
 Counterpart: ``pyro_concrete.ops.precision``.
 """
@@ -12,22 +12,23 @@ from jax.typing import ArrayLike
 Temperature = ArrayLike
 
 
-def wide(x: ArrayLike) -> Array:
-    """Return half precision in float32, everything else as it is."""
+def promote_half(x: ArrayLike) -> Array:
+    """Return half precision in float32, everything else unchanged."""
     x = jnp.asarray(x)
-    half = x.dtype in (jnp.float16, jnp.bfloat16)
-    return x.astype(jnp.float32) if half else x
+    if x.dtype in (jnp.float16, jnp.bfloat16):
+        return x.astype(jnp.float32)
+    return x
 
 
-def per_class(temperature: Temperature) -> ArrayLike:
-    """The temperature with a class axis where it has a batch shape."""
+def with_class_dim(temperature: Temperature) -> ArrayLike:
+    """Return the temperature with a class axis where it has a batch shape."""
     if jnp.ndim(temperature):
-        return jnp.expand_dims(wide(temperature), -1)
+        return jnp.expand_dims(promote_half(temperature), -1)
     return temperature
 
 
-def log(temperature: Temperature) -> Array | float:
-    """The log of a temperature, array or number."""
+def log_temperature(temperature: Temperature) -> Array | float:
+    """Return the log of a temperature, array or number."""
     if isinstance(temperature, float | int):
         return math.log(temperature)
-    return jnp.log(wide(temperature))
+    return jnp.log(promote_half(temperature))

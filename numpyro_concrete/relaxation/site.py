@@ -153,7 +153,7 @@ class Site:
             assert self.native is not None
             temperature = self.native.temperature
         # Gradients in log space do not fit half precision.
-        logits = ops.wide(self.logits)
+        logits = ops.promote_half(self.logits)
         # An impossible value keeps a finite logit, and the relaxation a density there.
         bound = -math.log(jnp.finfo(logits.dtype).tiny)
         logits = jnp.where(jnp.isinf(logits), jnp.copysign(bound, logits), logits)

@@ -1,7 +1,7 @@
 r"""The Concrete family as Pyro distributions, thin over ``ops``.
 
 Four spaces, one random variable. `ExpConcrete` (log-simplex) and `LogitBinaryConcrete`
-(real line) are what programs should sample and score: nothing underflows there.
+(real line) are the ones to sample and score in a model: nothing underflows there.
 `Concrete` and `BinaryConcrete` are the same variables on the simplex and the unit
 interval, for reading and plotting.
 
@@ -18,7 +18,7 @@ from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import BinaryConcrete, LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import Concrete, ExpConcrete
 from pyro_concrete.distributions.constraints import LogRatioTransform, log_simplex
-from pyro_concrete.distributions.hard import AbstractHard, HardBit, HardOneHot
+from pyro_concrete.distributions.hard import AbstractHard, HardBinary, HardOneHot
 from pyro_concrete.distributions.mass import ExpConcreteMass, LogitBinaryConcreteMass
 from pyro_concrete.distributions.parameters import as_temperature, check_temperature
 
@@ -29,7 +29,7 @@ __all__ = [
     "Concrete",
     "ExpConcrete",
     "ExpConcreteMass",
-    "HardBit",
+    "HardBinary",
     "HardOneHot",
     "LogRatioTransform",
     "LogitBinaryConcrete",

@@ -1,10 +1,15 @@
-"""What the family shares: parameters, shapes, and the scoring of own samples.
+"""What the family shares: parameters, shapes, and the scoring of its own samples.
+
+A distribution scores the last sample that it drew by the noise of the sample, which is
+exact and needs no parameters. So `rsample` caches the sample together with a function
+that gives its log-density, and `log_prob` looks whether it is asked about that sample.
+Every other value is scored in full.
 
 Counterpart: ``numpyro_concrete.distributions.abstract``.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,31 +24,65 @@ from pyro_concrete.distributions.parameters import (
     batch_shape_with,
     check_temperature,
 )
-from pyro_concrete.ops.precision import is_plain, known_finite, known_number, wide
+from pyro_concrete.ops.precision import (
+    Temperature,
+    is_plain,
+    known_finite,
+    promote_half,
+    read_number,
+)
+
+# From uniforms, a temperature and logits to a sample and its log-density.
+FusedDraw: TypeAlias = Callable[[Tensor, float, Tensor], tuple[Tensor, Tensor]]
 
 
-def _expanded(x: Tensor, shape: Size) -> Tensor:
-    # A leaf of the graph stays one where it can: other tensors do not deepcopy.
-    return x if x.shape == tuple(shape) else x.expand(tuple(shape))
+class _Draw(NamedTuple):
+    """A sample, and a function that gives its log-density."""
+
+    value: Tensor
+    log_density: Callable[[], Tensor]
+
+
+class _CachedDraw(NamedTuple):
+    """The last sample, and how often it had been changed in place when it was drawn."""
+
+    draw: _Draw
+    version: int
+
+    def is_draw_of(self, value: Tensor) -> bool:
+        """Tell whether a value is the sample, unchanged since it was drawn."""
+        return value is self.draw.value and value._version == self.version
 
 
 class AbstractConcrete(TorchDistribution):
-    """Parameters, shapes and the scoring of own samples; no density."""
+    """Parameters, shapes and the scoring of own samples; no density.
+
+    A subclass names its noise and its number of logits per variable in class
+    attributes, and implements `_from_noise`, `_noise_log_density` and `_log_density`.
+    """
 
     has_rsample = True
-    # A value, its version, and what gives its log-density.
-    _own: tuple[Tensor, int, Callable[[], Tensor]] | None = None
 
-    _t: Tensor | float  # the temperature, a number if it was given as one
+    # --- what a subclass declares
+    # 1: one logit for each class, on the last dim. 0: one logit, the log-odds of one.
+    _class_dims: ClassVar[int]
+    # Maps uniforms to the noise of the family, in place.
+    _uniform_to_noise: ClassVar[Callable[[Tensor], Tensor]]
+    # A faster draw for numbers as temperatures and plain autograd, if there is one.
+    _fused_draw: ClassVar[FusedDraw | None] = None
+    # Attributes beside the parameters, which `expand` hands on.
+    _extra_attributes: ClassVar[tuple[str, ...]] = ()
+    # Leading dims of the noise, for a sample that needs more than one draw of it.
+    _noise_shape: Size = ()
+    # Whether own samples are scored from their noise.
+    _scores_from_noise: ClassVar[bool] = True
 
-    # What a subclass says of itself.
-    _class_dims: ClassVar[int]  # 1: one logit a class, 0: one logit, of the value one
-    _noise: ClassVar[Callable[[Tensor], Tensor]]  # uniforms to noise, in place
-    # Uniforms, a number as temperature, and logits to a value and its log-density.
-    _at_once: ClassVar[Callable[[Tensor, float, Tensor], Any] | None] = None
-    _kept: ClassVar[tuple[str, ...]] = ()  # attributes that `expand` leaves as they are
-    _noise_dims: Size = ()  # leading dims of the noise: more than one draw of it
-    _scores_noise: ClassVar[bool] = True  # whether own samples are scored by noise
+    # --- what an instance holds, beside `logits`
+    # The temperature as it was given: the KL compares it, and a guide starts from it.
+    _original_temperature: Temperature
+    # The temperature to compute with: a number if it is a known scalar.
+    _temperature_value: Temperature
+    _cached_draw: _CachedDraw | None = None
 
     def __init__(
         self,
@@ -55,56 +94,59 @@ class AbstractConcrete(TorchDistribution):
     ) -> None:
         temperature = as_temperature(temperature)
         check_temperature(temperature)
-        validate = self._validate_args if validate_args is None else validate_args
+        if validate_args is None:
+            validate_args = self._validate_args
         logits = as_logits(
-            type(self).__name__, probs, logits, self._class_dims, validate
+            type(self).__name__, probs, logits, self._class_dims, validate_args
         )
-        batch_shape, event_shape = self._split(logits.shape)
-        # As it was given: what the KL compares, and what a guide starts from.
-        self._root = temperature
+        batch_shape, event_shape = self._split_shape(logits.shape)
         batch_shape = batch_shape_with(temperature, batch_shape)
-        constant = isinstance(temperature, Tensor) and not temperature.requires_grad
-        number = known_number(temperature) if constant else temperature
-        self._set(number, logits, batch_shape)
-        shapes = torch.Size(batch_shape), torch.Size(event_shape)
-        # The host looks at every element; a finite sum says as much, and costs less.
-        looks = validate and not self._is_plainly_valid()
-        super().__init__(*shapes, validate_args=looks)
-        self._validate_args = validate
+        self._original_temperature = temperature
+        self._set_parameters(_number_if_constant(temperature), logits, batch_shape)
+        # Pyro checks every element; a finite sum says as much, and costs less.
+        super().__init__(
+            torch.Size(batch_shape),
+            torch.Size(event_shape),
+            validate_args=validate_args and not self._has_plainly_valid_parameters(),
+        )
+        self._validate_args = validate_args
 
-    def _is_plainly_valid(self) -> bool:
-        number = known_number(self._t)
+    def _has_plainly_valid_parameters(self) -> bool:
+        number = read_number(self._temperature_value)
         return isinstance(number, float) and number > 0 and known_finite(self.logits)
 
     @classmethod
-    def _split(cls, shape: Size) -> tuple[Size, Size]:
-        """Batch shape and event shape of logits of this shape."""
-        return (shape[:-1], shape[-1:]) if cls._class_dims else (shape, ())
+    def _split_shape(cls, shape: Size) -> tuple[Size, Size]:
+        """Return the batch shape and the event shape of logits of this shape."""
+        if cls._class_dims:
+            return shape[:-1], shape[-1:]
+        return shape, ()
 
-    def _set(
-        self, temperature: Tensor | float, logits: Tensor, batch_shape: Size
+    def _set_parameters(
+        self, temperature: Temperature, logits: Tensor, batch_shape: Size
     ) -> None:
-        classes = logits.shape[logits.dim() - self._class_dims :]
-        batched = isinstance(temperature, Tensor) and temperature.dim()
-        self._t: Any = _expanded(temperature, batch_shape) if batched else temperature
-        self.logits = _expanded(logits, (*batch_shape, *classes))
+        if isinstance(temperature, Tensor) and temperature.dim():
+            temperature = _expand(temperature, batch_shape)
+        self._temperature_value = temperature
+        class_shape = logits.shape[logits.dim() - self._class_dims :]
+        self.logits = _expand(logits, (*batch_shape, *class_shape))
 
     @property
     def temperature(self) -> Tensor:
         """The temperature; a number becomes a tensor where it is asked for as one."""
-        if isinstance(self._t, Tensor):
-            return self._t
+        if isinstance(self._temperature_value, Tensor):
+            return self._temperature_value
         dtype = torch.promote_types(self.logits.dtype, torch.float32)
-        return self.logits.new_full((), self._t, dtype=dtype)
+        return self.logits.new_full((), self._temperature_value, dtype=dtype)
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "AbstractConcrete":
         """Return this distribution with a larger batch shape."""
         new = self._get_checked_instance(type(self), _instance)
         batch_shape = torch.Size(batch_shape)
-        new._root = self._root
-        for name in self._kept:
+        new._original_temperature = self._original_temperature
+        for name in self._extra_attributes:
             setattr(new, name, getattr(self, name))
-        new._set(self._t, self.logits, batch_shape)
+        new._set_parameters(self._temperature_value, self.logits, batch_shape)
         super(AbstractConcrete, new).__init__(
             batch_shape, self.event_shape, validate_args=False
         )
@@ -112,14 +154,15 @@ class AbstractConcrete(TorchDistribution):
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the last sample behind: it belongs to the graph of its process."""
-        return {name: x for name, x in self.__dict__.items() if name != "_own"}
+        """Leave the last sample out: it belongs to the graph of its process."""
+        return {k: v for k, v in self.__dict__.items() if k != "_cached_draw"}
 
     @property
     def probs(self) -> Tensor:
         """Probabilities of the discrete variable that this one relaxes."""
-        logits = self.logits
-        return logits.softmax(-1) if self._class_dims else logits.sigmoid()
+        if self._class_dims:
+            return self.logits.softmax(-1)
+        return self.logits.sigmoid()
 
     @property
     def discrete(self) -> TorchDistributionMixin:
@@ -127,60 +170,71 @@ class AbstractConcrete(TorchDistribution):
         family = OneHotCategorical if self._class_dims else Bernoulli
         return family(logits=self.logits, validate_args=self._validate_args)
 
-    def like(self, temperature: Tensor | float, logits: Tensor) -> "AbstractConcrete":
-        """Return a distribution of this kind with other parameters."""
+    def like(self, temperature: Temperature, logits: Tensor) -> "AbstractConcrete":
+        """Return a distribution of this family with other parameters."""
         return type(self)(temperature, logits=logits)
 
     def to_simplex(self, point: Tensor) -> Tensor:
-        """Return a point as weights of the classes, on the last dim; a bit has two."""
+        """Return the class probabilities of a sample, on the last dim; two if binary.
+
+        Args:
+            point: A sample, in the space of the distribution.
+        """
         raise NotImplementedError
 
-    def _to_bit(self, point: Tensor) -> Tensor:
-        """The weight of one, of a point of two values."""
+    def _to_prob(self, point: Tensor) -> Tensor:
+        """Return the probability of one, of a sample of a binary variable."""
         raise NotImplementedError
 
     def vertex(self, hard: Tensor) -> Tensor:
-        """Return the point of a value of the discrete variable."""
+        """Return the sample that stands for a value of the discrete variable.
+
+        Args:
+            hard: One-hot vectors, or zeros and ones.
+        """
         raise NotImplementedError
 
     @property
-    def centre(self) -> Tensor:
-        """The point at the probabilities of the discrete variable."""
+    def center(self) -> Tensor:
+        """The sample at the probabilities of the discrete variable."""
         raise NotImplementedError
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
-        shape = (*self._noise_dims, *shape)
         dtype = torch.promote_types(self.logits.dtype, torch.float32)
-        uniform = torch.rand(shape, dtype=dtype, device=self.logits.device)
-        value, density = self._drawn(uniform)
+        uniform = torch.rand(
+            (*self._noise_shape, *shape), dtype=dtype, device=self.logits.device
+        )
+        draw = self._draw(uniform)
+        self._cached_draw = None
         # Only a value that carries gradients moves with its parameters. A compiler
-        # cannot see whether a value was changed in place; there it is scored in full.
-        attached = value.requires_grad and not torch.compiler.is_compiling()
-        own = attached and self._scores_noise
-        self._own = (value, value._version, density) if own else None
-        return value
+        # cannot know whether a value was changed in place; there it is scored in full.
+        moves = draw.value.requires_grad and not torch.compiler.is_compiling()
+        if moves and self._scores_from_noise:
+            self._cached_draw = _CachedDraw(draw, draw.value._version)
+        return draw.value
 
-    def _drawn(self, uniform: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        """A value, and what gives its log-density."""
-        logits = self.logits
-        attached = logits.requires_grad and torch.is_grad_enabled()
-        number = not isinstance(self._t, Tensor)
-        if self._at_once is not None and attached and number and is_plain():
-            value, density = self._at_once(uniform, self._t, wide(logits))
-            return value.to(logits.dtype), lambda: density
-        noise = type(self)._noise(uniform)
-        return self._from_noise(noise), lambda: self._tied_density(noise)
+    def _draw(self, uniform: Tensor) -> _Draw:
+        temperature = self._temperature_value
+        carries_gradient = self.logits.requires_grad and torch.is_grad_enabled()
+        is_number = not isinstance(temperature, Tensor)
+        if self._fused_draw and carries_gradient and is_number and is_plain():
+            logits = promote_half(self.logits)
+            value, log_density = self._fused_draw(uniform, temperature, logits)
+            return _Draw(value.to(self.logits.dtype), lambda: log_density)
+        noise = type(self)._uniform_to_noise(uniform)
+        return _Draw(self._from_noise(noise), lambda: self._tied_log_density(noise))
 
-    def _tied_density(self, noise: Tensor) -> Tensor:
-        """The log-density, tied to the logits, which cancel, by a gradient of zero."""
+    def _tied_log_density(self, noise: Tensor) -> Tensor:
+        """Return the log-density of a sample, with a gradient of zero in the logits."""
+        # The logits cancel. Their graph stays connected, for code that asks for it.
         anchor = self.logits.sum(-1) if self._class_dims else self.logits
         return torch.add(self._noise_log_density(noise), anchor, alpha=0)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        own = self._own
-        if own is not None and value is own[0] and value._version == own[1]:
-            return own[2]()
+        cached = self._cached_draw
+        if cached is not None and cached.is_draw_of(value):
+            return cached.draw.log_density()
         if self._validate_args:
             self._validate_sample(value)
         return self._log_density(value)
@@ -193,3 +247,17 @@ class AbstractConcrete(TorchDistribution):
 
     def _log_density(self, value: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def _number_if_constant(temperature: Temperature) -> Temperature:
+    """Return a scalar tensor without gradient as a number, where it can be read."""
+    if isinstance(temperature, Tensor) and not temperature.requires_grad:
+        return read_number(temperature)
+    return temperature
+
+
+def _expand(x: Tensor, shape: Size) -> Tensor:
+    # A leaf of the graph stays one where it can: other tensors do not deepcopy.
+    if x.shape == tuple(shape):
+        return x
+    return x.expand(tuple(shape))

@@ -1,4 +1,4 @@
-"""Two values: LogitBinaryConcrete and BinaryConcrete.
+"""The family for two values: LogitBinaryConcrete and BinaryConcrete.
 
 Counterpart: ``numpyro_concrete.distributions.binary``.
 """
@@ -63,8 +63,8 @@ class LogitBinaryConcrete(AbstractConcrete):
     }
     support = constraints.real
     _class_dims = 0
-    _noise = staticmethod(logistic_)
-    _at_once = staticmethod(logit_binary_concrete_draw)
+    _uniform_to_noise = staticmethod(logistic_)
+    _fused_draw = staticmethod(logit_binary_concrete_draw)
 
     @property
     def mean(self) -> Tensor:
@@ -86,28 +86,31 @@ class LogitBinaryConcrete(AbstractConcrete):
         return (self.logits + value.logit()) / self.temperature
 
     def to_simplex(self, point: Tensor) -> Tensor:
-        # Each from its own tail, and next to each other in memory by the class.
+        # Each probability is computed without subtracting from one, which would round.
+        # Stacked along the first dim, those of one class are adjacent in memory.
         return torch.stack([(-point).sigmoid(), point.sigmoid()]).movedim(0, -1)
 
-    def _to_bit(self, point: Tensor) -> Tensor:
+    def _to_prob(self, point: Tensor) -> Tensor:
         return point.sigmoid()
 
     def vertex(self, hard: Tensor) -> Tensor:
         return (2 * hard.to(self.logits.dtype) - 1) * torch.inf
 
     @property
-    def centre(self) -> Tensor:
+    def center(self) -> Tensor:
         return self.logits
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return ops.logit_binary_concrete(noise, self._t, self.logits)
+        return ops.logit_binary_concrete(noise, self._temperature_value, self.logits)
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
         noise_density = ops.logit_binary_concrete_noise_log_density
-        return noise_density(noise, self._t)
+        return noise_density(noise, self._temperature_value)
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return ops.logit_binary_concrete_log_density(value, self._t, self.logits)
+        return ops.logit_binary_concrete_log_density(
+            value, self._temperature_value, self.logits
+        )
 
 
 class BinaryConcrete(AbstractConcrete):
@@ -134,8 +137,8 @@ class BinaryConcrete(AbstractConcrete):
             temperature is not positive, or shapes do not broadcast.
 
     Numerics: in float32, 16 % of the samples round to exactly 0 or 1 at temperature
-    0.1. An own sample's density is right all the same; any other value on the boundary
-    is scored as the nearest interior number, which is finite but biased.
+    0.1. The distribution's own sample is still scored exactly; any other value on the
+    boundary is scored as the nearest interior number, which is finite but biased.
 
     Example:
         >>> d = BinaryConcrete(1.0, probs=torch.tensor(0.5))
@@ -152,7 +155,7 @@ class BinaryConcrete(AbstractConcrete):
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints
     support = constraints.unit_interval
     _class_dims = 0
-    _noise = staticmethod(logistic_)
+    _uniform_to_noise = staticmethod(logistic_)
 
     def cdf(self, value: Tensor) -> Tensor:
         return (self.temperature * value.logit() - self.logits).sigmoid()
@@ -161,14 +164,18 @@ class BinaryConcrete(AbstractConcrete):
         return ((self.logits + value.logit()) / self.temperature).sigmoid()
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return ops.logit_binary_concrete(noise, self._t, self.logits).sigmoid()
+        return ops.logit_binary_concrete(
+            noise, self._temperature_value, self.logits
+        ).sigmoid()
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
-        logit = ops.logit_binary_concrete(noise, self._t, self.logits)
+        logit = ops.logit_binary_concrete(noise, self._temperature_value, self.logits)
         log_one = logsigmoid(logit)
         log_zero = logsigmoid(-logit)
         noise_density = ops.logit_binary_concrete_noise_log_density
-        return noise_density(noise, self._t) - log_one - log_zero
+        return noise_density(noise, self._temperature_value) - log_one - log_zero
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return ops.binary_concrete_log_density(value, self._t, self.logits)
+        return ops.binary_concrete_log_density(
+            value, self._temperature_value, self.logits
+        )

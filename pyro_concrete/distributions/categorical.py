@@ -1,4 +1,4 @@
-"""n classes: ExpConcrete and Concrete.
+"""The family for n classes: ExpConcrete and Concrete.
 
 Counterpart: ``numpyro_concrete.distributions.categorical``.
 """
@@ -36,8 +36,8 @@ class ExpConcrete(AbstractConcrete):
 
     Args:
         temperature: Relaxation temperature, > 0.
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         validate_args: As in Pyro.
 
     Raises:
@@ -67,8 +67,8 @@ class ExpConcrete(AbstractConcrete):
     }
     support = log_simplex
     _class_dims = 1
-    _noise = staticmethod(gumbel_)
-    _at_once = staticmethod(exp_concrete_draw)
+    _uniform_to_noise = staticmethod(gumbel_)
+    _fused_draw = staticmethod(exp_concrete_draw)
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, over the log-ratios; the logits do not enter."""
@@ -82,17 +82,17 @@ class ExpConcrete(AbstractConcrete):
         return hard.to(self.logits.dtype).log()
 
     @property
-    def centre(self) -> Tensor:
+    def center(self) -> Tensor:
         return self.logits.log_softmax(-1)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return ops.exp_concrete(noise, self._t, self.logits)
+        return ops.exp_concrete(noise, self._temperature_value, self.logits)
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
-        return ops.exp_concrete_noise_log_density(noise, self._t)
+        return ops.exp_concrete_noise_log_density(noise, self._temperature_value)
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return ops.exp_concrete_log_density(value, self._t, self.logits)
+        return ops.exp_concrete_log_density(value, self._temperature_value, self.logits)
 
 
 class Concrete(AbstractConcrete):
@@ -111,8 +111,8 @@ class Concrete(AbstractConcrete):
 
     Args:
         temperature: Relaxation temperature, > 0.
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         validate_args: As in Pyro.
 
     Raises:
@@ -120,9 +120,9 @@ class Concrete(AbstractConcrete):
             temperature is not positive, shapes do not broadcast, or there are fewer
             than two classes.
 
-    Numerics: in float32, samples reach the boundary below temperature 0.2 or so. An own
-    sample's density is right all the same; any other value on the boundary is scored as
-    the nearest interior number, which is finite but biased.
+    Numerics: in float32, samples reach the boundary below temperature 0.2 or so. The
+    distribution's own sample is still scored exactly; any other value on the boundary
+    is scored as the nearest interior number, which is finite but biased.
 
     Example:
         >>> d = Concrete(0.5, probs=torch.tensor([0.2, 0.8]))
@@ -139,15 +139,15 @@ class Concrete(AbstractConcrete):
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
     support = rounded_simplex
     _class_dims = 1
-    _noise = staticmethod(gumbel_)
+    _uniform_to_noise = staticmethod(gumbel_)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return ops.exp_concrete(noise, self._t, self.logits).exp()
+        return ops.exp_concrete(noise, self._temperature_value, self.logits).exp()
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
-        log_value = ops.exp_concrete(noise, self._t, self.logits)
-        log_kappa = ops.exp_concrete_noise_log_density(noise, self._t)
+        log_value = ops.exp_concrete(noise, self._temperature_value, self.logits)
+        log_kappa = ops.exp_concrete_noise_log_density(noise, self._temperature_value)
         return log_kappa - log_value.sum(-1)
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return ops.concrete_log_density(value, self._t, self.logits)
+        return ops.concrete_log_density(value, self._temperature_value, self.logits)

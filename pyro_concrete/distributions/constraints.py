@@ -1,4 +1,4 @@
-"""The supports of the family, with their bijections; finite parameters.
+"""The supports of the family with their bijections, and finite parameters.
 
 Counterpart: ``numpyro_concrete.distributions.constraints``.
 """
@@ -12,7 +12,7 @@ from torch.distributions import biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
 
 from pyro_concrete import ops
-from pyro_concrete.ops.normalized import short_sum
+from pyro_concrete.ops.fused import sum_classes
 
 Size = Sequence[Any]  # of integers; of tensors while torch.jit traces
 
@@ -25,15 +25,16 @@ class _LogSimplex(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         """Tell for each vector whether it lies on the log-simplex."""
         tolerance = 10 * torch.finfo(value.dtype).eps ** 0.5
-        # No shift: what overflows is not on the surface. Zeros may be infinite inside.
-        total = short_sum(ops.wide(value).exp()).squeeze(-1)
+        # The sum of exponentials is not shifted by its maximum: a value that overflows
+        # is not on the surface.
+        total = sum_classes(ops.promote_half(value).exp()).squeeze(-1)
         return ((total - 1).abs() < tolerance) & (value.amin(-1) > -torch.inf)
 
 
 class _RoundedSimplex(constraints.Constraint):
     """Vectors >= 0 with sum 1, up to the rounding of their dtype.
 
-    The host's own simplex has one tolerance, 1e-6, which half precision never meets.
+    torch's own simplex has one tolerance, 1e-6, which half precision never meets.
     """
 
     event_dim = 1
@@ -41,36 +42,55 @@ class _RoundedSimplex(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         """Tell for each vector whether it lies on the simplex."""
         rounding = 8 * value.shape[-1] * torch.finfo(value.dtype).eps
-        gap = (ops.wide(value).sum(-1) - 1).abs()
+        gap = (ops.promote_half(value).sum(-1) - 1).abs()
         return (gap < max(1e-6, rounding)) & (value >= 0).all(-1)
 
 
-class _Vertices(constraints.Constraint):
-    """Vertices of the simplex, or bits, that carry a gradient: no discrete site."""
+class _DifferentiableOneHot(constraints.Constraint):
+    """One-hot vectors that carry a gradient: the site is not a discrete one."""
 
-    def __init__(self, event_dim: int) -> None:
-        self.event_dim = event_dim
+    event_dim = 1
 
     def check(self, value: Tensor) -> Tensor:
-        """Tell for each vector (or element) whether it is a vertex."""
-        hard = (value == 0) | (value == 1)
-        return hard.all(-1) & (value.sum(-1) == 1) if self.event_dim else hard
+        """Tell for each vector whether it is one-hot."""
+        is_hard = (value == 0) | (value == 1)
+        return is_hard.all(-1) & (value.sum(-1) == 1)
+
+
+class _DifferentiableBoolean(constraints.Constraint):
+    """Zeros and ones that carry a gradient: the site is not a discrete one."""
+
+    event_dim = 0
+
+    def check(self, value: Tensor) -> Tensor:
+        """Tell for each element whether it is zero or one."""
+        return (value == 0) | (value == 1)
 
 
 class _Finite(constraints.Constraint):
-    """Finite numbers or vectors: a class of probability zero has a large logit < 0."""
+    """Finite numbers."""
 
-    def __init__(self, event_dim: int) -> None:
-        self.event_dim = event_dim
+    event_dim = 0
 
     def check(self, value: Tensor) -> Tensor:
-        """Tell for each element (or vector) whether it is finite."""
-        finite = value.isfinite()
-        return finite.all(-1) if self.event_dim else finite
+        """Tell for each element whether it is finite."""
+        return value.isfinite()
 
 
-finite, finite_vector = _Finite(0), _Finite(1)
-bits, vertices = _Vertices(0), _Vertices(1)
+class _FiniteVector(constraints.Constraint):
+    """Finite vectors: a class of probability zero has a large negative logit."""
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        """Tell for each vector whether it is finite."""
+        return value.isfinite().all(-1)
+
+
+finite = _Finite()
+finite_vector = _FiniteVector()
+differentiable_boolean = _DifferentiableBoolean()
+differentiable_one_hot = _DifferentiableOneHot()
 log_simplex = _LogSimplex()
 rounded_simplex = _RoundedSimplex()
 
@@ -78,8 +98,8 @@ rounded_simplex = _RoundedSimplex()
 class LogRatioTransform(Transform):
     """Bijection from R^(K-1) to the log-simplex by log-ratios to the last class.
 
-    The log-simplex is measured in these very coordinates, so that its log-Jacobian is
-    zero.
+    Densities on the log-simplex are with respect to these coordinates, so the
+    log-Jacobian is zero.
 
     Shapes:
         input: `batch_shape + (K - 1,)`, output: `batch_shape + (K,)`.

@@ -1,9 +1,9 @@
-"""Discrete draws that carry the gradient of an estimator, scored by their mass.
+"""Discrete samples that carry the gradient of an estimator, scored by their mass.
 
-What `relax` samples under an estimator whose program sees a hard value, with discrete
-scoring. A draw is a vertex of the simplex, or a bit, exactly; its gradient in the
-logits is the estimator's, and its log-probability is linear in it, so that an ELBO of
-hard draws is the discrete one, with that gradient.
+`relax` samples these for an estimator with one-hot values and discrete scoring. A
+sample is exactly one-hot, or zero or one. Its gradient in the logits is that of the
+estimator, and its log-probability is linear in it, so the ELBO is the discrete one,
+with that gradient.
 
 Counterpart: ``numpyro_concrete.distributions.hard``.
 """
@@ -19,16 +19,20 @@ from torch.nn.functional import one_hot, softplus
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import ExpConcrete
-from pyro_concrete.distributions.constraints import Size, bits, vertices
+from pyro_concrete.distributions.constraints import (
+    Size,
+    differentiable_boolean,
+    differentiable_one_hot,
+)
 from pyro_concrete.distributions.mass import kl_bernoulli, kl_categorical
 from pyro_concrete.ops.noise import gumbel_, logistic_
 
 
 class AbstractHard(AbstractConcrete):
-    """A draw by an estimator, which may need several draws of noise."""
+    """Samples of an estimator, which may need several draws of noise."""
 
-    _kept = ("estimator",)
-    _scores_noise = False
+    _extra_attributes = ("estimator",)
+    _scores_from_noise = False
 
     def __init__(
         self,
@@ -64,19 +68,19 @@ class AbstractHard(AbstractConcrete):
             return point
         return torch.stack([1 - point, point]).movedim(0, -1)
 
-    def _to_bit(self, point: Tensor) -> Tensor:
+    def _to_prob(self, point: Tensor) -> Tensor:
         return point
 
     def vertex(self, hard: Tensor) -> Tensor:
         return hard.to(self.logits.dtype)
 
     @property
-    def _noise_dims(self) -> Size:
+    def _noise_shape(self) -> Size:
         return (self.estimator.num_noises,)
 
 
 class HardOneHot(AbstractHard):
-    r"""One-hot draws of a categorical that carry the gradient of an estimator.
+    r"""One-hot samples of a categorical that carry the gradient of an estimator.
 
     .. math:: \log P(d) = \sum_k d_k \log p_k
 
@@ -87,8 +91,8 @@ class HardOneHot(AbstractHard):
 
     Args:
         temperature: Temperature of the estimator, > 0.
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         estimator: Estimator of the gradient, as for `relax`.
         validate_args: As in Pyro.
 
@@ -103,12 +107,12 @@ class HardOneHot(AbstractHard):
     """
 
     arg_constraints: ClassVar = ExpConcrete.arg_constraints
-    support = vertices
+    support = differentiable_one_hot
     _class_dims = 1
-    _noise = staticmethod(gumbel_)
+    _uniform_to_noise = staticmethod(gumbel_)
 
     @property
-    def centre(self) -> Tensor:
+    def center(self) -> Tensor:
         return one_hot(self.logits.argmax(-1), self.event_shape[0]).to(self.logits)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
@@ -118,8 +122,8 @@ class HardOneHot(AbstractHard):
         return (value * self.logits.log_softmax(-1)).sum(-1)
 
 
-class HardBit(AbstractHard):
-    r"""Draws of a Bernoulli that carry the gradient of an estimator.
+class HardBinary(AbstractHard):
+    r"""Samples of a Bernoulli that carry the gradient of an estimator.
 
     .. math:: \log P(d) = d \log p + (1 - d) \log(1 - p)
 
@@ -137,20 +141,20 @@ class HardBit(AbstractHard):
 
     Example:
         >>> from pyro_concrete import ReinMax
-        >>> d = HardBit(1.0, logits=torch.full((2,), 100.0), estimator=ReinMax())
+        >>> d = HardBinary(1.0, logits=torch.full((2,), 100.0), estimator=ReinMax())
         >>> d.rsample()
         tensor([1., 1.])
 
-    Counterpart: :class:`numpyro_concrete.distributions.HardBit`.
+    Counterpart: :class:`numpyro_concrete.distributions.HardBinary`.
     """
 
     arg_constraints: ClassVar = LogitBinaryConcrete.arg_constraints
-    support = bits
+    support = differentiable_boolean
     _class_dims = 0
-    _noise = staticmethod(logistic_)
+    _uniform_to_noise = staticmethod(logistic_)
 
     @property
-    def centre(self) -> Tensor:
+    def center(self) -> Tensor:
         return (self.logits > 0).to(self.logits.dtype)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
@@ -161,4 +165,4 @@ class HardBit(AbstractHard):
 
 
 register_kl(HardOneHot, HardOneHot)(kl_categorical)
-register_kl(HardBit, HardBit)(kl_bernoulli)
+register_kl(HardBinary, HardBinary)(kl_bernoulli)

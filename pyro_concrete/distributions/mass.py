@@ -1,9 +1,9 @@
-"""The log-space family scored by the mass of the discrete variable, not a density.
+"""The log-space family, scored by the log-probability of the discrete variable.
 
-What `relax(..., scoring="discrete")` samples. The points are those of the Concrete; the
-log-probability is the discrete variable's, read off at the soft point (eq. 21), and the
-KL divergence is the discrete one (eq. 22): the discrete ELBO, as far as the likelihood
-of soft points is that of hard ones.
+`relax(..., scoring="discrete")` samples these. The samples are those of the Concrete.
+The log-probability is that of the discrete variable, averaged with the probabilities of
+the soft sample (eq. 21), and the KL divergence is the discrete one (eq. 22). An ELBO of
+them is the discrete ELBO where the likelihood is linear in the soft sample.
 
 Counterpart: ``numpyro_concrete.distributions.mass``.
 """
@@ -18,12 +18,12 @@ from pyro_concrete.distributions.categorical import ExpConcrete
 
 
 class ExpConcreteMass(ExpConcrete):
-    r"""Points of an ExpConcrete, scored by the log-mass of its categorical.
+    r"""Samples of an ExpConcrete, scored by the log-mass of its categorical.
 
     .. math:: \log P(y) = \sum_k \exp(y_k) \log p_k
 
-    No density: at soft points an ELBO of it is no bound. As the temperature falls it
-    becomes the discrete ELBO.
+    This is not a density, and an ELBO of it is not a bound. It approaches the discrete
+    ELBO as the temperature goes to zero.
 
     Shapes:
         temperature: scalar, or broadcastable to `batch_shape`.
@@ -32,8 +32,8 @@ class ExpConcreteMass(ExpConcrete):
 
     Args:
         temperature: Relaxation temperature, > 0.
-        probs: Class weights >= 0. Exactly one of `probs`, `logits`.
-        logits: Unnormalised log-probabilities, finite.
+        probs: Class probabilities >= 0, of any sum. Exactly one of `probs`, `logits`.
+        logits: Unnormalized log-probabilities, finite.
         validate_args: As in Pyro.
 
     Example:
@@ -48,7 +48,7 @@ class ExpConcreteMass(ExpConcrete):
     Counterpart: :class:`numpyro_concrete.distributions.ExpConcreteMass`.
     """
 
-    _scores_noise = False
+    _scores_from_noise = False
 
     def entropy(self) -> Tensor:
         """Return the entropy of the discrete variable, in nats."""
@@ -59,12 +59,12 @@ class ExpConcreteMass(ExpConcrete):
 
 
 class LogitBinaryConcreteMass(LogitBinaryConcrete):
-    r"""Points of a LogitBinaryConcrete, scored by the log-mass of its Bernoulli.
+    r"""Samples of a LogitBinaryConcrete, scored by the log-mass of its Bernoulli.
 
     .. math:: \log P(y) = \sigma(y) \log p + \sigma(-y) \log(1 - p)
 
-    No density: at soft points an ELBO of it is no bound. As the temperature falls it
-    becomes the discrete ELBO.
+    This is not a density, and an ELBO of it is not a bound. It approaches the discrete
+    ELBO as the temperature goes to zero.
 
     Shapes:
         temperature: scalar, or broadcastable to `batch_shape`.
@@ -89,7 +89,7 @@ class LogitBinaryConcreteMass(LogitBinaryConcrete):
     Counterpart: :class:`numpyro_concrete.distributions.LogitBinaryConcreteMass`.
     """
 
-    _scores_noise = False
+    _scores_from_noise = False
 
     def entropy(self) -> Tensor:
         """Return the entropy of the discrete variable, in nats."""
@@ -102,10 +102,10 @@ class LogitBinaryConcreteMass(LogitBinaryConcrete):
 @register_kl(ExpConcreteMass, ExpConcreteMass)
 def kl_categorical(p: AbstractConcrete, q: AbstractConcrete) -> Tensor:
     """Return the KL divergence of the discrete variables of n values."""
-    return kl_divergence(*(Categorical(logits=d.logits) for d in (p, q)))
+    return kl_divergence(Categorical(logits=p.logits), Categorical(logits=q.logits))
 
 
 @register_kl(LogitBinaryConcreteMass, LogitBinaryConcreteMass)
 def kl_bernoulli(p: AbstractConcrete, q: AbstractConcrete) -> Tensor:
     """Return the KL divergence of the discrete variables of two values."""
-    return kl_divergence(*(Bernoulli(logits=d.logits) for d in (p, q)))
+    return kl_divergence(Bernoulli(logits=p.logits), Bernoulli(logits=q.logits))

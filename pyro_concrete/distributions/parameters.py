@@ -1,4 +1,4 @@
-"""Checks of the parameters: the temperature, and probabilities or logits.
+"""Validation of the parameters: the temperature, and probabilities or logits.
 
 Counterpart: ``numpyro_concrete.distributions.parameters``.
 """
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from concrete_core import parameter_errors
 from pyro_concrete import ops
 from pyro_concrete.distributions.constraints import Size
-from pyro_concrete.ops.precision import can_be_read
+from pyro_concrete.ops.precision import Temperature, can_be_read
 
 
 def as_temperature(temperature: Any) -> Any:
@@ -31,7 +32,7 @@ def as_temperature(temperature: Any) -> Any:
     return temperature
 
 
-def check_temperature(temperature: Tensor | float, site: str = "") -> None:
+def check_temperature(temperature: Temperature, site: str = "") -> None:
     """Raise a ValueError if a temperature is known not to be positive.
 
     Tensors pass where it would cost a wait to know their values: on other devices than
@@ -47,23 +48,20 @@ def check_temperature(temperature: Tensor | float, site: str = "") -> None:
     Example:
         >>> check_temperature(0.5)
     """
-    if isinstance(temperature, Tensor):
-        if not temperature.numel() or not can_be_read(temperature):
-            return
-        values = temperature.detach()
-        low = values.min().item() if values.dim() else values.item()
-        high = values.max().item() if values.dim() else low
+    if not isinstance(temperature, Tensor):
+        smallest = largest = temperature
+    elif not temperature.numel() or not can_be_read(temperature):
+        return
+    elif temperature.dim():
+        smallest = temperature.detach().min().item()
+        largest = temperature.detach().max().item()
     else:
-        low = high = temperature
-    if not (low > 0 and math.isfinite(high)):
-        at = f" at site {site!r}" if site else ""
-        raise ValueError(
-            f"temperature{at} must be positive and finite, but is {temperature!r}; "
-            "2/3 is a good first choice"
-        )
+        smallest = largest = temperature.detach().item()
+    if not (smallest > 0 and math.isfinite(largest)):
+        raise parameter_errors.temperature_error(temperature, site)
 
 
-def batch_shape_with(temperature: Tensor | float, batch_shape: Size) -> Size:
+def batch_shape_with(temperature: Temperature, batch_shape: Size) -> Size:
     """Return the batch shape that a temperature and a parameter have together.
 
     Args:
@@ -78,10 +76,8 @@ def batch_shape_with(temperature: Tensor | float, batch_shape: Size) -> Size:
     try:
         return torch.broadcast_shapes(temperature.shape, batch_shape)
     except RuntimeError:
-        raise ValueError(
-            f"temperature of shape {tuple(temperature.shape)} does not broadcast with "
-            f"the batch shape {tuple(batch_shape)}"
-        ) from None
+        error = parameter_errors.broadcast_error(temperature.shape, batch_shape)
+        raise error from None
 
 
 def as_logits(
@@ -91,12 +87,12 @@ def as_logits(
     class_dims: int,
     validate: bool,
 ) -> Tensor:
-    """Return the logits that `probs` or `logits` stand for, with their shape checked.
+    """Return the logits of a distribution that has `probs` or `logits`.
 
     Args:
         name: The distribution, for messages.
-        probs: Class weights >= 0, or probabilities of one in [0, 1].
-        logits: Unnormalised log-probabilities, or log-odds of one.
+        probs: Class probabilities >= 0, or probabilities of one in [0, 1].
+        logits: Unnormalized log-probabilities, or log-odds of one.
         class_dims: 1 if classes lie on the last dim, 0 for a two-valued variable.
         validate: Whether to look at the values of `probs`.
 
@@ -104,21 +100,35 @@ def as_logits(
         ValueError: If neither or both are given, values are out of range, or there are
             fewer than two classes.
     """
-    if (probs is None) == (logits is None):
-        raise ValueError("give exactly one of probs and logits")
-    given = logits if probs is None else probs
-    given = given if isinstance(given, Tensor) else torch.as_tensor(given)
-    if not given.is_floating_point():
-        given = given.to(torch.get_default_dtype())
-    if class_dims and (not given.dim() or given.shape[-1] < 2):
-        raise ValueError(
-            f"a {name} needs two classes or more along the last dim of its parameter, "
-            f"whose shape is {tuple(given.shape)}"
-        )
-    if probs is None:
-        return given
-    if validate:
-        upper = math.inf if class_dims else 1.0
-        if not ((given >= 0) & (given <= upper)).all():
-            raise ValueError(f"{name} got probs outside [0, {upper:g}]")
-    return ops.categorical_logits(given) if class_dims else ops.bernoulli_logits(given)
+    if logits is None and probs is not None:
+        probs = _as_float(probs)
+        _require_two_classes(name, probs, class_dims)
+        if validate:
+            _require_probs(name, probs, class_dims)
+        if class_dims:
+            return ops.categorical_logits(probs)
+        return ops.bernoulli_logits(probs)
+    if probs is None and logits is not None:
+        logits = _as_float(logits)
+        _require_two_classes(name, logits, class_dims)
+        return logits
+    raise parameter_errors.one_parameter_error()
+
+
+def _as_float(parameter: Any) -> Tensor:
+    if not isinstance(parameter, Tensor):
+        parameter = torch.as_tensor(parameter)
+    if parameter.is_floating_point():
+        return parameter
+    return parameter.to(torch.get_default_dtype())
+
+
+def _require_two_classes(name: str, parameter: Tensor, class_dims: int) -> None:
+    if class_dims and (not parameter.dim() or parameter.shape[-1] < 2):
+        raise parameter_errors.num_classes_error(name, parameter.shape, "dim")
+
+
+def _require_probs(name: str, probs: Tensor, class_dims: int) -> None:
+    upper = math.inf if class_dims else 1.0
+    if not ((probs >= 0) & (probs <= upper)).all():
+        raise parameter_errors.probs_error(name, upper)

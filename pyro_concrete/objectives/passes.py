@@ -79,7 +79,7 @@ class _Noise:
 
     def of(self, name: str, site: Site) -> Tensor:
         """Return the noise of a discrete site."""
-        logits = ops.wide(leaf_of(site.relaxed).logits)
+        logits = ops.promote_half(leaf_of(site.relaxed).logits)
         if name not in self._of:
             shape, dtype = site.relaxed.shape(), logits.dtype
             uniform = torch.rand(shape, dtype=dtype, device=logits.device)

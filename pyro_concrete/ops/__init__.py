@@ -1,4 +1,4 @@
-r"""The maths of the Concrete family as pure functions, from noise to values.
+r"""The mathematics of the Concrete family as pure functions, from noise to values.
 
 Nothing here draws random numbers or knows about Pyro. Classes lie on the last dim. All
 work is done in log (or logit) space, where nothing underflows; half-precision inputs
@@ -11,15 +11,15 @@ classes, Gumbel noise :math:`G_k`, logistic noise :math:`L`.
 Counterpart: ``numpyro_concrete.ops``.
 """
 
-from concrete_core.log_survival import MAX_RATIO
+from concrete_core.kl.tables import MAX_RATIO
 from pyro_concrete.ops.binary import (
     binary_concrete_log_density,
+    clamp_probs,
     logit_binary_concrete,
     logit_binary_concrete_entropy,
     logit_binary_concrete_log_density,
     logit_binary_concrete_log_mass,
     logit_binary_concrete_noise_log_density,
-    unit_interior,
 )
 from pyro_concrete.ops.categorical import (
     concrete_log_density,
@@ -31,15 +31,15 @@ from pyro_concrete.ops.categorical import (
     from_log_ratios,
     log_ratios,
 )
-from pyro_concrete.ops.estimates import (
+from pyro_concrete.ops.hard import (
     conditional_gumbel,
     conditional_logistic,
     gumbel_rao,
-    gumbel_rao_bit,
+    gumbel_rao_binary,
     reinmax,
-    reinmax_bit,
+    reinmax_binary,
     straight_through,
-    straight_through_bit,
+    straight_through_binary,
 )
 from pyro_concrete.ops.kl import exp_concrete_kl, logit_binary_concrete_kl
 from pyro_concrete.ops.noise import (
@@ -48,13 +48,14 @@ from pyro_concrete.ops.noise import (
     gumbel,
     logistic,
 )
-from pyro_concrete.ops.precision import wide
+from pyro_concrete.ops.precision import promote_half
 
 __all__ = [
     "MAX_RATIO",
     "bernoulli_logits",
     "binary_concrete_log_density",
     "categorical_logits",
+    "clamp_probs",
     "concrete_log_density",
     "conditional_gumbel",
     "conditional_logistic",
@@ -67,7 +68,7 @@ __all__ = [
     "from_log_ratios",
     "gumbel",
     "gumbel_rao",
-    "gumbel_rao_bit",
+    "gumbel_rao_binary",
     "log_ratios",
     "logistic",
     "logit_binary_concrete",
@@ -76,10 +77,9 @@ __all__ = [
     "logit_binary_concrete_log_density",
     "logit_binary_concrete_log_mass",
     "logit_binary_concrete_noise_log_density",
+    "promote_half",
     "reinmax",
-    "reinmax_bit",
+    "reinmax_binary",
     "straight_through",
-    "straight_through_bit",
-    "unit_interior",
-    "wide",
+    "straight_through_binary",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pyro_concrete.ops.fused import draw_logit_binary_concrete
-from pyro_concrete.ops.precision import Temperature, log, wide
+from pyro_concrete.ops.precision import Temperature, log_temperature, promote_half
 
 
 def logit_binary_concrete(
@@ -37,7 +37,7 @@ def logit_binary_concrete(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
         https://arxiv.org/abs/1611.00712
     """
-    return ((wide(logits) + wide(noise)) / temperature).to(logits.dtype)
+    return ((promote_half(logits) + promote_half(noise)) / temperature).to(logits.dtype)
 
 
 def logit_binary_concrete_draw(
@@ -91,8 +91,8 @@ def logit_binary_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. B.
         https://arxiv.org/abs/1611.00712
     """
-    scores = wide(logits) - temperature * wide(value)
-    return log(temperature) + logsigmoid(scores) + logsigmoid(-scores)
+    scores = promote_half(logits) - temperature * promote_half(value)
+    return log_temperature(temperature) + logsigmoid(scores) + logsigmoid(-scores)
 
 
 def logit_binary_concrete_noise_log_density(
@@ -113,8 +113,8 @@ def logit_binary_concrete_noise_log_density(
         >>> logit_binary_concrete_noise_log_density(torch.tensor(0.0), 1.0).exp()
         tensor(0.2500)
     """
-    noise = wide(noise)
-    return log(temperature) + logsigmoid(noise) + logsigmoid(-noise)
+    noise = promote_half(noise)
+    return log_temperature(temperature) + logsigmoid(noise) + logsigmoid(-noise)
 
 
 def logit_binary_concrete_entropy(temperature: Temperature) -> Tensor | float:
@@ -130,7 +130,7 @@ def logit_binary_concrete_entropy(temperature: Temperature) -> Tensor | float:
         >>> logit_binary_concrete_entropy(torch.tensor(1.0))
         tensor(2.)
     """
-    return 2 - log(temperature)
+    return 2 - log_temperature(temperature)
 
 
 def binary_concrete_log_density(
@@ -160,13 +160,14 @@ def binary_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 24.
         https://arxiv.org/abs/1611.00712
     """
-    value = unit_interior(wide(value))
-    log_one, log_zero = value.log(), torch.log1p(-value)
+    value = clamp_probs(promote_half(value))
+    log_one = value.log()
+    log_zero = torch.log1p(-value)
     log_g = logit_binary_concrete_log_density(log_one - log_zero, temperature, logits)
     return log_g - log_one - log_zero
 
 
-def unit_interior(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def clamp_probs(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Move 0 and 1 to the nearest numbers of the dtype inside the unit interval.
 
     Args:
@@ -176,7 +177,7 @@ def unit_interior(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         Numbers in (0, 1).
 
     Example:
-        >>> 1 - unit_interior(torch.tensor(1.0)) > 0
+        >>> 1 - clamp_probs(torch.tensor(1.0)) > 0
         tensor(True)
     """
     info = torch.finfo(value.dtype)
@@ -186,12 +187,12 @@ def unit_interior(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def logit_binary_concrete_log_mass(
     value: Float[Tensor, "*batch"], logits: Float[Tensor, "*#batch"]
 ) -> Float[Tensor, "*batch"]:
-    r"""Log-probability of a Bernoulli, read off at a point of the real line.
+    r"""Return the log-probability of a Bernoulli, averaged with soft probabilities.
 
     .. math:: \sigma(y) \log p + \sigma(-y) \log(1 - p)
 
-    At plus or minus infinity it is the log-probability of that bit. Between them it is
-    no density, and differences of two such numbers are no bound on anything.
+    At plus or minus infinity it is the log-probability of one or of zero. Elsewhere it
+    is not a density, and a difference of two such numbers is not a bound.
 
     Shapes:
         value: ``(*batch)``, in logits.

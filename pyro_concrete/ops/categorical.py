@@ -9,11 +9,22 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import log_softmax, pad
 
-from pyro_concrete.ops.fused import draw_exp_concrete, score_exp_concrete
-from pyro_concrete.ops.normalized import MANY, log_softmax
-from pyro_concrete.ops.precision import Temperature, is_plain, log, per_class, wide
+from concrete_core.special import harmonic_number
+from pyro_concrete.ops.fused import (
+    MANY,
+    draw_exp_concrete,
+    log_softmax_,
+    score_exp_concrete,
+)
+from pyro_concrete.ops.precision import (
+    Temperature,
+    is_plain,
+    log_temperature,
+    promote_half,
+    with_class_dim,
+)
 
 
 def exp_concrete(
@@ -28,7 +39,7 @@ def exp_concrete(
     Args:
         noise: Standard Gumbel noise.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Points y with logsumexp(y) = 0, in the dtype of the logits.
@@ -41,11 +52,15 @@ def exp_concrete(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    scores = wide(logits) + wide(noise)
-    # A number divides in place: large arrays cost more to allocate than to compute.
-    in_place = not isinstance(temperature, Tensor)
-    divided = scores.div_ if in_place else scores.div
-    return log_softmax(divided(per_class(temperature))).to(logits.dtype)
+    scores = promote_half(logits) + promote_half(noise)
+    if isinstance(temperature, Tensor):
+        scores = scores / with_class_dim(temperature)
+    else:
+        # In place: large arrays cost more to allocate than to compute.
+        scores.div_(temperature)
+    if not scores.requires_grad and is_plain():
+        return log_softmax_(scores).to(logits.dtype)
+    return log_softmax(scores, -1).to(logits.dtype)
 
 
 def exp_concrete_draw(
@@ -60,7 +75,7 @@ def exp_concrete_draw(
     Args:
         uniform: Uniform draws on [0, 1), which are overwritten.
         temperature: Relaxation temperature > 0.
-        logits: Unnormalised log-probabilities, of single precision at least.
+        logits: Unnormalized log-probabilities, of single precision at least.
 
     Example:
         >>> value, log_density = exp_concrete_draw(
@@ -69,7 +84,7 @@ def exp_concrete_draw(
         >>> value.exp()
         tensor([0.3333, 0.3333, 0.3333])
     """
-    constant = _normaliser(logits.shape[-1], temperature)
+    constant = _log_constant(logits.shape[-1], temperature)
     return draw_exp_concrete(logits, (uniform,), temperature, constant)
 
 
@@ -89,7 +104,7 @@ def exp_concrete_log_density(
     Args:
         value: Points with logsumexp(value) = 0.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Log-densities of the batch shape.
@@ -104,15 +119,17 @@ def exp_concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
         https://arxiv.org/abs/1611.00712
     """
-    logits, value = wide(logits), wide(value)
-    constant = _normaliser(logits.shape[-1], temperature)
+    logits = promote_half(logits)
+    value = promote_half(value)
+    constant = _log_constant(logits.shape[-1], temperature)
     if isinstance(temperature, Tensor):
-        scores = logits - per_class(temperature) * value
+        scores = logits - with_class_dim(temperature) * value
     elif value.numel() > MANY and value.device.type == "cpu" and is_plain():
         return score_exp_concrete(logits, value, temperature, constant)
     else:
         scores = torch.add(logits, value, alpha=-temperature)
-    return constant + log_softmax(scores).sum(-1)
+    # The sum of a log-softmax is sum(s) - n LSE(s) without its cancellation.
+    return constant + log_softmax(scores, -1).sum(-1)
 
 
 def exp_concrete_noise_log_density(
@@ -137,11 +154,11 @@ def exp_concrete_noise_log_density(
         >>> exp_concrete_noise_log_density(torch.zeros(2), 1.0)
         tensor(-1.3863)
     """
-    noise = wide(noise)
+    noise = promote_half(noise)
     n = noise.shape[-1]
     # Gumbels are no larger than some tens: their exponentials need no shift.
-    total = noise.neg().exp_().sum(-1).log()
-    return _normaliser(n, temperature) - noise.sum(-1) - n * total
+    log_sum = noise.neg().exp_().sum(-1).log()
+    return _log_constant(n, temperature) - noise.sum(-1) - n * log_sum
 
 
 def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Tensor | float:
@@ -160,10 +177,10 @@ def exp_concrete_entropy(temperature: Temperature, num_classes: int) -> Tensor |
         >>> exp_concrete_entropy(torch.tensor(1.0), 2)
         tensor(2.)
     """
-    # n (Euler's constant + digamma(n)) = n H_(n-1)
-    harmonic = math.fsum(1 / j for j in range(1, num_classes))
-    constant = num_classes * harmonic - math.lgamma(num_classes)
-    return constant - (num_classes - 1) * log(temperature)
+    # E sum G + n E LSE(-G) = n (Euler's constant + digamma(n)) = n H_(n-1)
+    mean = num_classes * harmonic_number(num_classes - 1)
+    constant = mean - math.lgamma(num_classes)
+    return constant - (num_classes - 1) * log_temperature(temperature)
 
 
 def concrete_log_density(
@@ -180,7 +197,7 @@ def concrete_log_density(
     Args:
         value: Points on the simplex; zeros are read as the smallest normal number.
         temperature: Relaxation temperature > 0; scalar, or of the batch shape.
-        logits: Unnormalised log-probabilities.
+        logits: Unnormalized log-probabilities.
 
     Returns:
         Log-densities of the batch shape.
@@ -195,7 +212,7 @@ def concrete_log_density(
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 10.
         https://arxiv.org/abs/1611.00712
     """
-    value = wide(value)
+    value = promote_half(value)
     log_value = value.clamp_min(torch.finfo(value.dtype).tiny).log()
     log_kappa = exp_concrete_log_density(log_value, temperature, logits)
     return log_kappa - log_value.sum(-1)
@@ -230,22 +247,23 @@ def from_log_ratios(ratios: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch 
         >>> from_log_ratios(torch.zeros(1)).exp()
         tensor([0.5000, 0.5000])
     """
-    return log_softmax(pad(ratios, (0, 1)))
+    return log_softmax(pad(ratios, (0, 1)), -1)
 
 
-def _normaliser(n: Any, temperature: Temperature) -> Any:  # tracers have sizes too
-    return math.lgamma(n) + (n - 1) * log(temperature)
+def _log_constant(num_classes: Any, temperature: Temperature) -> Any:
+    """Log (n-1)! + (n-1) log t; a tracer has tensors for sizes."""
+    return math.lgamma(num_classes) + (num_classes - 1) * log_temperature(temperature)
 
 
 def exp_concrete_log_mass(
     value: Float[Tensor, "*batch classes"], logits: Float[Tensor, "*#batch classes"]
 ) -> Float[Tensor, "*batch"]:
-    r"""Log-probability of a categorical, read off at a point of the log-simplex.
+    r"""Return the log-probability of a categorical, averaged with soft probabilities.
 
     .. math:: \sum_k \exp(y_k) \log p_k
 
-    At a vertex it is the log-probability of that class. Between them it is no density,
-    and differences of two such numbers are no bound on anything.
+    For a one-hot sample it is the log-probability of that class. Elsewhere it is not a
+    density, and a difference of two such numbers is not a bound.
 
     Shapes:
         value: ``(*batch, classes)``, with logsumexp 0.
@@ -253,8 +271,8 @@ def exp_concrete_log_mass(
         result: ``(*batch)``.
 
     Example:
-        >>> centre = torch.log(torch.tensor([0.5, 0.5]))
-        >>> mass = exp_concrete_log_mass(centre, torch.zeros(2))
+        >>> center = torch.log(torch.tensor([0.5, 0.5]))
+        >>> mass = exp_concrete_log_mass(center, torch.zeros(2))
         >>> float(torch.exp(mass))
         0.5
 

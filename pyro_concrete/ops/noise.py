@@ -1,4 +1,4 @@
-"""From uniforms to noise, from probabilities to logits; finite at the ends.
+"""Uniforms to noise, and probabilities to logits, finite at the boundary.
 
 Counterpart: ``numpyro_concrete.ops.noise``.
 """
@@ -25,7 +25,7 @@ def gumbel(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def gumbel_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The same in place: large arrays cost more to allocate than to compute.
+    """Do the same in place: large arrays cost more to allocate than to compute.
 
     Args:
         uniform: Uniform draws, which become the noise.
@@ -68,7 +68,7 @@ def logistic(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def logistic_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The same in place: large arrays cost more to allocate than to compute.
+    """Do the same in place: large arrays cost more to allocate than to compute.
 
     Args:
         uniform: Uniform draws, which become the noise.
@@ -78,18 +78,18 @@ def logistic_(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         tensor([0.])
     """
     uniform = positive_uniform_(uniform)
-    log_rest = uniform.neg().log1p_()
-    return uniform.log_().sub_(log_rest)
+    log_one_minus_u = uniform.neg().log1p_()
+    return uniform.log_().sub_(log_one_minus_u)
 
 
 def categorical_logits(probs: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
-    """Return log-probabilities of class weights, finite where a weight is zero.
+    """Return log-probabilities, finite where a probability is zero.
 
     Args:
-        probs: Class weights >= 0, not necessarily normalised.
+        probs: Class probabilities >= 0, of any sum.
 
     Returns:
-        Normalised log-probabilities, at least the log of the smallest normal number.
+        Normalized log-probabilities, at least the log of the smallest normal number.
 
     Example:
         >>> categorical_logits(torch.tensor([1.0, 1.0])).exp()

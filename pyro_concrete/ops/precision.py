@@ -1,4 +1,4 @@
-"""What the maths shares: precision, and temperatures as numbers or tensors.
+"""Precision of the inputs, and temperatures as numbers or tensors.
 
 Counterpart: ``numpyro_concrete.ops.precision``.
 """
@@ -11,49 +11,55 @@ from torch import Tensor
 Temperature = Tensor | float
 
 
-def wide(x: Tensor) -> Tensor:
-    """Return half precision in float32, everything else as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def promote_half(x: Tensor) -> Tensor:
+    """Return half precision in float32, everything else unchanged."""
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return x.float()
+    return x
 
 
-def per_class(temperature: Temperature) -> Temperature:
-    """The temperature with a class dim where it has a batch shape."""
+def with_class_dim(temperature: Temperature) -> Temperature:
+    """Return the temperature with a class dim where it has a batch shape."""
+    if not isinstance(temperature, Tensor):
+        return temperature
+    temperature = promote_half(temperature)
+    if not temperature.dim():
+        return temperature
+    return temperature.unsqueeze(-1)
+
+
+def log_temperature(temperature: Temperature) -> Tensor | float:
+    """Return the log of a temperature, tensor or number."""
     if isinstance(temperature, Tensor):
-        temperature = wide(temperature)
-        return temperature.unsqueeze(-1) if temperature.dim() else temperature
-    return temperature
-
-
-def log(temperature: Temperature) -> Tensor | float:
-    """The log of a temperature, tensor or number."""
-    if isinstance(temperature, Tensor):
-        return wide(temperature).log()
+        return promote_half(temperature).log()
     return math.log(temperature)
 
 
 def known_finite(x: Tensor) -> bool:
-    """Tell whether numbers are finite, where that costs little to know."""
+    """Tell whether all numbers are finite, where that can be known at little cost."""
     return can_be_read(x) and math.isfinite(x.detach().sum().item())
 
 
-def known_number(x: Tensor | float) -> Tensor | float:
+def read_number(x: Tensor | float) -> Tensor | float:
     """Return a scalar as a number, where that costs little."""
     if not isinstance(x, Tensor):
         return float(x)
-    return x if x.dim() or not can_be_read(x) else x.item()
+    if x.dim() or not can_be_read(x):
+        return x
+    return x.item()
 
 
 def is_traced() -> bool:
-    """Tell whether a compiler or a tracer looks on."""
+    """Tell whether a compiler or a tracer records the operations."""
     # torch has no public name for either its tracer or, below, its transforms.
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def is_plain() -> bool:
-    """Tell whether nothing but autograd looks on: no tracer and no transform."""
+    """Tell whether only autograd records the operations: no tracer, no transform."""
     return not (is_traced() or torch._C._are_functorch_transforms_active())
 
 
 def can_be_read(x: Tensor) -> bool:
-    """Whether numbers can be read at no cost: no device waits, no transform records."""
+    """Tell whether values can be read at no cost: no device waits, nothing records."""
     return x.device.type == "cpu" and is_plain()

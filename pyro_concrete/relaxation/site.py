@@ -217,7 +217,7 @@ class Site:
             return simplex, simplex
         if self.binary:
             # Not a part of the weights: a gradient goes back through it at less cost.
-            mean = self.estimator._shown_bit(leaf._to_bit(point)).to(dtype)
+            mean = self.estimator._shown_bit(leaf._to_prob(point)).to(dtype)
             if self.native is not None:
                 return mean, mean
         else:
@@ -236,7 +236,7 @@ class Site:
             assert self.native is not None
             temperature = self.native.temperature
         # Gradients in log space do not fit half precision.
-        logits = ops.wide(self.logits)
+        logits = ops.promote_half(self.logits)
         if not known_finite(logits):
             # An impossible value keeps a finite logit, and a density there.
             bound = -math.log(torch.finfo(logits.dtype).tiny)

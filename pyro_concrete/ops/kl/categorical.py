@@ -1,0 +1,250 @@
+"""The KL divergence of two Concretes of n classes.
+
+Write c for the softmax of v and psi(u) = log E exp(-e^u E^r). By Frullani's integral
+for the logarithm, and with u = log(s / n), the excess over the floor is
+
+    -sum_k log(n c_k) - n int [exp sum_k psi(u + l_k) - exp(n psi(u))] du,
+    l_k = log(n c_k),
+
+which the trapezoid rule over u computes. At its nodes only the difference
+
+    gap(u) = sum_k [psi(u + l_k) - psi(u)]
+           = sum_k [psi(u + l_k) - psi(u) - psi'(u) (e^(l_k) - 1)]
+
+is needed. The second form holds because sum_k (n c_k - 1) = 0; its terms are of second
+order in l_k, so that they keep their digits where q is close to p.
+
+Counterpart: ``numpyro_concrete.ops.kl.categorical``.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import log_softmax, softplus
+
+from concrete_core.kl import tables
+from concrete_core.kl.rules import LOWEST_LOG, PANEL_WIDTH, lattice_rule, panels
+from concrete_core.kl.tables import NUM_COEFFICIENTS
+from pyro_concrete.ops.kl.binary import binary_excess
+from pyro_concrete.ops.kl.series import (
+    chebyshev_polynomials,
+    constant,
+    coth_kl,
+    exp_minus_linear,
+)
+from pyro_concrete.ops.kl.temperatures import (
+    floor_kl,
+    ratio_in_table,
+    temperature_ratio,
+)
+from pyro_concrete.ops.precision import Temperature, promote_half, with_class_dim
+
+# From so many classes on, a matrix for each ratio costs less than a polynomial for each
+# class and node.
+_MANY_CLASSES = 100
+
+
+def exp_concrete_kl(
+    logits_p: Float[Tensor, "*#batch k"],
+    logits_q: Float[Tensor, "*#batch k"],
+    temperature_p: Temperature | None = None,
+    temperature_q: Temperature | None = None,
+) -> Float[Tensor, "*out"]:
+    r"""Return the KL divergence of two Concretes of n classes, exactly.
+
+    With :math:`r = t_q/t_p`, c the softmax of :math:`a_q - r a_p` and
+    :math:`\varphi_r(s) = E\exp(-s E^r)` for a unit exponential E,
+
+    .. math:: KL = D_n(r) - \sum_k \log(n c_k) - n \int_0^\infty \Bigl[
+        \prod_k \varphi_r(c_k s) - \varphi_r(s/n)^n\Bigr] \frac{ds}{s}.
+
+    At equal temperatures :math:`D_n(1) = 0` and :math:`\varphi_1(s) = 1/(1+s)`, and it
+    does not depend on them. At others :math:`D_n(r) > 0` is the KL at equal
+    probabilities. It is the same for Concrete and ExpConcrete. Differentiable in all
+    four. In float64 the relative error is below 1e-6 for differences of logits to 50
+    and 1000 classes.
+
+    Args:
+        logits_p: Unnormalized log-probabilities of the first distribution.
+        logits_q: Unnormalized log-probabilities of the second.
+        temperature_p: Temperature of the first, > 0; scalar, or of the batch shape.
+            Left out, with the other, the temperatures are equal.
+        temperature_q: Temperature of the second.
+
+    Returns:
+        KL divergences in nats, of the batch shape; NaN where one temperature is more
+        than `MAX_RATIO` times the other.
+
+    Raises:
+        ValueError: If one temperature is given without the other.
+
+    Example:
+        >>> p = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).log()
+        >>> q = torch.tensor([0.3, 1.7, 1.1], dtype=torch.float64).log()
+        >>> exp_concrete_kl(p, q)
+        tensor(1.5559, dtype=torch.float64)
+        >>> even = torch.zeros(4, dtype=torch.float64)
+        >>> exp_concrete_kl(even, even, 1.0, 2 / 3)
+        tensor(0.3153, dtype=torch.float64)
+
+    References:
+        Maddison, Mnih, Teh (2017), The Concrete Distribution, app. C.3.
+        https://arxiv.org/abs/1611.00712
+    """
+    a = promote_half(logits_p)
+    b = promote_half(logits_q)
+    n = int(a.shape[-1])  # the jit's tracer has tensors for sizes
+    ratio = temperature_ratio(temperature_p, temperature_q, like=a - b)
+    if ratio is None and n == 2:
+        difference = b - a
+        return coth_kl(difference[..., 0] - difference[..., 1])
+    if ratio is None:
+        return _excess(b - a, None)
+    r, is_in_table = ratio_in_table(ratio)
+    v = b - with_class_dim(r) * a
+    excess = binary_excess(v[..., 0] - v[..., 1], r) if n == 2 else _excess(v, r)
+    return torch.where(is_in_table, floor_kl(r, n) + excess, math.nan)
+
+
+def _excess(v: Tensor, ratio: Tensor | None) -> Tensor:
+    """Return what v adds to the KL at a ratio of temperatures; None is a ratio of 1."""
+    n = int(v.shape[-1])
+    relative = _relative_probabilities(v)
+    classes = _classes_by_panel(relative)
+    if ratio is None:
+        polynomials = constant(tables.polynomials_at_equal_temperatures(), v)
+    else:
+        polynomials = _polynomials(ratio)
+    rule = lattice_rule(n)
+    nodes = torch.as_tensor(rule.index, device=v.device)
+    if ratio is None or ratio.numel() == 1 or n >= _MANY_CLASSES:
+        gap = _class_sum_by_matrix(polynomials, nodes, classes)
+    else:
+        gap = _class_sum_by_gather(polynomials, nodes, classes)
+    # Polynomials about a node start with psi and psi' there.
+    at_node = polynomials[..., nodes, :2] * classes.node_factors.unsqueeze(-2)
+    gap = gap + at_node.sum(-1)
+    # exp(n psi + gap) - exp(n psi)
+    log_even = n * polynomials[..., nodes, 0]
+    is_small = gap < 1
+    for_small = log_even.exp() * torch.where(is_small, gap, 0.0).expm1()
+    large_gap = torch.where(is_small, 0.0, gap)
+    for_large = (log_even + large_gap).exp() - log_even.exp()
+    integrand = torch.where(is_small, for_small, for_large)
+    return relative.minus_log_sum - n * (integrand @ constant(rule.weights, v))
+
+
+class _Relative(NamedTuple):
+    """Probabilities c relative to even ones: n c_k."""
+
+    minus_log_sum: Tensor  # -sum_k log(n c_k), (*batch)
+    minus_one: Tensor  # n c_k - 1, (*batch, n)
+    log: Tensor  # log(n c_k), (*batch, n)
+
+
+def _relative_probabilities(v: Tensor) -> _Relative:
+    """Return the softmax of v, relative to even probabilities."""
+    n = int(v.shape[-1])
+    # Close to even, all three are differences from one or zero. With x = v - mean(v)
+    # and m = mean(e^x - 1 - x), n c_k = e^(x_k) / (1 + m), and no digits are lost.
+    x = v - v.mean(-1, keepdim=True)
+    is_small = x.abs().amax(-1, keepdim=True) < 0.5
+    small_x = torch.where(is_small, x, 0.0)
+    m = exp_minus_linear(small_x).mean(-1, keepdim=True)
+    small_minus_one = (small_x.expm1() - m) / (1 + m)
+    small_log = small_x - m.log1p()
+    small_minus_log_sum = n * m.squeeze(-1).log1p()
+    large_log = log_softmax(torch.where(is_small, 0.0, v), -1) + math.log(n)
+    return _Relative(
+        torch.where(is_small.squeeze(-1), small_minus_log_sum, -large_log.sum(-1)),
+        torch.where(is_small, small_minus_one, large_log.expm1()),
+        torch.where(is_small, small_log, large_log),
+    )
+
+
+class _Classes(NamedTuple):
+    """The classes as seen from any node u.
+
+    psi(u + l_k) is a polynomial about the point that is panel_k double spacings from
+    the node, evaluated at what remains of l_k.
+    """
+
+    panel: Tensor  # (*batch, n), integers
+    powers: Tensor  # powers of the remainder, (*batch, n, coefficients)
+    node_factors: Tensor  # of psi and psi' at the node itself, (*batch, 2)
+
+
+def _classes_by_panel(relative: _Relative) -> _Classes:
+    log_relative = relative.log.clamp_min(LOWEST_LOG)
+    panel = (log_relative.detach() / PANEL_WIDTH).round()
+    remainder = log_relative - PANEL_WIDTH * panel
+    powers = torch.stack([remainder**j for j in range(NUM_COEFFICIENTS)], -1)
+    # About the node itself the polynomial starts with psi(u) + psi'(u) l, which the gap
+    # subtracts again. Leave both terms out, and -psi'(u) (e^l - 1 - l) remains.
+    is_at_node = panel == 0
+    order = torch.arange(NUM_COEFFICIENTS, device=powers.device)
+    powers = torch.where(is_at_node.unsqueeze(-1) & (order < 2), 0.0, powers)
+    slope = torch.where(
+        is_at_node,
+        exp_minus_linear(torch.where(is_at_node, remainder, 0.0)),
+        relative.minus_one,
+    )
+    num_elsewhere = (~is_at_node).to(slope.dtype).sum(-1)
+    node_factors = -torch.stack([num_elsewhere, slope.sum(-1)], -1)
+    return _Classes(panel.long(), powers, node_factors)
+
+
+def _class_sum_by_matrix(
+    polynomials: Tensor, nodes: Tensor, classes: _Classes
+) -> Tensor:
+    """Return the sum of the classes' polynomials, (*batch, nodes): a matrix product.
+
+    Classes of one panel share their polynomials, so their powers are summed first.
+    """
+    *batch_shape, n = map(int, classes.panel.shape)
+    first_panel, points = panels(n)
+    num_panels = len(points)
+    # Sums of powers by row of the batch and panel.
+    num_rows = math.prod(batch_shape)
+    row = torch.arange(num_rows, device=nodes.device).unsqueeze(-1)
+    cell = row * num_panels + classes.panel.reshape(num_rows, n) - first_panel
+    powers = classes.powers.reshape(-1, NUM_COEFFICIENTS)
+    moments = powers.new_zeros(num_rows * num_panels, NUM_COEFFICIENTS)
+    moments = moments.index_add(0, cell.flatten(), powers).reshape(*batch_shape, -1)
+    # The polynomials of all panels at all nodes.
+    points = torch.as_tensor(points, device=nodes.device)
+    matrix = polynomials[..., points, :].movedim(-1, -2).flatten(-3, -2)
+    return torch.einsum("...i,...iu->...u", moments, matrix)
+
+
+def _class_sum_by_gather(
+    polynomials: Tensor, nodes: Tensor, classes: _Classes
+) -> Tensor:
+    """Return the same for few classes and many ratios, without a matrix for each."""
+    shape = (*classes.panel.shape, len(nodes))
+    polynomials = polynomials.expand(*shape[:-2], *polynomials.shape[-2:])
+    points = (nodes + 2 * classes.panel.unsqueeze(-1)).clamp_min(0).flatten(-2)
+    terms = [
+        polynomials[..., j].gather(-1, points).reshape(shape)
+        * classes.powers[..., j].unsqueeze(-1)
+        for j in range(NUM_COEFFICIENTS)
+    ]
+    return torch.stack(terms).sum((0, -2))
+
+
+def _polynomials(ratio: Tensor) -> Tensor:
+    """Return the polynomials of psi at ratios: (*ratio, points, coefficients)."""
+    log_ratio = ratio.log()
+    table = tables.polynomial_series()
+    num_terms, *table_shape = table.shape
+    series = constant(table, ratio).reshape(num_terms, -1)
+    scaled = chebyshev_polynomials(log_ratio, num_terms) @ series
+    scaled = scaled.reshape(*ratio.shape, *table_shape)
+    # The series are of psi / growth, with growth = softplus(u + log(r Gamma(1+r))) / r.
+    shift = log_ratio + (1 + ratio).lgamma()
+    points = constant(tables.lattice(), ratio)
+    growth = softplus(points + shift.unsqueeze(-1)) / ratio.unsqueeze(-1)
+    return scaled * growth.unsqueeze(-1)
