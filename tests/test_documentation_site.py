@@ -17,7 +17,13 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 HOSTS = ("pyro", "numpyro")
 # In the modules among the public names: what relax and the optimisers use themselves.
-INTERNAL = {"CountingOptim", "Resolved", "current_temperature", "is_schedule", "resolved"}
+INTERNAL = {
+    "CountingOptim",
+    "Resolved",
+    "current_temperature",
+    "is_schedule",
+    "resolved",
+}
 
 
 @pytest.fixture

@@ -116,7 +116,8 @@ def test_the_plugin_counts_what_pytest_runs(tmp_path, chosen, expected):
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "conftest.py").write_text(CONFTEST)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "no:jaxtyping", "-k", chosen, "-o", f"pythonpath={ROOT}/tests/support"]
+    command += ["-p", "no:jaxtyping", "-k", chosen]
+    command += ["-o", f"pythonpath={ROOT}/tests/support"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False
     )
