@@ -77,6 +77,8 @@ MODULES = [
     ".relaxation.surroundings",
     ".schedules",
     ".guides",
+    ".guides.auto_concrete",
+    ".guides.factors",
     ".objectives.particles",
     ".objectives",
     ".objectives.costs",

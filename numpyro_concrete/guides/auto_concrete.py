@@ -1,6 +1,6 @@
 """AutoConcrete: a guide for relaxed models.
 
-Counterpart: ``pyro_concrete.guides``.
+Counterpart: ``pyro_concrete.guides.auto_concrete``.
 """
 
 import functools
@@ -24,7 +24,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 from numpyro.util import not_jax_tracer
 
 from numpyro_concrete.distributions import AbstractConcrete, AbstractHard
-from numpyro_concrete.factors import (
+from numpyro_concrete.guides.factors import (
     ConcreteFactor,
     FactorMessenger,
     NormalFactor,

@@ -6,7 +6,7 @@ guide then runs the model, and samples its own factors at the latent sites. What
 masked is sampled from the model itself and scored by neither program, as if the element
 were not there.
 
-Counterpart: ``pyro_concrete.factors``.
+Counterpart: ``pyro_concrete.guides.factors``.
 """
 
 import copy
@@ -51,7 +51,7 @@ class FactorMessenger(Messenger):
         plates: The plates of the guide by name, whose subsamples the model takes.
         steps: Names of the factors that have one for each step of a scan.
 
-    Counterpart: :class:`pyro_concrete.factors.FactorMessenger`.
+    Counterpart: :class:`pyro_concrete.guides.factors.FactorMessenger`.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class PartlyPrior(Distribution):
         prior: Distribution of those that are masked, of the same event shape.
         kept: True at the elements that count.
 
-    Counterpart: :class:`pyro_concrete.factors.PartlyPrior`.
+    Counterpart: :class:`pyro_concrete.guides.factors.PartlyPrior`.
     """
 
     pytree_data_fields = ("factor", "prior", "kept")
@@ -205,7 +205,7 @@ class ConcreteFactor:
         temperature: Temperature, a scalar or of the batch shape of the logits.
         logits: Logits.
 
-    Counterpart: :class:`pyro_concrete.factors.ConcreteFactor`.
+    Counterpart: :class:`pyro_concrete.guides.factors.ConcreteFactor`.
     """
 
     leaf: AbstractConcrete
@@ -244,7 +244,7 @@ class NormalFactor:
         loc: Location in unconstrained space.
         scale: Scale in unconstrained space.
 
-    Counterpart: :class:`pyro_concrete.factors.NormalFactor`.
+    Counterpart: :class:`pyro_concrete.guides.factors.NormalFactor`.
     """
 
     loc: Array

@@ -1,6 +1,6 @@
 """AutoConcrete: a guide for relaxed models.
 
-Counterpart: ``numpyro_concrete.guides``.
+Counterpart: ``numpyro_concrete.guides.auto_concrete``.
 """
 
 import operator
@@ -26,7 +26,7 @@ from torch.nn import Parameter
 from torch.nn.functional import one_hot
 
 from pyro_concrete.distributions import AbstractConcrete, AbstractHard, as_temperature
-from pyro_concrete.factors import (
+from pyro_concrete.guides.factors import (
     ConcreteFactor,
     FactorMessenger,
     NormalFactor,

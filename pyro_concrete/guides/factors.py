@@ -6,7 +6,7 @@ guide then runs the model, and samples its own factors at the latent sites. What
 masked is sampled from the model itself and scored by neither program, as if the element
 were not there.
 
-Counterpart: ``numpyro_concrete.factors``.
+Counterpart: ``numpyro_concrete.guides.factors``.
 """
 
 import math
@@ -42,7 +42,7 @@ class FactorMessenger(Messenger):
         constants: Names of the latent sites with one value, which are left as they are.
         plates: The plates of the guide by name, whose subsamples the model takes.
 
-    Counterpart: :class:`numpyro_concrete.factors.FactorMessenger`.
+    Counterpart: :class:`numpyro_concrete.guides.factors.FactorMessenger`.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class PartlyPrior(TorchDistribution):
         prior: Distribution of those that are masked, of the same event shape.
         kept: True at the elements that count.
 
-    Counterpart: :class:`numpyro_concrete.factors.PartlyPrior`.
+    Counterpart: :class:`numpyro_concrete.guides.factors.PartlyPrior`.
     """
 
     arg_constraints = {}  # noqa: RUF012
@@ -160,7 +160,7 @@ class ConcreteFactor:
         temperature: Temperature, a scalar or of the batch shape of the logits.
         logits: Logits.
 
-    Counterpart: :class:`numpyro_concrete.factors.ConcreteFactor`.
+    Counterpart: :class:`numpyro_concrete.guides.factors.ConcreteFactor`.
     """
 
     leaf: AbstractConcrete
@@ -185,7 +185,7 @@ class NormalFactor:
         loc: Location in unconstrained space.
         scale: Scale in unconstrained space.
 
-    Counterpart: :class:`numpyro_concrete.factors.NormalFactor`.
+    Counterpart: :class:`numpyro_concrete.guides.factors.NormalFactor`.
     """
 
     loc: Tensor
