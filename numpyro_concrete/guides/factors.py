@@ -2,9 +2,9 @@
 
 A model without masks need not run for its guide to be sampled. Under masks it has to:
 masks may change with the data of a call, and with the values of other sites. So the
-guide then runs the model, and samples its own factors at the latent sites. What is
-masked is sampled from the model itself and scored by neither program, as if the element
-were not there.
+guide then runs the model, and `FactorMessenger` replaces the distributions of its
+latent sites by factors. A masked element is sampled from the model itself, as from its
+prior, and scored neither in the model nor in the guide.
 
 Counterpart: ``pyro_concrete.guides.factors``.
 """
@@ -17,232 +17,94 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpyro
 from jax import Array, random
+from jax.typing import ArrayLike
 from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.distributions import (
     Distribution,
-    Independent,
-    MaskedDistribution,
     Normal,
     TransformedDistribution,
     biject_to,
     constraints,
 )
 from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.constraints import Constraint
 from numpyro.primitives import Messenger
 
+from concrete_core.guides import Argument
 from numpyro_concrete.distributions import AbstractConcrete
+from numpyro_concrete.guides.masks import (
+    Mask,
+    element_mask,
+    has_flat_prior,
+    without_masks,
+)
+from numpyro_concrete.guides.sites import Frames, Message
 from numpyro_concrete.relaxation.control_flow import wrap_bodies
-from numpyro_concrete.relaxation.site import SUFFIX, is_wrapper, leaf_of, rebuilt
-from numpyro_concrete.soft_index.parameters import SoftlyMasked
+from numpyro_concrete.relaxation.site import SUFFIX, rebuilt
 
-# A mask of the elements of a leaf: True for all of them, or an array. A soft mask is an
-# array of probabilities.
-Mask = Array | bool
-
-
-class FactorMessenger(Messenger):
-    """Sample the factors of a guide at the latent sites of a model, under its masks.
-
-    Args:
-        factors: For each latent site by name, what gives its factor for the leaf of the
-            model's distribution and for the mask of its elements.
-        constants: Names of the latent sites with one value, which are left as they are.
-        plates: The plates of the guide by name, whose subsamples the model takes.
-        steps: Names of the factors that have one for each step of a scan.
-
-    Counterpart: :class:`pyro_concrete.guides.factors.FactorMessenger`.
-    """
-
-    def __init__(
-        self,
-        factors: Mapping[str, "ConcreteFactor | NormalFactor"],
-        constants: Collection[str],
-        plates: Mapping[str, Any],
-        steps: Collection[str] = (),
-    ) -> None:
-        super().__init__()
-        self.factors = factors
-        self.exposed = {*factors, *constants}
-        self.plates = plates
-        self.steps = steps
-        self.values: dict[str, Array] = {}
-
-    def hides(self, msg: dict[str, Any]) -> bool:
-        """Whether a message is none of the guide's."""
-        if msg["type"] in ("param", "control_flow"):
-            return False
-        if msg["type"] != "sample":
-            return True
-        # A scan under `harden` sends its discrete sites after its run.
-        return not {msg["name"], msg["name"] + SUFFIX} & self.exposed
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "plate":
-            msg["value"] = self._rows(msg["name"], msg["value"])
-        elif msg["type"] == "control_flow":
-            self._enter(msg)
-        elif msg["type"] == "sample" and msg["value"] is None:
-            self._replace(msg)
-
-    def _rows(self, name: str, rows: Array | None) -> Array | None:
-        """The rows of the guide's own plate of this name, if it has one."""
-        if name not in self.plates:
-            return rows
-        indices = self.plates[name]._indices
-        # Under enumeration they are in a tensor of funsor.
-        return indices if isinstance(indices, Array) else indices.data
-
-    def _scale(self, frames: Any) -> float:
-        """The scale by subsamples alone: others of a model are not of its guide."""
-        plates = [self.plates[f.name] for f in frames if f.name in self.plates]
-        return math.prod((x.size / x.subsample_size for x in plates), start=1.0)
-
-    def postprocess_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and msg["name"] in self.exposed:
-            self.values[msg["name"]] = msg["value"]
-
-    def _replace(self, msg: dict[str, Any]) -> None:
-        factor = self.factors.get(msg["name"])
-        if msg["is_observed"] or factor is None:
-            return
-        # What `harden` has to know, and not of the model's site.
-        infer = msg["infer"]
-        msg["infer"] = {k: v for k, v in infer.items() if k != "_relaxed_from"}
-        msg["scale"] = self._scale(msg["cond_indep_stack"])
-        mask = mask_of(msg["fn"])
-        if is_flat(msg["fn"], mask):
-            msg["fn"] = rebuilt(without_masks(msg["fn"]), lambda x, _: factor(x, True))
-        else:
-            msg["fn"] = rebuilt(msg["fn"], lambda leaf, _: factor(leaf, mask))
-
-    def _enter(self, msg: dict[str, Any]) -> None:
-        """Let the factors reach the sites inside of a scan or cond."""
-        if msg["fn"] is not scan_wrapper:
-            wrap_bodies(msg, self._around)
-            return
-        body, init, xs, length, *rest = msg["args"]
-        if length is None:
-            length = jnp.shape(jax.tree.leaves(xs)[0])[0]
-        stacked = {name: self.factors[name].parameters for name in self.steps}
-        of_steps = {k: x for k, x in stacked.items() if len(x[0]) == length}
-
-        def step(carry: Any, x: Any) -> Any:
-            x, parameters = x
-            now = {k: self.factors[k].at(*p) for k, p in parameters.items()}
-            return self._around(body, now)(carry, x)
-
-        msg["args"] = (step, init, (xs, of_steps), length, *rest)
-
-    def _around(self, body: Callable, factors: Any = None) -> Callable:
-        def sampled(*args: Any) -> Any:
-            now = self.factors if factors is None else factors
-            with FactorMessenger(now, (), self.plates):
-                return body(*args)
-
-        return sampled
-
-
-class PartlyPrior(Distribution):
-    """A factor whose masked elements are sampled from the model's distribution.
-
-    Shapes:
-        kept: broadcastable to `batch_shape`.
-
-    Args:
-        factor: Distribution of the elements that count.
-        prior: Distribution of those that are masked, of the same event shape.
-        kept: True at the elements that count.
-
-    Counterpart: :class:`pyro_concrete.guides.factors.PartlyPrior`.
-    """
-
-    pytree_data_fields = ("factor", "prior", "kept")
-
-    def __init__(self, factor: Distribution, prior: Distribution, kept: Mask) -> None:
-        self.factor = factor
-        self.prior = prior.expand(factor.batch_shape)
-        self.kept = jnp.asarray(kept)
-        shapes = factor.batch_shape, factor.event_shape
-        super().__init__(*shapes, validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:
-        return self.factor.has_rsample and self.prior.has_rsample
-
-    @property
-    def support(self) -> Any:
-        return self.prior.support
-
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
-        keys = random.split(key)
-        own = self.factor.sample(keys[0], sample_shape)
-        prior = self.prior.sample(keys[1], sample_shape)
-        kept = self.kept.reshape(self.kept.shape + (1,) * self.event_dim)
-        return jnp.where(kept, own, prior)
-
-    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
-        del intermediates
-        return jnp.asarray(self.factor.log_prob(value))
-
-
-@promote_batch_shape.register
-def _promote_partly_prior(d: PartlyPrior) -> PartlyPrior:
-    new: Any = copy.copy(d)
-    new.prior = promote_batch_shape(d.prior)
-    # NumPyro does not know that of transformed distributions.
-    new.factor = copy.copy(d.factor)
-    new._batch_shape = new.factor._batch_shape = new.prior.batch_shape
-    return new
+Carry = Any  # of a scan
 
 
 @dataclass(frozen=True)
 class ConcreteFactor:
-    """The factor of a relaxed site.
+    r"""The Concrete factor of a relaxed site.
+
+    A two-valued site has the logistic reparameterization: with L ~ Logistic(0, 1),
+    y = (a + L) / t is Logistic with location a / t and scale 1 / t. A site of K classes
+    has Gumbel noise G instead, y = (a + G) / t - logsumexp((a + G) / t).
 
     Attributes:
         leaf: A distribution of the family of the site.
-        temperature: Temperature, a scalar or of the batch shape of the logits.
-        logits: Logits.
+        temperature: Temperature t, a scalar or of the batch shape of the logits.
+        logits: Logits a.
 
     Counterpart: :class:`pyro_concrete.guides.factors.ConcreteFactor`.
     """
 
     leaf: AbstractConcrete
-    temperature: Any
+    temperature: ArrayLike
     logits: Array
 
-    def __call__(self, prior: AbstractConcrete, mask: Mask) -> AbstractConcrete:
-        """Return it for the leaf of the model's site and the mask of its elements."""
+    def distribution(
+        self, prior: AbstractConcrete, mask: Mask = True
+    ) -> AbstractConcrete:
+        """Return the factor in the place of the leaf of the model's site.
+
+        Args:
+            prior: Leaf of the model's site, from which masked elements are sampled.
+            mask: Mask of its elements.
+        """
         if mask is True:
             return self.leaf.like(self.temperature, self.logits)
-        kept = jnp.asarray(mask)
-        kept = kept.reshape(kept.shape + (1,) * self.leaf._class_dims)
-        if kept.dtype == bool:
-            logits = jnp.where(kept, self.logits, prior.logits)
+        mask = jnp.asarray(mask)
+        mask = mask.reshape(mask.shape + (1,) * self.leaf._class_dims)
+        if mask.dtype == bool:
+            logits = jnp.where(mask, self.logits, prior.logits)
         else:
-            # At the corners of a soft mask this is the same.
-            logits = kept * self.logits + (1 - kept) * prior.logits
+            # The same where the probabilities of a soft mask are 0 and 1.
+            logits = mask * self.logits + (1 - mask) * prior.logits
         return self.leaf.like(self.temperature, logits)
 
     @property
-    def parameters(self) -> tuple[Array, ...]:
-        """Arrays of the batch shape, of which a scan takes one at each step."""
+    def step_parameters(self) -> tuple[Array, Array]:
+        """Logits and temperatures with a first axis, along which a scan goes."""
         shape = self.logits.shape[: self.logits.ndim - self.leaf._class_dims]
         return self.logits, jnp.broadcast_to(self.temperature, shape)
 
-    def at(self, logits: Array, temperature: Array) -> "ConcreteFactor":
-        """Return the factor of one step."""
+    def at_step(self, logits: Array, temperature: Array) -> "ConcreteFactor":
+        """Return the factor of one step of a scan, from the parameters of the step."""
         return ConcreteFactor(self.leaf, temperature, logits)
 
 
 @dataclass(frozen=True)
 class NormalFactor:
-    """The factor of a continuous site.
+    """The normal factor of a continuous site, in unconstrained space.
 
     Attributes:
         loc: Location in unconstrained space.
-        scale: Scale in unconstrained space.
+        scale: Scale in unconstrained space, > 0.
 
     Counterpart: :class:`pyro_concrete.guides.factors.NormalFactor`.
     """
@@ -250,67 +112,187 @@ class NormalFactor:
     loc: Array
     scale: Array
 
-    def __call__(self, prior: Distribution, mask: Mask) -> Distribution:
-        """Return it for the leaf of the model's site and the mask of its elements."""
+    def distribution(self, prior: Distribution, mask: Mask = True) -> Distribution:
+        """Return the factor in the place of the leaf of the model's site.
+
+        Args:
+            prior: Leaf of the model's site, from which masked elements are sampled.
+            mask: Mask of its elements.
+        """
         transform = biject_to(prior.support)
-        own = Normal(self.loc, self.scale).to_event(transform.domain.event_dim)
+        normal = Normal(self.loc, self.scale).to_event(transform.domain.event_dim)
         if prior.support is constraints.real and mask is True:
-            return own
-        return PartlyPrior(TransformedDistribution(own, transform), prior, mask)
+            return normal
+        factor = TransformedDistribution(normal, transform)
+        return PriorWhereMasked(factor, prior, mask)
 
     @property
-    def parameters(self) -> tuple[Array, ...]:
-        """Arrays of the batch shape, of which a scan takes one at each step."""
+    def step_parameters(self) -> tuple[Array, Array]:
+        """Locations and scales with a first axis, along which a scan goes."""
         return self.loc, self.scale
 
-    def at(self, loc: Array, scale: Array) -> "NormalFactor":
-        """Return the factor of one step."""
+    def at_step(self, loc: Array, scale: Array) -> "NormalFactor":
+        """Return the factor of one step of a scan, from the parameters of the step."""
         return NormalFactor(loc, scale)
 
 
-def mask_of(fn: Any) -> Mask:
-    """Return the mask of the elements of a leaf; True if nothing is masked.
+Factor = ConcreteFactor | NormalFactor
+
+
+class FactorMessenger(Messenger):
+    """Sample the factors of a guide at the latent sites of a model, under its masks.
 
     Args:
-        fn: Distribution in its wrappers.
+        factors: The factor of each latent site, by name.
+        constants: Names of the latent sites with one value, which stay unchanged.
+        plates: The plates of the guide by name, whose subsamples the model takes.
+        scanned: Names of the factors with an element for each step of a scan.
+
+    Counterpart: :class:`pyro_concrete.guides.factors.FactorMessenger`.
     """
-    mask: Any = True
-    while is_wrapper(fn):
-        if isinstance(fn, Independent) and not isinstance(mask, bool):
-            mask = mask.reshape(mask.shape + (1,) * fn.reinterpreted_batch_ndims)
-        elif isinstance(fn, MaskedDistribution):
-            mask = _both(mask, fn._mask)
-        elif isinstance(fn, SoftlyMasked):
-            mask = _both(mask, fn.share)
-        fn = fn.base_dist
-    return mask
+
+    def __init__(
+        self,
+        factors: Mapping[str, Factor],
+        constants: Collection[str],
+        plates: Mapping[str, numpyro.plate],
+        scanned: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.factors = factors
+        self.plates = plates
+        self.scanned = scanned
+        self.values: dict[str, Array] = {}
+        self._guide_sites = {*factors, *constants}
+
+    def hides(self, msg: Message) -> bool:
+        """Tell whether a message is neither a parameter nor a site of the guide's."""
+        if msg["type"] in ("param", "control_flow"):
+            return False
+        if msg["type"] != "sample":
+            return True
+        # A scan under `harden` sends its discrete sites after its run.
+        return not {msg["name"], msg["name"] + SUFFIX} & self._guide_sites
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] == "plate":
+            if msg["name"] in self.plates:
+                msg["value"] = self._subsample_rows(msg["name"])
+        elif msg["type"] == "control_flow":
+            self._enter_bodies(msg)
+        elif msg["type"] == "sample" and msg["value"] is None:
+            self._replace_prior(msg)
+
+    def postprocess_message(self, msg: Message) -> None:
+        if msg["type"] == "sample" and msg["name"] in self._guide_sites:
+            self.values[msg["name"]] = msg["value"]
+
+    def _subsample_rows(self, plate_name: str) -> Array:
+        rows = self.plates[plate_name]._indices
+        # Under enumeration they are in a tensor of funsor.
+        return rows if isinstance(rows, Array) else rows.data
+
+    def _subsampling_scale(self, frames: Frames) -> float:
+        """The scale by subsamples: other scales of a model do not apply to a guide."""
+        plates = [self.plates[f.name] for f in frames if f.name in self.plates]
+        return math.prod((p.size / p.subsample_size for p in plates), start=1.0)
+
+    def _replace_prior(self, msg: Message) -> None:
+        """Put the factor of a latent site in the place of its distribution."""
+        factor = self.factors.get(msg["name"])
+        if msg["is_observed"] or factor is None:
+            return
+        # `harden` would take the discrete distribution of the model's site.
+        infer = msg["infer"]
+        msg["infer"] = {k: v for k, v in infer.items() if k != "_relaxed_from"}
+        msg["scale"] = self._subsampling_scale(msg["cond_indep_stack"])
+        mask = element_mask(msg["fn"])
+        if has_flat_prior(msg["fn"], mask):
+            msg["fn"] = without_masks(msg["fn"])
+            mask = True
+        msg["fn"] = rebuilt(msg["fn"], lambda leaf, _: factor.distribution(leaf, mask))
+
+    def _enter_bodies(self, msg: Message) -> None:
+        """Let the factors reach the sites inside of a scan or cond."""
+        if msg["fn"] is not scan_wrapper:
+            wrap_bodies(msg, lambda body: self._with_factors(body, self.factors))
+            return
+        body, init, xs, length, *options = msg["args"]
+        if length is None:
+            length = jnp.shape(jax.tree.leaves(xs)[0])[0]
+        # Other scans of the model may have other lengths, and none of these sites.
+        parameters = {name: self.factors[name].step_parameters for name in self.scanned}
+        parameters = {n: p for n, p in parameters.items() if len(p[0]) == length}
+
+        def step(carry: Carry, inputs: tuple[Argument, Any]) -> tuple[Carry, Any]:
+            x, step_parameters = inputs
+            step_factors = {
+                name: self.factors[name].at_step(*values)
+                for name, values in step_parameters.items()
+            }
+            return self._with_factors(body, step_factors)(carry, x)
+
+        msg["args"] = (step, init, (xs, parameters), length, *options)
+
+    def _with_factors(self, body: Callable, factors: Mapping[str, Factor]) -> Callable:
+        def sample_factors(*args: Argument) -> Any:
+            with FactorMessenger(factors, (), self.plates):
+                return body(*args)
+
+        return sample_factors
 
 
-def _both(one: Mask, other: Mask) -> Mask:
-    """One mask and another, where soft masks are probabilities."""
-    if isinstance(one, bool):
-        return other if one else False
-    if isinstance(other, bool):
-        return one if other else False
-    return jnp.asarray(one) * jnp.asarray(other)
+class PriorWhereMasked(Distribution):
+    """A factor whose masked elements are sampled from the model's distribution.
+
+    Shapes:
+        factor_mask: broadcastable to `batch_shape`.
+
+    Args:
+        factor: Distribution of the elements that are not masked.
+        prior: Distribution of the masked elements, of the same event shape.
+        factor_mask: True at the elements of `factor`.
+
+    Counterpart: :class:`pyro_concrete.guides.factors.PriorWhereMasked`.
+    """
+
+    pytree_data_fields = ("factor", "prior", "factor_mask")
+
+    def __init__(
+        self, factor: Distribution, prior: Distribution, factor_mask: Mask
+    ) -> None:
+        self.factor = factor
+        self.prior = prior.expand(factor.batch_shape)
+        self.factor_mask = jnp.asarray(factor_mask)
+        super().__init__(factor.batch_shape, factor.event_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:
+        return self.factor.has_rsample and self.prior.has_rsample
+
+    @property
+    def support(self) -> Constraint | None:
+        return self.prior.support
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        factor_key, prior_key = random.split(key)
+        factor_sample = self.factor.sample(factor_key, sample_shape)
+        prior_sample = self.prior.sample(prior_key, sample_shape)
+        event_ones = (1,) * self.event_dim
+        mask = self.factor_mask.reshape(self.factor_mask.shape + event_ones)
+        return jnp.where(mask, factor_sample, prior_sample)
+
+    def log_prob(self, value: Array, intermediates: Any = None) -> Array:
+        del intermediates
+        return jnp.asarray(self.factor.log_prob(value))
 
 
-def without_masks(fn: Any) -> Any:
-    """Return a distribution without the masks among its wrappers."""
-    if isinstance(fn, MaskedDistribution | SoftlyMasked):
-        return without_masks(fn.base_dist)
-    if isinstance(fn, Independent):
-        base = without_masks(fn.base_dist)
-        return base.to_event(fn.reinterpreted_batch_ndims)
-    return fn
-
-
-def is_flat(fn: Any, mask: Mask) -> bool:
-    """Tell whether a site has a flat prior: continuous, and ``.mask(False)``."""
-    return mask is False and not isinstance(leaf_of(fn), AbstractConcrete)
-
-
-def is_masked(site: dict[str, Any]) -> bool:
-    """Tell whether elements of a latent site may be left out by a mask."""
-    mask = mask_of(site["fn"])
-    return mask is not True and not is_flat(site["fn"], mask)
+@promote_batch_shape.register
+def _promote_batch_shape(d: PriorWhereMasked) -> PriorWhereMasked:
+    promoted: Any = copy.copy(d)
+    promoted.prior = promote_batch_shape(d.prior)
+    # NumPyro does not know how to do that for transformed distributions.
+    promoted.factor = copy.copy(d.factor)
+    promoted.factor._batch_shape = promoted.prior.batch_shape
+    promoted._batch_shape = promoted.prior.batch_shape
+    return promoted
