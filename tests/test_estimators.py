@@ -367,12 +367,12 @@ def test_straight_through_values_outlive_operations(backend, name):
 
 def test_what_is_no_estimator_is_an_error(backend):
     package = backend.package
-    check = package.estimators.check_estimator
+    check = package.estimators.validate_estimator
     with pytest.raises(TypeError, match=r"an instance such as Relaxed\(\)"):
         check(package.ReinMax, None)
     with pytest.raises(TypeError, match=r"site 'z': an estimator is an instance"):
         check({"z": "reinmax"}, None)
-    with pytest.raises(ValueError, match="GumbelRao averages over >= 1"):
+    with pytest.raises(ValueError, match="GumbelRao must be at least 1"):
         package.GumbelRao(0)
 
     def program():
