@@ -103,7 +103,7 @@ def test_the_temperature_is_the_given_one_or_the_model_s(backend):
 def test_it_trains_and_hardens_to_the_discrete_guide(backend):
     relaxed, guide, _ = guide_of(backend, temperature=2 / 3)
     model, data = mixed(backend), backend.array(DATA)
-    losses, params = backend.train("Trace", relaxed, guide, data, steps=40)
+    losses, params = backend.train("Trace", relaxed, guide, data, steps=10)
     assert np.isfinite(losses).all()
     hard = backend.package.harden(guide)
     sites = backend.trace(backend.with_params(hard, params), data)
@@ -218,7 +218,7 @@ def test_a_global_site_over_a_subsampled_plate_trains(backend):
     near = backend.array(3.0 + 0.3 * DATA)
     relaxed = backend.package.relax(model, T)
     guide = backend.package.AutoConcrete(relaxed, 2 / 3)
-    _, params = backend.train("Trace", relaxed, guide, near, steps=250, lr=0.1)
+    _, params = backend.train("Trace", relaxed, guide, near, steps=80, lr=0.2)
     assert backend.probabilities(guide, params)["k"][2] > 0.95
 
 
@@ -375,7 +375,7 @@ def test_enumerated_sites_are_inferred_after_training(backend):
     guide = backend.package.AutoConcrete(relaxed, 2 / 3)
     nesting = {"max_plate_nesting": 1}
     _, params = backend.train(
-        "TraceEnum", relaxed, guide, data, steps=60, lr=0.1, **nesting
+        "TraceEnum", relaxed, guide, data, steps=30, lr=0.2, **nesting
     )
     assert list(backend.probabilities(guide, params)) == ["k"]
     assert backend.probabilities(guide, params)["k"][0] > 0.9

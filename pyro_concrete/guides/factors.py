@@ -47,6 +47,10 @@ class ConcreteFactor:
     y = (a + L) / t is Logistic with location a / t and scale 1 / t. A site of K classes
     has Gumbel noise G instead, y = (a + G) / t - logsumexp((a + G) / t).
 
+    The noise scores the sample, so that the entropy is closed and does not depend on
+    the logits: 2 - log t at a two-valued site, and with Euler's constant g and the
+    digamma function psi, -log (K - 1)! - (K - 1) log t + K g + K psi(K) at others.
+
     Attributes:
         leaf: A distribution of the family of the site.
         temperature: Temperature t, a scalar or of the batch shape of the logits.
