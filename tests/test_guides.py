@@ -89,11 +89,17 @@ def test_a_chain_starts_at_its_marginals(backend):
 
 
 def test_the_temperature_is_the_given_one_or_the_model_s(backend):
-    data = backend.array(DATA)
+    dist, data = backend.dist, backend.array(DATA)
+
+    def model(data):
+        backend.site("b", dist.Bernoulli(backend.array(0.3)))
+        with backend.plate("rows", len(DATA)):
+            backend.site("z", dist.Categorical(backend.array(WEIGHTS)))
+
     for given, expected in ((None, T), (0.9, 0.9), ({"z": 0.3}, 0.3)):
-        _, guide, params = guide_of(backend, temperature=given)
+        _, guide, params = guide_of(backend, model, given)
         sites = backend.trace(backend.with_params(guide, params), data)
-        for name in ("z", "n", "b"):
+        for name in ("z", "b"):
             fn = backend.leaf_of(sites[f"{name}_relaxed"]["fn"])
             own = T if isinstance(given, dict) and name != "z" else expected
             found = backend.numpy(fn.temperature)
