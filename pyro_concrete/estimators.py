@@ -1,33 +1,35 @@
-"""How a relaxed site passes gradients: what the program sees, and what scores it.
+"""How a relaxed site passes gradients: what the model receives, and what scores it.
 
 Give one to ``relax(fn, temperature, estimator=...)``, for all sites or by site.
 
 ========================  ==================  ======================  =================
-estimator                 the program sees    scored by               gradient
+estimator                 the model receives  scored by               gradient
 ========================  ==================  ======================  =================
-`Relaxed`                 the soft point      Concrete densities      exact, of the
+`Relaxed`                 the soft sample     Concrete densities      exact, of the
                                               (or discrete mass)      relaxed objective
-`StraightThrough`         its hard vertex     Concrete densities      biased
-                                              (or discrete mass)
-`GumbelRao`               a hard draw         discrete mass           biased, as the
+`StraightThrough`         the nearest         Concrete densities      biased
+                          one-hot sample      (or discrete mass)
+`GumbelRao`               a discrete sample   discrete mass           biased, as the
                                                                       last; less noise
-`ReinMax`, `ZGR`          a hard draw         discrete mass           biased; exact for
+`ReinMax`, `ZGR`          a discrete sample   discrete mass           biased; exact for
                                                                       quadratics
 ========================  ==================  ======================  =================
 
-With discrete mass and hard values the value of an ELBO is an unbiased estimate of the
-discrete ELBO; only its gradient is biased.
+With discrete mass and discrete samples the value of an ELBO is an unbiased estimate of
+the discrete ELBO; only its gradient is biased.
 
 Counterpart: ``numpyro_concrete.estimators``.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
+from concrete_core import estimators as core
+from concrete_core.estimators import AbstractEstimatorSettings, Families
 from pyro_concrete import ops
 from pyro_concrete.distributions import (
     ExpConcrete,
@@ -38,35 +40,36 @@ from pyro_concrete.distributions import (
     LogitBinaryConcreteMass,
 )
 
-Families = tuple[Callable, Callable]
-
-# What scores a soft point of n values, and one of two.
-_SOFT: dict[str, Families] = {
-    "concrete": (ExpConcrete, LogitBinaryConcrete),
-    "discrete": (ExpConcreteMass, LogitBinaryConcreteMass),
+# What scores a soft sample, by the scoring.
+_SOFT_FAMILIES = {
+    "concrete": Families(one_hot=ExpConcrete, binary=LogitBinaryConcrete),
+    "discrete": Families(one_hot=ExpConcreteMass, binary=LogitBinaryConcreteMass),
 }
-_HARD: Families = (HardOneHot, HardBinary)
 
 
 @dataclass(frozen=True)
-class AbstractEstimator:
-    """What the program sees of a relaxed site, and how gradients come back."""
+class AbstractEstimator(AbstractEstimatorSettings):
+    """What the model receives at a relaxed site, and how gradients come back.
 
-    scorings: ClassVar[tuple[str, ...]]  # the first is the default
-    num_noises: ClassVar[int] = 1  # draws of noise of a hard value
+    Counterpart: :class:`numpyro_concrete.estimators.AbstractEstimator`.
+    """
 
-    def shown(self, simplex: Tensor) -> Tensor:
-        """Return what the program sees of weights on the simplex."""
+    def model_value(self, simplex: Tensor) -> Tensor:
+        """Return what the model receives for the probabilities of a soft sample.
+
+        Shapes:
+            simplex: (..., classes), probabilities; the result has the same shape.
+        """
         return simplex
 
-    def _shown_bit(self, prob: Tensor) -> Tensor:
-        """The same of the weight of one, of two."""
+    def _binary_model_value(self, prob: Tensor) -> Tensor:
+        """The same for the probability of one, at a two-valued site."""
         return prob
 
 
 @dataclass(frozen=True)
 class Relaxed(AbstractEstimator):
-    """The soft point itself: the relaxed program, with its exact gradient.
+    """The soft sample itself: the relaxed model, with its exact gradient.
 
     The default. Scored by Concrete densities, the ELBO is a bound on the evidence of
     the relaxed model.
@@ -87,15 +90,15 @@ class Relaxed(AbstractEstimator):
 
 @dataclass(frozen=True)
 class StraightThrough(AbstractEstimator):
-    """The vertex nearest to the soft point, with the gradient of the soft point.
+    """The one-hot sample nearest to the soft sample, with the latter's gradient.
 
-    The program sees what it will see in the discrete model, at the price of a biased
+    The model receives what it receives in the discrete model, at the price of a biased
     gradient: its mean is exact for linear functions at temperature 1 alone. Colder
     temperatures do not remove the bias, and raise the variance.
 
     Example:
         >>> soft = torch.tensor([0.2, 0.5, 0.3])
-        >>> StraightThrough().shown(soft)
+        >>> StraightThrough().model_value(soft)
         tensor([0., 1., 0.])
 
     References:
@@ -109,33 +112,35 @@ class StraightThrough(AbstractEstimator):
 
     scorings: ClassVar = ("concrete", "discrete")
 
-    def shown(self, simplex: Tensor) -> Tensor:
+    def model_value(self, simplex: Tensor) -> Tensor:
         return ops.straight_through(simplex)
 
-    def _shown_bit(self, prob: Tensor) -> Tensor:
+    def _binary_model_value(self, prob: Tensor) -> Tensor:
         return ops.straight_through_binary(prob)
 
-    def one_hot(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
-        """Return a vertex drawn with this noise."""
+    def draw_one_hot(
+        self, noise: Tensor, temperature: Tensor, logits: Tensor
+    ) -> Tensor:
+        """Return a one-hot sample drawn with this noise."""
         point = ops.exp_concrete(noise[0], temperature, logits)
         return ops.straight_through(point.exp())
 
-    def bit(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
-        """Return a bit drawn with this noise."""
+    def draw_binary(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
+        """Return a sample of 0 or 1 drawn with this noise."""
         point = ops.logit_binary_concrete(noise[0], temperature, logits)
         return ops.straight_through_binary(point.sigmoid())
 
 
 @dataclass(frozen=True)
 class GumbelRao(AbstractEstimator):
-    """A hard draw, with the straight-through gradient averaged over its noise.
+    """A discrete sample, with the straight-through gradient averaged over its noise.
 
-    The same mean as `StraightThrough` with discrete scoring, and never more variance,
-    which allows for lower temperatures, and so for less bias. The program is run once;
-    memory for `num_samples` points of each site is needed while the guide runs.
+    The gradient has the mean of that of `StraightThrough` with discrete scoring, and
+    never more variance, which allows for lower temperatures, and so for less bias. The
+    model runs once; the guide needs memory for `num_samples` soft samples of each site.
 
     Args:
-        num_samples: Number of soft points to average over, >= 1.
+        num_samples: Number of soft samples to average over, >= 1.
 
     Raises:
         ValueError: If `num_samples` is not at least 1.
@@ -157,28 +162,33 @@ class GumbelRao(AbstractEstimator):
 
     def __post_init__(self) -> None:
         if not self.num_samples >= 1:
-            raise ValueError(f"GumbelRao averages over >= 1 points, not {self}")
+            raise ValueError(
+                f"num_samples of GumbelRao must be at least 1, not {self.num_samples}"
+            )
 
     @property
-    def num_noises(self) -> int:
-        """Draws of noise: of the draw, and of each point."""
+    def num_noise_draws(self) -> int:
+        """Draws of noise: of the discrete sample, and of each soft sample given it."""
         return 1 + self.num_samples
 
-    def one_hot(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
-        """Return a vertex drawn with the first noise."""
+    def draw_one_hot(
+        self, noise: Tensor, temperature: Tensor, logits: Tensor
+    ) -> Tensor:
+        """Return a one-hot sample drawn with the first noise."""
         return ops.gumbel_rao(noise, temperature, logits)
 
-    def bit(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
-        """Return a bit drawn with the first noise."""
+    def draw_binary(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
+        """Return a sample of 0 or 1 drawn with the first noise."""
         return ops.gumbel_rao_binary(noise, temperature, logits)
 
 
 @dataclass(frozen=True)
 class ReinMax(AbstractEstimator):
-    """A hard draw, with a second-order gradient: exact for quadratic functions.
+    """A discrete sample, with a second-order gradient: exact for quadratic functions.
 
-    Exact at temperature 1; a higher one trades that for less variance. The temperature
-    only shapes the gradient, and has none of its own: do not learn it.
+    The gradient is Heun's rule. It is exact at temperature 1; a higher one trades that
+    for less variance. The temperature only shapes the gradient, and has none of its
+    own: do not learn it.
 
     Example:
         >>> ReinMax().scorings
@@ -193,22 +203,24 @@ class ReinMax(AbstractEstimator):
 
     scorings: ClassVar = ("discrete",)
 
-    def one_hot(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
-        """Return a vertex drawn with this noise."""
+    def draw_one_hot(
+        self, noise: Tensor, temperature: Tensor, logits: Tensor
+    ) -> Tensor:
+        """Return a one-hot sample drawn with this noise."""
         return ops.reinmax(noise[0], temperature, logits)
 
-    def bit(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
-        """Return a bit drawn with this noise."""
+    def draw_binary(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
+        """Return a sample of 0 or 1 drawn with this noise."""
         return ops.reinmax_binary(noise[0], temperature, logits)
 
 
 @dataclass(frozen=True)
 class ZGR(ReinMax):
-    """A hard draw, with the gradient of `GumbelRao` in the limit of temperature zero.
+    """A discrete sample, with the gradient of `GumbelRao` at temperature zero.
 
-    That limit is the mean of a straight-through and a score-function gradient, and the
-    same as `ReinMax` at temperature 1, to which it leads from the other side. It has
-    no temperature: that of `relax` is ignored.
+    That limit is the mean of a straight-through and a score-function gradient, and
+    equals the gradient of `ReinMax` at temperature 1. The temperature of `relax` is
+    ignored.
 
     Example:
         >>> ZGR().scorings
@@ -221,67 +233,60 @@ class ZGR(ReinMax):
     Counterpart: :class:`numpyro_concrete.ZGR`.
     """
 
-    def one_hot(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
+    def draw_one_hot(
+        self, noise: Tensor, temperature: Tensor, logits: Tensor
+    ) -> Tensor:
         return ops.reinmax(noise[0], 1.0, logits)
 
-    def bit(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
+    def draw_binary(self, noise: Tensor, temperature: Tensor, logits: Tensor) -> Tensor:
         return ops.reinmax_binary(noise[0], 1.0, logits)
 
 
 Estimator = AbstractEstimator | Mapping[str, AbstractEstimator]
 
 
-def check_estimator(
-    estimator: Any, scoring: str | None, name: str | None = None
+def validate_estimator(
+    estimator: object, scoring: str | None, name: str | None = None
 ) -> None:
-    """Raise an error if an estimator is none, or does not go with the scoring.
+    """Raise an error unless an estimator is one, and goes with the scoring.
 
     Args:
-        estimator: What was given to `relax`, or at a site.
-        scoring: What was given to `relax`, or None.
-        name: Name of the site, if it is one's own.
+        estimator: What `relax` was given: an estimator, or a mapping from names of
+            sites to estimators.
+        scoring: "concrete", "discrete", or None for the estimator's default.
+        name: Name of the site, if the estimator is that of one site.
 
     Raises:
-        TypeError: If it is no estimator.
-        ValueError: If the scoring is unknown, or needs a density of hard values.
+        TypeError: If it is not an estimator.
+        ValueError: If the scoring is unknown, or needs a density of discrete samples.
 
     Example:
-        >>> check_estimator(ReinMax(), "concrete")
+        >>> validate_estimator(ReinMax(), "concrete")
         Traceback (most recent call last):
-        ValueError: ReinMax() draws hard values, which have a mass and no density: ...
+        ValueError: ReinMax() draws discrete samples, which have a mass and no ...
+
+    Counterpart: :func:`numpyro_concrete.estimators.validate_estimator`.
     """
-    if isinstance(estimator, Mapping):
-        for name, own in estimator.items():
-            check_estimator(own, scoring, name)
-        return
-    at = "" if name is None else f"site {name!r}: "
-    if not isinstance(estimator, AbstractEstimator):
-        raise TypeError(
-            f"{at}an estimator is an instance such as Relaxed(), StraightThrough() or "
-            f"GumbelRao(10), and not {estimator!r}"
-        )
-    if scoring not in (None, *_SOFT):
-        raise ValueError(f"scoring is one of {[*_SOFT]}, not {scoring!r}")
-    if scoring is not None and scoring not in estimator.scorings:
-        raise ValueError(
-            f"{at}{estimator} draws hard values, which have a mass and no density: "
-            "leave out scoring=..., or set it to 'discrete'"
-        )
+    core.validate_estimator(estimator, scoring, name, estimator_type=AbstractEstimator)
 
 
-def families(estimator: AbstractEstimator, scoring: str | None) -> Families:
-    """Return what samples and scores a site of n values, and one of two.
+def select_families(estimator: AbstractEstimator, scoring: str | None) -> Families:
+    """Return the distributions that sample and score relaxed sites.
 
     Args:
-        estimator: Estimator of the site.
-        scoring: "concrete", "discrete", or None for the estimator's own.
+        estimator: Estimator of the sites.
+        scoring: "concrete", "discrete", or None for the estimator's default.
 
     Example:
-        >>> families(Relaxed(), "concrete") == (ExpConcrete, LogitBinaryConcrete)
+        >>> select_families(Relaxed(), "concrete").binary is LogitBinaryConcrete
         True
+
+    Counterpart: :func:`numpyro_concrete.estimators.select_families`.
     """
     scoring = scoring or estimator.scorings[0]
     if scoring == "concrete" or isinstance(estimator, Relaxed):
-        return _SOFT[scoring]
-    one_hot, bit = (functools.partial(x, estimator=estimator) for x in _HARD)
-    return one_hot, bit
+        return _SOFT_FAMILIES[scoring]
+    return Families(
+        one_hot=functools.partial(HardOneHot, estimator=estimator),
+        binary=functools.partial(HardBinary, estimator=estimator),
+    )

@@ -89,11 +89,17 @@ def test_a_chain_starts_at_its_marginals(backend):
 
 
 def test_the_temperature_is_the_given_one_or_the_model_s(backend):
-    data = backend.array(DATA)
+    dist, data = backend.dist, backend.array(DATA)
+
+    def model(data):
+        backend.site("b", dist.Bernoulli(backend.array(0.3)))
+        with backend.plate("rows", len(DATA)):
+            backend.site("z", dist.Categorical(backend.array(WEIGHTS)))
+
     for given, expected in ((None, T), (0.9, 0.9), ({"z": 0.3}, 0.3)):
-        _, guide, params = guide_of(backend, temperature=given)
+        _, guide, params = guide_of(backend, model, given)
         sites = backend.trace(backend.with_params(guide, params), data)
-        for name in ("z", "n", "b"):
+        for name in ("z", "b"):
             fn = backend.leaf_of(sites[f"{name}_relaxed"]["fn"])
             own = T if isinstance(given, dict) and name != "z" else expected
             found = backend.numpy(fn.temperature)
@@ -103,7 +109,7 @@ def test_the_temperature_is_the_given_one_or_the_model_s(backend):
 def test_it_trains_and_hardens_to_the_discrete_guide(backend):
     relaxed, guide, _ = guide_of(backend, temperature=2 / 3)
     model, data = mixed(backend), backend.array(DATA)
-    losses, params = backend.train("Trace", relaxed, guide, data, steps=40)
+    losses, params = backend.train("Trace", relaxed, guide, data, steps=10)
     assert np.isfinite(losses).all()
     hard = backend.package.harden(guide)
     sites = backend.trace(backend.with_params(hard, params), data)
@@ -218,7 +224,7 @@ def test_a_global_site_over_a_subsampled_plate_trains(backend):
     near = backend.array(3.0 + 0.3 * DATA)
     relaxed = backend.package.relax(model, T)
     guide = backend.package.AutoConcrete(relaxed, 2 / 3)
-    _, params = backend.train("Trace", relaxed, guide, near, steps=250, lr=0.1)
+    _, params = backend.train("Trace", relaxed, guide, near, steps=80, lr=0.2)
     assert backend.probabilities(guide, params)["k"][2] > 0.95
 
 
@@ -336,8 +342,10 @@ def test_at_a_point_the_mixed_elbo_and_its_gradient_are_exact(backend):
 @pytest.mark.statistical
 def test_the_gradient_of_the_mixed_elbo_is_unbiased(backend):
     relaxed, guide, params = two_and_two_guide(backend)
+    # Each of the draws is the mean gradient of a hundred particles, at once.
+    settings = {"draws": 20, "particles": 100, "max_plate_nesting": 1}
     found = backend.sampled_gradients(
-        "TraceEnum", relaxed, guide, params=params, draws=200, max_plate_nesting=1
+        "TraceEnum", relaxed, guide, params=params, **settings
     )
     # The trapezoid rule on the line is exact to rounding for such integrands.
     grid = np.linspace(-36, 36, 601)
@@ -351,7 +359,7 @@ def test_the_gradient_of_the_mixed_elbo_is_unbiased(backend):
     exact = -slopes(expected, *(START[k] for k in names))
     for name, slope in zip(names, exact, strict=True):
         (draws,) = (v for k, v in found.items() if name in k)
-        error = draws.std() / np.sqrt(len(draws))
+        error = draws.std(ddof=1) / np.sqrt(len(draws))
         assert abs(draws.mean() - slope) < 5 * error
 
 
@@ -373,7 +381,7 @@ def test_enumerated_sites_are_inferred_after_training(backend):
     guide = backend.package.AutoConcrete(relaxed, 2 / 3)
     nesting = {"max_plate_nesting": 1}
     _, params = backend.train(
-        "TraceEnum", relaxed, guide, data, steps=60, lr=0.1, **nesting
+        "TraceEnum", relaxed, guide, data, steps=30, lr=0.2, **nesting
     )
     assert list(backend.probabilities(guide, params)) == ["k"]
     assert backend.probabilities(guide, params)["k"][0] > 0.9
@@ -413,7 +421,7 @@ def test_a_model_that_is_not_relaxed_is_refused(backend):
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ("uniform", "init_logits is"),
+        ("uniform", "init_logits must be"),
         ({"y": np.zeros(3)}, r"names no relaxed site: \['y'\]"),
         ({"z": np.zeros((5, 3))}, r"site 'z' have shape \(5, 3\)"),
     ],

@@ -353,7 +353,7 @@ def test_a_matching_is_refused_by_its_site(backend):
 
     pyro.clear_param_store()
     guide = backend.package.AutoConcrete(backend.package.relax(model, 0.5))
-    with pytest.raises(NotImplementedError, match=r"'m' ~ OneOneMatching.*hide=\['m'"):
+    with pytest.raises(NotImplementedError, match=r"'m' of family OneOneM.*hide=\['m'"):
         guide()
 
 

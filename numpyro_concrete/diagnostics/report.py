@@ -46,7 +46,7 @@ from numpyro_concrete.estimators import (
     ReinMax,
     Relaxed,
     StraightThrough,
-    check_estimator,
+    validate_estimator,
 )
 from numpyro_concrete.relaxation import relax
 
@@ -157,7 +157,7 @@ def gradient_report(
     validate_draws(num_samples, num_reference)
     estimators = _ESTIMATORS if estimators is None else estimators
     for estimator in estimators:
-        check_estimator(estimator, None)
+        validate_estimator(estimator, None)
     sampler = GradientSampler(rng_key, params, model, guide, args, kwargs)
     _validate_programs(sampler)
     candidates = [
@@ -247,7 +247,7 @@ def _validate_programs(sampler: GradientSampler) -> None:
 
 def _scoring_for(estimator: Estimator, scoring: str | None) -> str | None:
     """The scoring that was asked for, if the estimator has the choice."""
-    check_estimator(Relaxed(), scoring)  # raises if the scoring is unknown
+    validate_estimator(Relaxed(), scoring)  # raises if the scoring is unknown
     scorings = [
         site_estimator.scorings for site_estimator in site_estimators(estimator)
     ]

@@ -73,7 +73,7 @@ class AbstractHard(AbstractConcrete):
 
     @property
     def _noise_shape(self) -> Size:
-        return (self.estimator.num_noises,)
+        return (self.estimator.num_noise_draws,)
 
 
 class HardOneHot(AbstractHard):
@@ -113,7 +113,7 @@ class HardOneHot(AbstractHard):
         return one_hot(largest, self.event_shape[0], dtype=self.logits.dtype)
 
     def _from_noise(self, noise: Array) -> Array:
-        return self.estimator.one_hot(noise, self.temperature, self.logits)
+        return self.estimator.draw_one_hot(noise, self.temperature, self.logits)
 
     def _log_density(self, value: Array) -> Array:
         return (value * log_softmax(self.logits)).sum(-1)
@@ -155,7 +155,7 @@ class HardBinary(AbstractHard):
         return (self.logits > 0).astype(self.logits.dtype)
 
     def _from_noise(self, noise: Array) -> Array:
-        return self.estimator.bit(noise, self.temperature, self.logits)
+        return self.estimator.draw_binary(noise, self.temperature, self.logits)
 
     def _log_density(self, value: Array) -> Array:
         return value * self.logits - softplus(self.logits)

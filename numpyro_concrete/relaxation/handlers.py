@@ -24,7 +24,7 @@ from numpyro_concrete.estimators import (
     AbstractEstimator,
     Estimator,
     Relaxed,
-    check_estimator,
+    validate_estimator,
 )
 from numpyro_concrete.relaxation.control_flow import enter_cond, enter_scan, wrap_bodies
 from numpyro_concrete.relaxation.site import (
@@ -97,7 +97,7 @@ class Settings:
     ) -> None:
         check_sites(sites)
         self.estimator = Relaxed() if estimator is None else estimator
-        check_estimator(self.estimator, scoring)
+        validate_estimator(self.estimator, scoring)
         self.temperature = temperature
         self.sites = sites
         # Names of the sample sites of a run.
@@ -138,7 +138,7 @@ class Settings:
             is_named = _names(self.estimator, name)
             estimator = None if is_named else native.estimator
         estimator = estimator or of_site(self.estimator, name) or Relaxed()
-        check_estimator(estimator, self.scoring, name)
+        validate_estimator(estimator, self.scoring, name)
         self.used[name] = estimator
         truncate = self.truncation(msg)
         return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)

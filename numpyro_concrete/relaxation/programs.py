@@ -20,7 +20,7 @@ from numpyro_concrete.estimators import (
     AbstractEstimator,
     Estimator,
     Relaxed,
-    check_estimator,
+    validate_estimator,
 )
 from numpyro_concrete.relaxation.handlers import (
     ConfigMessenger,
@@ -294,7 +294,7 @@ class ConcreteReparam(Reparam):
         self.temperature = checked(temperature)
         self.truncate = truncate
         self.estimator, self.scoring = estimator or Relaxed(), scoring
-        check_estimator(self.estimator, scoring)
+        validate_estimator(self.estimator, scoring)
 
     def __call__(
         self, name: str, fn: Distribution, obs: ArrayLike | None

@@ -32,7 +32,7 @@ from numpyro_concrete.distributions import (
     OneHotCategorical,
     check_temperature,
 )
-from numpyro_concrete.estimators import AbstractEstimator, Relaxed, families
+from numpyro_concrete.estimators import AbstractEstimator, Relaxed, select_families
 from numpyro_concrete.relaxation.finite_support import FiniteSupport, support_of
 from numpyro_concrete.schedules import (
     ResolvedSchedule,
@@ -107,7 +107,7 @@ class Site:
             fn = rebuilt(fn, lambda *_: native.discrete)
         has_own = native is not None and temperature is None
         self.estimator = estimator or Relaxed()
-        self.families = families(self.estimator, scoring)
+        self.families = select_families(self.estimator, scoring)
         now = current_temperature(temperature)
         if native is not None and has_own:
             now = native.temperature
@@ -136,7 +136,7 @@ class Site:
 
     def value(self, point: Array) -> Array | SoftIndex:
         """What the program sees of a point of the relaxed site."""
-        simplex = self.estimator.shown(leaf_of(self.relaxed).to_simplex(point))
+        simplex = self.estimator.model_value(leaf_of(self.relaxed).to_simplex(point))
         simplex = simplex.astype(jnp.result_type(self.logits))
         if self.one_hot:
             return simplex
@@ -159,7 +159,7 @@ class Site:
         logits = jnp.where(jnp.isinf(logits), jnp.copysign(bound, logits), logits)
         # The host's check of a vector fails if there is none.
         checks = None if logits.size else False
-        return self.families[self.binary](
+        return self.families.choose(is_binary=self.binary)(
             temperature, logits=logits, validate_args=checks
         )
 

@@ -76,7 +76,7 @@ class AbstractHard(AbstractConcrete):
 
     @property
     def _noise_shape(self) -> Size:
-        return (self.estimator.num_noises,)
+        return (self.estimator.num_noise_draws,)
 
 
 class HardOneHot(AbstractHard):
@@ -116,7 +116,7 @@ class HardOneHot(AbstractHard):
         return one_hot(self.logits.argmax(-1), self.event_shape[0]).to(self.logits)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return self.estimator.one_hot(noise, self.temperature, self.logits)
+        return self.estimator.draw_one_hot(noise, self.temperature, self.logits)
 
     def _log_density(self, value: Tensor) -> Tensor:
         return (value * self.logits.log_softmax(-1)).sum(-1)
@@ -158,7 +158,7 @@ class HardBinary(AbstractHard):
         return (self.logits > 0).to(self.logits.dtype)
 
     def _from_noise(self, noise: Tensor) -> Tensor:
-        return self.estimator.bit(noise, self.temperature, self.logits)
+        return self.estimator.draw_binary(noise, self.temperature, self.logits)
 
     def _log_density(self, value: Tensor) -> Tensor:
         return value * self.logits - softplus(self.logits)

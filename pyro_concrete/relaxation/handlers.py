@@ -22,7 +22,7 @@ from pyro_concrete.estimators import (
     AbstractEstimator,
     Estimator,
     Relaxed,
-    check_estimator,
+    validate_estimator,
 )
 from pyro_concrete.relaxation.site import (
     LEFT_OUT,
@@ -143,7 +143,7 @@ class RelaxMessenger(SurroundedMessenger):
         super().__init__()
         check_sites(sites)
         self.estimator = Relaxed() if estimator is None else estimator
-        check_estimator(self.estimator, scoring)
+        validate_estimator(self.estimator, scoring)
         self.temperature = checked(temperature)
         self.sites = sites
         self._seen: set[str] = set()
@@ -231,7 +231,7 @@ class RelaxMessenger(SurroundedMessenger):
             is_named = _names(self.estimator, name)
             estimator = None if is_named else native.estimator
         estimator = estimator or of_site(self.estimator, name) or Relaxed()
-        check_estimator(estimator, self.scoring, name)
+        validate_estimator(estimator, self.scoring, name)
         self.used[name] = estimator
         truncate = self._truncation(msg)
         return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)

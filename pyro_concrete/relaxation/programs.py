@@ -14,7 +14,7 @@ from pyro_concrete.estimators import (
     AbstractEstimator,
     Estimator,
     Relaxed,
-    check_estimator,
+    validate_estimator,
 )
 from pyro_concrete.relaxation.handlers import (
     ConfigMessenger,
@@ -254,7 +254,7 @@ class ConcreteReparam(Reparam):
         self.temperature = checked(temperature)
         self.truncate = truncate
         self.estimator, self.scoring = estimator or Relaxed(), scoring
-        check_estimator(self.estimator, scoring)
+        validate_estimator(self.estimator, scoring)
 
     def apply(self, msg: dict[str, Any]) -> dict[str, Any]:
         """Replace the message of one site, unless it is observed."""

@@ -47,7 +47,7 @@ from pyro_concrete.estimators import (
     AbstractEstimator,
     Relaxed,
     StraightThrough,
-    families,
+    select_families,
 )
 from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.relaxation.finite_support import FiniteSupport, support_of
@@ -182,7 +182,7 @@ class Site:
             now = native.temperature
         check_temperature(now, name)
         self.estimator = estimator or Relaxed()
-        self.families = families(self.estimator, scoring)
+        self.families = select_families(self.estimator, scoring)
         leaf = leaf_of(fn)
         self.name = name
         self.binary = isinstance(leaf, Bernoulli)
@@ -212,12 +212,12 @@ class Site:
     def value(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """What handlers and the program see of a point of the relaxed site."""
         leaf, dtype = leaf_of(self.relaxed), self.logits.dtype
-        simplex = self.estimator.shown(leaf.to_simplex(point)).to(dtype)
+        simplex = self.estimator.model_value(leaf.to_simplex(point)).to(dtype)
         if self.one_hot:
             return simplex, simplex
         if self.binary:
             # Not a part of the weights: a gradient goes back through it at less cost.
-            mean = self.estimator._shown_bit(leaf._to_prob(point)).to(dtype)
+            mean = self.estimator._binary_model_value(leaf._to_prob(point)).to(dtype)
             if self.native is not None:
                 return mean, mean
         else:
@@ -241,7 +241,7 @@ class Site:
             # An impossible value keeps a finite logit, and a density there.
             bound = -math.log(torch.finfo(logits.dtype).tiny)
             logits = logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
-        return self.families[self.binary](temperature, logits=logits)
+        return self.families.choose(is_binary=self.binary)(temperature, logits=logits)
 
     def _truncated(self, _: Any, __: None) -> FiniteSupport:
         return FiniteSupport(self.values, self.logits)
