@@ -34,13 +34,15 @@ def signals_of(log_weights):
 @pytest.mark.parametrize("m", [2, 3, 7])
 def test_signals_are_those_of_the_definition(backend, rng, m):
     log_weights = rng.normal(size=(m, 40)) * np.geomspace(0.1, 300, 40) - 700
-    found = backend.package.objectives.vimco.vimco_signals(backend.array(log_weights))
+    found = backend.package.objectives.learning_signals.vimco_signals(
+        backend.array(log_weights)
+    )
     assert_exact(found, signals_of(log_weights))
 
 
 def test_a_weight_of_zero_has_a_signal(backend):
     log_weights = backend.array([[1.0, -np.inf], [2.0, 0.5], [-np.inf, -np.inf]])
-    found = backend.package.objectives.vimco.vimco_signals(log_weights)
+    found = backend.package.objectives.learning_signals.vimco_signals(log_weights)
     total = logsumexp([1.0, 2.0])
     # Where all other weights are zero, there is no baseline.
     expected = [
@@ -420,8 +422,8 @@ def test_predictions_learn_alone_and_lower_the_variance(backend):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"num_particles": 0}, "num_particles is a number of particles, not 0"),
-        ({"num_particles": 2, "chunk_size": 0}, "chunk_size is a number.*not 0"),
+        ({"num_particles": 0}, "num_particles must be at least 1, not 0"),
+        ({"num_particles": 2, "chunk_size": 0}, "chunk_size must be at least 1, not 0"),
         ({"num_particles": 2, "baseline": "b"}, "baseline='b' is for one particle"),
     ],
 )

@@ -333,8 +333,8 @@ def test_what_would_be_another_number_is_not_trained(backend, programs, plate, w
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"num_particles": 0}, "num_particles is a number of particles, not 0"),
-        ({"chunk_size": 0}, "chunk_size is a number of particles, not 0"),
+        ({"num_particles": 0}, "num_particles must be at least 1, not 0"),
+        ({"chunk_size": 0}, "chunk_size must be at least 1, not 0"),
         ({"per_element": True}, "per_element.* name it"),
     ],
 )

@@ -104,6 +104,6 @@ def test_unbiased_objectives_are_compiled_once(backend):
 
     rebar = backend.package.REBAR(num_particles=2)
     optimiser = numpyro.optim.Adam(0.01)
-    svi = numpyro.infer.SVI(model, rebar.tuned(guide), optimiser, rebar)
+    svi = numpyro.infer.SVI(model, rebar.with_learned_settings(guide), optimiser, rebar)
     svi.run(jax.random.key(0), 30, progress_bar=False)
     assert len(runs) == 3  # to set up, discrete, relaxed

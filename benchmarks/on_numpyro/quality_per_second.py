@@ -45,7 +45,7 @@ def training(program: str, estimator: str) -> tuple[Callable, Callable]:
     else:
         rebar = estimator.startswith("REBAR")
         objective = REBAR(num_particles=2) if rebar else RLOO(num_particles=4)
-        programs = model, objective.tuned(guide) if rebar else guide
+        programs = model, objective.with_learned_settings(guide) if rebar else guide
         trained = guide
     svi = SVI(*programs, numpyro.optim.Adam(RATE), objective)
     state: list = []

@@ -52,7 +52,7 @@ def training(pauses: tuple[int, ...]) -> Iterator[tuple[int, Trained]]:
     """Train, and stop for a look after these numbers of steps."""
     images, _ = (jnp.asarray(x) for x in digits.load())
     rebar = REBAR(num_particles=PARTICLES)
-    svi = SVI(vae.model, rebar.tuned(vae.guide), Adam(vae.RATE), rebar)
+    svi = SVI(vae.model, rebar.with_learned_settings(vae.guide), Adam(vae.RATE), rebar)
     state = svi.init(random.key(0), images[: vae.BATCH])
 
     @jax.jit

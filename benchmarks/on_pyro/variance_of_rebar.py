@@ -25,7 +25,9 @@ class Trained:
     def gradients(self, kind: str, particles: int, draws: int) -> np.ndarray:
         """Gradients in the guide's parameters, in rows."""
         objective: Any = (RLOO if kind == "RLOO" else REBAR)(num_particles=particles)
-        guide = objective.tuned(vae.guide) if kind == "tuned" else vae.guide
+        guide = (
+            objective.with_learned_settings(vae.guide) if kind == "tuned" else vae.guide
+        )
         pyro.set_rng_seed(3)
         found = []
         store = pyro.get_param_store()
@@ -50,7 +52,9 @@ def training(pauses: tuple[int, ...]) -> Iterator[tuple[int, Trained]]:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     rebar = REBAR(num_particles=PARTICLES)
-    svi = SVI(vae.model, rebar.tuned(vae.guide), Adam({"lr": vae.RATE}), rebar)
+    svi = SVI(
+        vae.model, rebar.with_learned_settings(vae.guide), Adam({"lr": vae.RATE}), rebar
+    )
     rows = torch.as_tensor(digits.minibatches(len(images), vae.BATCH, max(pauses)))
     for step, batch in enumerate(tqdm(rows, unit="step", disable=None), 1):
         with pyro.validation_enabled(False):

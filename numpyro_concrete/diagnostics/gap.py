@@ -14,9 +14,15 @@ from jax import Array, random
 from jax.scipy.special import xlogy
 
 from concrete_core.diagnostics.gap import RelaxationGap, SiteEntropy
+from concrete_core.objectives.chunks import even_chunks
+from concrete_core.objectives.programs import Programs
 from concrete_core.types import Params, Program
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.objectives.particles import Particles, Summary, chunks, summary
+from numpyro_concrete.objectives.particles import (
+    Particles,
+    ParticleSummary,
+    summarize_particles,
+)
 from numpyro_concrete.relaxation import harden
 from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
 
@@ -97,15 +103,22 @@ def relaxation_gap(
     discrete_guide = harden(relaxed_guide)
     # One key, and so the same subsamples of the plates in both.
     relaxed = Particles(
-        rng_key, params, relaxed_model, relaxed_guide, args, kwargs, **options
+        rng_key,
+        params,
+        Programs(relaxed_model, relaxed_guide, args, kwargs),
+        **options,
     )
     discrete = Particles(
-        rng_key, params, model, discrete_guide, args, kwargs, **options
+        rng_key, params, Programs(model, discrete_guide, args, kwargs), **options
     )
-    _, entropy_particles = chunks(num_particles, chunk_size)
+    entropy_particles = even_chunks(num_particles, chunk_size).size
     sites = _site_entropies(relaxed, entropy_particles)
-    relaxed_summary = summary(relaxed, num_particles, chunk_size, progress_bar)
-    discrete_summary = summary(discrete, num_particles, chunk_size, progress_bar)
+    relaxed_summary = summarize_particles(
+        relaxed, num_particles, chunk_size, progress_bar
+    )
+    discrete_summary = summarize_particles(
+        discrete, num_particles, chunk_size, progress_bar
+    )
     return RelaxationGap(
         relaxed_elbo=float(relaxed_summary.totals.mean()),
         relaxed_stderr=_stderr(relaxed_summary),
@@ -117,7 +130,7 @@ def relaxation_gap(
     )
 
 
-def _stderr(particles: Summary) -> float:
+def _stderr(particles: ParticleSummary) -> float:
     """The standard error of the ELBO."""
     return float(particles.totals.std(ddof=1)) / math.sqrt(len(particles.totals))
 

@@ -1,8 +1,14 @@
-"""Objectives that the host lacks: of a discrete model, as it stands.
+"""Losses that NumPyro does not have: multi-sample bounds and unbiased gradients.
 
-`iwae_bound` is the multi-sample bound in bounded memory, to evaluate by. `REBAR`,
-`RLOO` and `DisARM` train: they are ELBOs as NumPyro's are, and their gradients are
-those of the discrete ELBO on average, without a bias.
+`REBAR`, `RLOO` and `DisARM` are losses for `SVI` with a discrete model and guide. Like
+NumPyro's ELBOs they estimate the discrete ELBO, and their gradients are unbiased.
+`IWAE` is the multi-sample bound as a loss, for relaxed and discrete models, and
+`iwae_bound` evaluates it in bounded memory.
+
+From the bottom up: `traces` and `elbo_terms` read what ran, `particles` draws weighted
+particles, `guide_draws` and `coupled_runs` run a particle several times on one noise,
+`learning_signals` and `logit_gradients` are the formulas, and the remaining modules are
+the objectives.
 
 Counterpart: ``pyro_concrete.objectives``.
 """

@@ -1,22 +1,38 @@
-"""What the unbiased objectives share: the discrete loss with gradients of their own.
+"""What the unbiased objectives share: the discrete loss, with their own gradients.
 
 Counterpart: ``pyro_concrete.objectives.abstract``.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from jax import Array, lax, random
 from numpyro.infer.elbo import ELBO
 
-from numpyro_concrete.objectives.passes import Passes
+from concrete_core.objectives.programs import Program, Programs
+from numpyro_concrete.objectives.coupled_runs import CoupledRuns
+from numpyro_concrete.objectives.guide_draws import ParticleKeys
+from numpyro_concrete.objectives.particles import Params
+
+PyTree = TypeVar("PyTree")
+
+
+class Estimate(NamedTuple):
+    """An ELBO, and a number whose gradient estimates that of the ELBO.
+
+    Attributes:
+        elbo: ELBO: ().
+        surrogate: Number of which only the gradient means something: ().
+    """
+
+    elbo: Array
+    surrogate: Array
 
 
 class AbstractUnbiased(ELBO):
-    """An ELBO of a discrete program whose gradient is unbiased.
+    """An ELBO of discrete programs whose gradient is unbiased.
 
-    Its `loss` has the value of `Trace_ELBO`'s, of the discrete program.
+    Its `loss` is the estimate of `Trace_ELBO` for the discrete model and guide.
     """
 
     can_infer_discrete = True
@@ -24,37 +40,40 @@ class AbstractUnbiased(ELBO):
     def loss(
         self,
         rng_key: Array,
-        param_map: dict[str, Any],
-        model: Callable,
-        guide: Callable,
+        param_map: Params,
+        model: Program,
+        guide: Program,
         *args: Any,
         **kwargs: Any,
     ) -> Array:
         """Return the loss, whose gradient is the estimate."""
-        programs = param_map, model, guide, args, kwargs
-        elbo, surrogate = self._estimate(rng_key, *programs)
+        programs = Programs(model, guide, args, kwargs)
+        elbo, surrogate = self._estimate(rng_key, param_map, programs)
         return -lax.stop_gradient(elbo) - (surrogate - lax.stop_gradient(surrogate))
 
-    def _estimate(self, rng_key: Array, *programs: Any) -> tuple[Array, Array]:
-        """The ELBO, and what has its gradient."""
+    def _estimate(self, rng_key: Array, params: Params, programs: Programs) -> Estimate:
+        """Return the mean over particles."""
 
-        def particle(run: Callable) -> tuple[Array, Array]:
-            return self._particle(run(*programs))
+        def estimate(keys: ParticleKeys) -> Estimate:
+            return self._estimate_of_particle(CoupledRuns(keys, params, programs))
 
-        elbos, surrogates = self._map(particle, rng_key)
-        return elbos.mean(), surrogates.mean()
-
-    def _map(self, fn: Callable, rng_key: Array) -> Any:
-        """Call a function of what runs a particle, for each particle.
-
-        Plates take one subsample for all of them.
-        """
-        plates, key = random.split(rng_key)
-        keys = random.split(key, self.num_particles)
-        return self.vectorize_particles_fn(
-            lambda key: fn(partial(Passes, key, plates)), keys
+        estimates = self._map_particles(estimate, rng_key)
+        return Estimate(
+            elbo=estimates.elbo.mean(), surrogate=estimates.surrogate.mean()
         )
 
-    def _particle(self, passes: Passes) -> tuple[Array, Array]:
-        """The ELBO of a particle, and what has its gradient."""
+    def _estimate_of_particle(self, runs: CoupledRuns) -> Estimate:
         raise NotImplementedError
+
+    def _map_particles(
+        self, fn: Callable[[ParticleKeys], PyTree], rng_key: Array
+    ) -> PyTree:
+        """Call a function of the keys of a particle, for each particle.
+
+        All particles have the same key for the subsamples of plates.
+        """
+        subsample_key, key = random.split(rng_key)
+        return self.vectorize_particles_fn(
+            lambda particle_key: fn(ParticleKeys(particle_key, subsample_key)),
+            random.split(key, self.num_particles),
+        )

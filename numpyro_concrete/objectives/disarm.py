@@ -3,42 +3,46 @@
 Counterpart: ``pyro_concrete.objectives.disarm``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
-from numpyro_concrete.objectives.abstract import AbstractUnbiased
-from numpyro_concrete.objectives.gradients import disarm
-from numpyro_concrete.objectives.passes import Passes
+from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
+from numpyro_concrete.objectives.coupled_runs import CoupledRuns
+from numpyro_concrete.objectives.guide_draws import DrawnSite, append_event_dims
+from numpyro_concrete.objectives.logit_gradients import disarm_gradient
 
 
 class DisARM(AbstractUnbiased):
-    r"""Unbiased gradients of the discrete ELBO by pairs of opposite draws of bits.
+    r"""Unbiased gradients of the discrete ELBO from antithetic pairs of binary draws.
 
     .. math:: \tfrac12 (f(b) - f(b')) (b - b') \sigma(|a|) \nabla a + \nabla f(b)
 
-    A loss for `SVI` with the discrete model and guide as they are, whose discrete sites
-    are Bernoullis. b' has the opposite noise of b; nothing is relaxed, and there is
-    nothing to tune. Sites whose log-odds a depend on each other's values form layers,
-    as in `REBAR`: the earlier layers keep their values, and the later ones are drawn
-    anew. **A particle takes 1 + L runs of the model and the guide for L layers**, and
-    its loss is the mean of them. Each value is judged by the terms of its own element
-    of a plate. Continuous sites pass the gradient of their paths.
+    A loss for `SVI` with the unmodified discrete model and guide, whose discrete sites
+    are Bernoullis with log-odds a. f is the integrand of the discrete ELBO, and b' is
+    drawn from the opposite noise of b. Nothing is relaxed, and there is nothing to
+    tune. Sites whose log-odds depend on each other's values form layers: for one layer
+    after the other its noise is flipped, the earlier layers keep their values, and the
+    later ones are drawn anew. **A particle takes 1 + L runs of the model and the guide
+    for L layers**, and its loss is the mean of their ELBOs, negated. The learning
+    signal of a value has only the terms of its own element of a plate. Continuous sites
+    pass the gradient of their paths.
 
-    Use it for bits whose likelihood cannot take relaxed values. With several layers, or
-    where the bits are nearly sure so that opposite draws agree, and for sites of more
-    than two values, use `RLOO` or `REBAR`.
+    Use it for binary sites whose likelihood cannot take relaxed values. With several
+    layers, where the values are nearly certain so that both draws agree, and for sites
+    of more than two values, use `RLOO` or `REBAR`.
 
     Args:
-        num_particles: Number of particles whose gradients are averaged.
+        num_particles: Number of particles whose gradients are averaged, >= 1.
         vectorize_particles: As in NumPyro's ELBOs.
 
     Raises:
-        NotImplementedError: At a discrete site of the guide that is no Bernoulli or is
-            marked for enumeration, and at a continuous one that is not
-            reparameterised, by name.
-        ValueError: At a site that is latent in one of the programs alone, by name.
+        NotImplementedError: At a discrete site of the guide that is not a Bernoulli or
+            is marked for enumeration, and at a continuous one that is not
+            reparameterized. The message names it.
+        ValueError: At a site that is latent in the model or the guide only. The message
+            names it.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist
@@ -48,8 +52,8 @@ class DisARM(AbstractUnbiased):
         >>> def guide():
         ...     logits = numpyro.param("a", 0.0)
         ...     numpyro.sample("z", dist.Bernoulli(logits=logits))
-        >>> optimiser = numpyro.optim.Adam(0.01)
-        >>> svi = numpyro.infer.SVI(model, guide, optimiser, DisARM())
+        >>> optimizer = numpyro.optim.Adam(0.01)
+        >>> svi = numpyro.infer.SVI(model, guide, optimizer, DisARM())
         >>> result = svi.run(jax.random.key(0), 2, progress_bar=False)
         >>> bool(result.losses[0] > 0)
         True
@@ -69,23 +73,37 @@ class DisARM(AbstractUnbiased):
     ) -> None:
         super().__init__(num_particles, vectorize_particles)
 
-    def _particle(self, passes: Passes) -> tuple[Array, Array]:
-        for name, drawn in passes.drawn.items():
-            if not drawn.binary:
-                raise NotImplementedError(
-                    f"site {name!r} is no Bernoulli, and DisARM takes bits alone. Use "
-                    "REBAR or RLOO"
-                )
-        elbo, surrogate = passes.costs.total(), jnp.zeros(())
-        for layer, names in enumerate(passes.layers):
-            costs, others = passes.opposite(layer)
-            elbo = elbo + costs.total()
+    def _estimate_of_particle(self, runs: CoupledRuns) -> Estimate:
+        _validate_all_binary(runs.draws)
+        elbo = runs.elbo_terms.total()
+        score_function_terms = jnp.zeros(())
+        for layer, names in enumerate(runs.layers):
+            antithetic = runs.run_antithetic(layer)
+            elbo = elbo + antithetic.elbo_terms.total()
             for name in names:
-                drawn = passes.drawn[name]
-                gap = passes.costs.of(drawn.frames) - costs.of(drawn.frames)
-                gap = gap.reshape(gap.shape + (1,) * drawn.event_dim)
-                opposite, logits = others[name].scores, drawn.logits
-                gradient = disarm(gap, drawn.scores, opposite, logits)
-                surrogate += (lax.stop_gradient(gradient) * logits).sum()
-        elbo = elbo / (1 + len(passes.layers))
-        return elbo, elbo + surrogate
+                draw = runs.draws[name]
+                elbo_difference = runs.elbo_terms.by_element(
+                    draw.frames
+                ) - antithetic.elbo_terms.by_element(draw.frames)
+                gradient = disarm_gradient(
+                    append_event_dims(elbo_difference, draw.event_dim),
+                    draw.scores,
+                    antithetic.draws[name].scores,
+                    draw.logits,
+                )
+                score_function_terms += (
+                    lax.stop_gradient(gradient) * draw.logits
+                ).sum()
+        # Each run is a draw of the guide, and has an unbiased ELBO and path gradient.
+        elbo = elbo / (1 + len(runs.layers))
+        return Estimate(elbo=elbo, surrogate=elbo + score_function_terms)
+
+
+def _validate_all_binary(draws: Mapping[str, DrawnSite]) -> None:
+    """Raise an error at a site that is not a Bernoulli."""
+    for name, draw in draws.items():
+        if not draw.is_binary:
+            raise NotImplementedError(
+                f"site {name!r} is not a Bernoulli, and DisARM takes binary sites "
+                "only. Use REBAR or RLOO"
+            )

@@ -1,4 +1,4 @@
-"""The multi-sample bound: `IWAE` to train by, and `iwae_bound` to evaluate by.
+"""The multi-sample bound: `IWAE` is the loss for training, `iwae_bound` the estimate.
 
 The bound of Burda et al. on the log-evidence, for each data point. The paper trains
 with up to 50 samples per data point, and evaluates with tens of thousands.
@@ -17,34 +17,43 @@ from jax import Array, lax, random
 from jax.nn import logsumexp
 from numpyro.infer.elbo import ELBO
 
-from numpyro_concrete.objectives.gradients import compared
-from numpyro_concrete.objectives.particles import (
-    Particles,
-    chunks,
-    common_value,
-    summary,
+from concrete_core.objectives.checks import validate_one_particle_baseline
+from concrete_core.objectives.chunks import Chunks, even_chunks
+from concrete_core.objectives.programs import Program, Programs, Sites
+from numpyro_concrete.objectives.learning_signals import (
+    leave_one_out_signals,
+    vimco_signals,
 )
-from numpyro_concrete.objectives.passes import score_of
-from numpyro_concrete.objectives.vimco import vimco_signals
+from numpyro_concrete.objectives.particles import (
+    Params,
+    Particles,
+    common_value,
+    summarize_particles,
+)
+from numpyro_concrete.objectives.traces import (
+    needs_score_function,
+    scored_sites,
+    unmasked_log_prob,
+)
 
 
-class _Particle(NamedTuple):
-    """What the loss needs of a particle, or with a leading axis of all.
+class _WeightedDraws(NamedTuple):
+    """What the loss needs of one particle, or with a leading axis of all particles.
 
     Attributes:
         log_weights: Log-weights of the elements: (elements,).
-        outside: Log-probability of the sites outside of the plate: ().
-        scores: Log-probability that the guide drew the values without a path with,
+        outside_plate: Log-probability of the sites outside of the plate: ().
+        draw_log_probs: Log-probability that the guide drew the values without a path,
             for each element, or None if all values have a path: (elements,).
-        predictions: What the guide predicts the log-weights to be, or None.
+        predictions: Predictions of the log-weights by the guide, or None: (elements,).
         state: Mutable state after the run, by site.
     """
 
     log_weights: Array
-    outside: Array
-    scores: Array | None
+    outside_plate: Array
+    draw_log_probs: Array | None
     predictions: Array | None
-    state: dict[str, Any]
+    state: Params
 
 
 class IWAE(ELBO):
@@ -53,33 +62,35 @@ class IWAE(ELBO):
     .. math:: \frac{N}{B} \sum_{n \in \text{batch}} \log \frac1m \sum_{i=1}^m
         \frac{p(x_n, z_{ni})}{q(z_{ni})}, \quad z_{ni} \sim q
 
-    Give it the programs that you train: relaxed, discrete, or with sites of both kinds.
-    Reparameterized sites, relaxed ones among them, pass the gradient of their paths.
-    Other sites get the VIMCO gradient, a score function whose baseline is the bound
-    with the geometric mean of the other weights in the place of the particle's own.
-    Both are unbiased for the bound of the programs that are given, but hard estimators
-    keep their bias. With relaxed programs it is a bound for the relaxed model.
+    Give it the model and the guide that you train: relaxed, discrete, or with sites of
+    both types. Reparameterized sites, relaxed ones among them, pass the gradient of
+    their paths. Other sites get the VIMCO gradient: a score function whose baseline is
+    the bound with the geometric mean of the other weights in place of the particle's
+    own. Both are unbiased for the bound of the given model and guide, but
+    straight-through estimators keep their bias. With a relaxed model it is a bound on
+    the evidence of the relaxed model.
 
     Name the plate of the data. Without it there is one weight for all data, and the
     bound hardly gains from more particles. The plate may take a subsample, which is
     drawn once for all particles, and the sum is scaled to the whole plate *outside* of
-    the logarithm. All latent sites are inside of the plate, but for those that the
-    guide fixes by a Delta; what is outside is added once.
+    the logarithm. All latent sites are inside of the plate, except for those that the
+    guide fixes by a Delta; terms outside of the plate are added once.
 
-    More particles make a tighter bound and, per particle, a weaker signal for the
-    guide. 5 to 50 are usual. With one particle the bound is the ELBO, and there are no
-    other weights to compare with. Then the values without a path are compared with the
-    other elements of the plate, and with the predictions of `baseline`; `RLOO` with two
-    particles is a good alternative.
+    More particles make a tighter bound and, per particle, a weaker learning signal for
+    the guide; 5 to 50 are usual. With one particle the bound is the ELBO, and there are
+    no other particles to take a baseline from. The baseline of values without a path is
+    then the mean over the other elements of the plate, and the predictions of
+    `baseline`. `RLOO` with two particles is a good alternative.
 
     Mutable state is the mean over particles of the state after each.
 
     Args:
         num_particles: Number m of particles, >= 1.
         plate: Name of the plate whose elements have a bound of their own.
-        chunk_size: Number of particles to run at a time, >= 1; chunks are made even.
-            The backward pass runs each chunk again, so that the memory is that of one
-            chunk, at the price of a further forward pass. By default all at once.
+        chunk_size: Largest number of particles to run at a time, >= 1; chunks are made
+            even. The backward pass runs each chunk again, so that the memory is that of
+            one chunk, at the price of a further forward pass. By default all particles
+            run at once.
         baseline: Name of a deterministic site of the guide, which predicts the
             log-weight of each element from the data alone. It is trained by squared
             error, and gradients of the bound do not reach it: stop the gradient of what
@@ -87,8 +98,8 @@ class IWAE(ELBO):
         vectorize_particles: As in NumPyro's ELBOs.
 
     Raises:
-        ValueError: If a number is not positive; if there is a `baseline` and more than
-            one particle; and in the programs, where `iwae_bound` raises one.
+        ValueError: If a number is less than one, if there is a `baseline` and more than
+            one particle, and during a step where `iwae_bound` raises one.
 
     Under jit, sites outside of the plate that depend on draws make the loss NaN.
 
@@ -131,137 +142,153 @@ class IWAE(ELBO):
         baseline: str | None = None,
         vectorize_particles: bool | Callable = True,
     ) -> None:
-        # Refuses numbers that are not positive.
-        chunks(num_particles, num_particles if chunk_size is None else chunk_size)
-        if baseline is not None and num_particles > 1:
-            raise ValueError(
-                f"baseline={baseline!r} is for one particle, and there are "
-                f"{num_particles}, which are compared with each other. Leave it out"
-            )
+        even_chunks(num_particles, chunk_size)  # validates both
+        validate_one_particle_baseline(baseline, num_particles)
         super().__init__(num_particles, vectorize_particles)
         self.plate = plate
         self.chunk_size = chunk_size
         self.baseline = baseline
 
+    @property
+    def _chunks(self) -> Chunks:
+        """The chunks of particles that run at a time."""
+        return even_chunks(self.num_particles, self.chunk_size)
+
     def loss_with_mutable_state(
         self,
         rng_key: Array,
-        param_map: dict[str, Any],
-        model: Callable,
-        guide: Callable,
+        param_map: Params,
+        model: Program,
+        guide: Program,
         *args: Any,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the loss, and the mutable state after the run."""
-        programs = param_map, model, guide, args, kwargs
-        # Each particle is validated as it is traced, and runs no further time for it.
-        particles = Particles(rng_key, *programs, plate=self.plate, validate=False)
+        programs = Programs(model, guide, args, kwargs)
+        # Each particle is validated as it is traced, without a run of its own.
+        particles = Particles(
+            rng_key, param_map, programs, plate=self.plate, validate=False
+        )
         keys = random.split(particles.key, self.num_particles)
         try:
-            drawn = self._map(partial(self._particle, particles), keys)
+            draws = self._draw_all_particles(partial(self._draw, particles), keys)
         except Exception:
-            # To look at the structure alone may tell better what is wrong.
-            Particles(rng_key, *programs, plate=self.plate)
+            # The validation may have a clearer message.
+            Particles(rng_key, param_map, programs, plate=self.plate)
             raise
-        outside = common_value(drawn.outside, self.plate)
-        bounds = logsumexp(drawn.log_weights, 0) - math.log(self.num_particles)
-        bound = particles.scale * bounds.sum() + outside
-        if drawn.scores is not None:
-            signals = lax.stop_gradient(self._signals(drawn))
-            surrogate = particles.scale * (signals * drawn.scores).sum()
+        outside_plate = common_value(draws.outside_plate, self.plate)
+        log_means = logsumexp(draws.log_weights, 0) - math.log(self.num_particles)
+        bound = particles.scale * log_means.sum() + outside_plate
+        # Each x - stop_gradient(x) is zero, and adds the gradient of x to the bound's.
+        if draws.draw_log_probs is not None:
+            signals = lax.stop_gradient(self._learning_signals(draws))
+            surrogate = particles.scale * (signals * draws.draw_log_probs).sum()
             bound += surrogate - lax.stop_gradient(surrogate)
-        if drawn.predictions is not None:
-            errors = lax.stop_gradient(drawn.log_weights) - drawn.predictions
+        if draws.predictions is not None:
+            errors = lax.stop_gradient(draws.log_weights) - draws.predictions
             squares = particles.scale * (errors**2).sum()
             bound -= squares - lax.stop_gradient(squares)
-        state = jax.tree.map(_mean_state, drawn.state)
+        state = jax.tree.map(_mean_state, draws.state)
         return {"loss": -bound, "mutable_state": state or None}
 
-    def _particle(self, particles: Particles, key: Array) -> _Particle:
+    def _draw(self, particles: Particles, key: Array) -> _WeightedDraws:
+        """Draw one particle."""
         model_trace, guide_trace = particles.run(key)
-        particles.learn(model_trace, guide_trace)
-        log_weights, outside = particles.weights(model_trace, guide_trace)
-        scores = [
-            particles.by_element(score_of(site["fn"], site["value"]), site)
-            for site in guide_trace.values()
-            if site["type"] == "sample"
-            and not site["is_observed"]
-            and not site["fn"].has_rsample
-        ]
+        particles.record_structure(model_trace, guide_trace)
+        log_weights, outside_plate = particles.log_weights(model_trace, guide_trace)
+        draw_log_probs = None
+        for site in scored_sites(guide_trace).values():
+            if needs_score_function(site):
+                log_prob = unmasked_log_prob(site["fn"], site["value"])
+                term = particles.sum_by_element(log_prob, site)
+                draw_log_probs = (
+                    term if draw_log_probs is None else draw_log_probs + term
+                )
         predictions = None
         if self.baseline is not None:
-            predictions = self._predictions(guide_trace, log_weights.shape)
-        state = {
-            name: site["value"]
-            for trace in (guide_trace, model_trace)
-            for name, site in trace.items()
-            if site["type"] == "mutable"
-        }
-        total = sum(scores[1:], scores[0]) if scores else None
-        return _Particle(log_weights, outside, total, predictions, state)
+            predictions = _predictions(self.baseline, guide_trace, log_weights.shape)
+        return _WeightedDraws(
+            log_weights=log_weights,
+            outside_plate=outside_plate,
+            draw_log_probs=draw_log_probs,
+            predictions=predictions,
+            state={**_mutable_state(guide_trace), **_mutable_state(model_trace)},
+        )
 
-    def _predictions(self, guide_trace: dict[str, Any], shape: tuple) -> Array:
-        """What the guide predicts the log-weights to be."""
-        site = guide_trace.get(self.baseline)
-        if site is None or site["type"] != "deterministic":
-            raise ValueError(
-                f"the guide has no deterministic site {self.baseline!r}, which "
-                "baseline names. Add one that predicts the log-weight of each element"
-            )
-        if jnp.shape(site["value"]) not in ((), shape):
-            raise ValueError(
-                f"site {self.baseline!r}, the baseline, has shape "
-                f"{jnp.shape(site['value'])}, and there are {shape[0]} log-weights"
-            )
-        return jnp.broadcast_to(site["value"], shape)
-
-    def _map(self, particle: Callable, keys: Array) -> _Particle:
-        """Run all particles, in chunks that are rematerialized in the backward pass."""
+    def _draw_all_particles(
+        self, draw: Callable[[Array], _WeightedDraws], keys: Array
+    ) -> _WeightedDraws:
+        """Draw all particles, in chunks that the backward pass runs again."""
         if self.num_particles == 1:
-            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], particle(keys[0]))
-        if self.chunk_size is None or self.chunk_size >= self.num_particles:
-            return self.vectorize_particles_fn(particle, keys)
-        number, size = chunks(self.num_particles, self.chunk_size)
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], draw(keys[0]))
+        if self._chunks.count == 1:
+            return self.vectorize_particles_fn(draw, keys)
         # The last chunk is filled up with particles that do not count.
-        place = jnp.arange(number * size).reshape(number, size)
-        chunked = keys[jnp.minimum(place, self.num_particles - 1)]
-        # Inside of a loop nothing is merged with the first run that should be kept.
-        chunk = jax.checkpoint(
-            lambda keys: self.vectorize_particles_fn(particle, keys), prevent_cse=False
+        indices = jnp.arange(self._chunks.count * self._chunks.size)
+        indices = jnp.minimum(indices, self.num_particles - 1)
+        chunked_keys = keys[indices.reshape(self._chunks.count, self._chunks.size)]
+        # Inside of a loop XLA cannot merge the second run with the first one.
+        draw_chunk = jax.checkpoint(
+            lambda keys: self.vectorize_particles_fn(draw, keys), prevent_cse=False
         )
-        drawn = lax.map(chunk, chunked)
+        draws = lax.map(draw_chunk, chunked_keys)
         return jax.tree.map(
-            lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: self.num_particles], drawn
+            lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: self.num_particles], draws
         )
 
-    def _signals(self, drawn: _Particle) -> Array:
-        """How much better than expected the values of each particle are."""
+    def _learning_signals(self, draws: _WeightedDraws) -> Array:
+        """Return what multiplies the score function: (particles, elements)."""
         if self.num_particles > 1:
-            return vimco_signals(drawn.log_weights)
-        [signals] = drawn.log_weights
-        if drawn.predictions is not None:
-            signals = signals - drawn.predictions[0]
+            return vimco_signals(draws.log_weights)
+        [signals] = draws.log_weights
+        if draws.predictions is not None:
+            signals = signals - draws.predictions[0]
         if len(signals) > 1:
-            # The elements of the plate are independent of each other.
-            signals = compared(signals, 0)
-        # One more: it takes away the gradient of - log q in the log-weight, whose mean
-        # is zero if its weight in the bound is always one.
+            # Elements of the plate are independent, and baselines of each other.
+            signals = leave_one_out_signals(signals, 0)
+        # With one particle the bound is log p - log q, whose second term has the
+        # gradient - grad log q. Its mean is zero, and adding 1 cancels it.
         return signals[None] + 1
 
 
+def _predictions(name: str, guide_trace: Sites, shape: tuple[int, ...]) -> Array:
+    """Return the predictions of the log-weights by a deterministic site."""
+    site = guide_trace.get(name)
+    if site is None or site["type"] != "deterministic":
+        raise ValueError(
+            f"the guide has no deterministic site {name!r}, which is the baseline. "
+            "Add one that predicts the log-weight of each element"
+        )
+    if jnp.shape(site["value"]) not in ((), shape):
+        raise ValueError(
+            f"site {name!r}, the baseline, has shape {jnp.shape(site['value'])}, "
+            f"and there are {shape[0]} log-weights"
+        )
+    return jnp.broadcast_to(site["value"], shape)
+
+
+def _mutable_state(program_trace: Sites) -> Params:
+    """Return the mutable state in a trace, by site."""
+    return {
+        name: site["value"]
+        for name, site in program_trace.items()
+        if site["type"] == "mutable"
+    }
+
+
 def _mean_state(leaf: Array) -> Array:
-    """The mean over particles of a number, and the first of what cannot be averaged."""
+    """Return the mean over particles, or the first where numbers are not floats."""
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return leaf[0]
-    # Without rounding where all are equal.
+    # The mean of deviations has no rounding error where all particles are equal.
     return leaf[0] + (leaf - leaf[0]).mean(0)
 
 
 def iwae_bound(
     rng_key: Array,
     params: Mapping[str, Any],
-    model: Callable,
-    guide: Callable,
+    model: Program,
+    guide: Program,
     *args: Any,
     num_particles: int = 1000,
     chunk_size: int = 100,
@@ -275,40 +302,41 @@ def iwae_bound(
 
     .. math:: \log \frac{1}{m} \sum_{i=1}^m \frac{p(x, z_i)}{q(z_i)}, \quad z_i \sim q
 
-    Its expectation is a lower bound on :math:`\log p(x)`, the ELBO for m = 1, and rises
-    with m to the log-evidence. Give it the discrete model and ``harden(guide)``: the
-    paper reports this bound with m = 50,000. Only the running sums and one chunk of
+    Its expectation is a lower bound on :math:`\log p(x)`. It is the ELBO for m = 1, and
+    rises with m to the log-evidence. Give it the discrete model and ``harden(guide)``:
+    the paper reports this bound with m = 50,000. Only the running sums and one chunk of
     particles are in memory at a time.
 
-    For independent data, name their plate: the bound is then taken for each datum and
-    summed, which is what papers report. With ``plate=None`` a particle is a draw for
-    all data at once, and the bound is loose unless they are few. If the plate takes a
-    subsample, one is drawn for all particles, and the sum is scaled to the whole plate.
+    For independent data, name their plate: the bound is then taken for each data point
+    and summed, which is what papers report. With ``plate=None`` a particle is a draw
+    for all data at once, and the bound is loose unless the data are few. If the plate
+    takes a subsample, one is drawn for all particles, and the sum is scaled to the
+    whole plate.
 
-    It has no gradient, and to ask for one is an error. `IWAE` is the bound to train by:
-    ``jax.grad`` of its ``loss`` has no bias, at discrete sites either.
+    It has no gradient, and asking for one is an error. Train with `IWAE`: ``jax.grad``
+    of its ``loss`` is unbiased at discrete sites, too.
 
     Shapes:
         result: (), or with `per_element` (size of the plate or its subsample,).
 
     Args:
         rng_key: Random key. Each particle has a key of its own, so that chunks of
-            another size give the same bound to rounding.
-        params: Parameters of both programs, constrained, as ``svi.get_params(state)``
-            and ``svi.run(...).params`` are.
+            another size give the same bound up to rounding.
+        params: Parameters of the model and the guide, constrained, as
+            ``svi.get_params(state)`` and ``svi.run(...).params`` are.
         model: Discrete model, as it was before `relax`. A relaxed model goes with a
             relaxed guide; their bound is one on the relaxed model's evidence.
-        guide: Its guide: of a relaxed one, ``harden(guide)``.
+        guide: Guide of the model: ``harden(guide)`` if it is relaxed.
         *args: Arguments of the model and the guide.
         num_particles: Number m of particles, >= 1.
-        chunk_size: Number of particles to run at a time, >= 1; chunks are made even.
-            It bounds the memory. The program is compiled for one chunk.
-        plate: Name of the plate whose elements have a bound of their own. Its latent
-            sites are all inside, but for those that the guide fixes by a Delta. What
-            is known outside of it, and no draw has an influence on, is added once.
+        chunk_size: Largest number of particles to run at a time, >= 1; chunks are made
+            even. It bounds the memory. The model is compiled for one chunk.
+        plate: Name of the plate whose elements have a bound of their own. All latent
+            sites are inside of it, except for those that the guide fixes by a Delta.
+            Terms outside of it, which no draw may influence, are added once.
         per_element: Return the bounds of the elements of `plate`, not their scaled sum.
-        vectorize_particles: Run a chunk at once, by `vmap`, as NumPyro's ELBOs do.
-            Otherwise one by one, by `lax.map`.
+        vectorize_particles: Run a chunk at once, by `vmap`, as NumPyro's ELBOs do. If
+            False, run the particles one by one, by `lax.map`.
         progress_bar: Show the progress over particles, but not inside of jit.
         **kwargs: Keyword arguments of the model and the guide.
 
@@ -316,10 +344,10 @@ def iwae_bound(
         The bound, in nats.
 
     Raises:
-        ValueError: If the guide is relaxed and the model is not, or the other way
-            round; if a latent site of one is not in the other, as enumerated ones; if a
-            latent site is outside of `plate`; if another plate takes a subsample; if
-            the parameters lack mutable state. By the site or plate, with the way out.
+        ValueError: If only one of the model and the guide is relaxed, if a latent site
+            is in one of them only, if a latent site is outside of `plate`, if another
+            plate takes a subsample, or if `params` lack mutable state. The message
+            names the site or plate.
         TypeError: If it is differentiated.
 
     Under jit, sites outside of the plate that depend on draws make the bound NaN. To
@@ -348,10 +376,14 @@ def iwae_bound(
     """
     if per_element and plate is None:
         raise ValueError("per_element gives the bounds of a plate's elements: name it")
-    settings: Any = {"plate": plate, "vectorize": vectorize_particles}
-    particles = Particles(rng_key, params, model, guide, args, kwargs, **settings)
-    found = summary(particles, num_particles, chunk_size, progress_bar)
-    return _without_gradient(found.bounds if per_element else found.bound)
+    programs = Programs(model, guide, args, kwargs)
+    particles = Particles(
+        rng_key, params, programs, plate=plate, vectorize=vectorize_particles
+    )
+    summary = summarize_particles(particles, num_particles, chunk_size, progress_bar)
+    if per_element:
+        return _without_gradient(summary.bounds)
+    return _without_gradient(summary.bound)
 
 
 @jax.custom_jvp
@@ -361,8 +393,8 @@ def _without_gradient(bound: Array) -> Array:
 
 
 @_without_gradient.defjvp
-def _refuse_gradient(_primals: tuple, _tangents: tuple) -> tuple:
+def _raise_no_gradient(_primals: tuple, _tangents: tuple) -> tuple:
     raise TypeError(
-        "iwae_bound has no gradient: it is the bound to evaluate by. Differentiate the "
-        "loss of IWAE(num_particles, plate=..., chunk_size=...) instead"
+        "iwae_bound has no gradient, as it is for evaluation. Differentiate the loss "
+        "of IWAE(num_particles, plate=..., chunk_size=...) instead"
     )

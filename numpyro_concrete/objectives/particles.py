@@ -1,63 +1,95 @@
-"""Draws of a guide as weighted particles of a model, a chunk of them at a time.
+"""Draws of a guide as weighted particles of a model, one chunk at a time.
 
-The log-weight of a particle z is log p(x, z) - log q(z), of the whole program or of
-each element of a plate. Programs for which this would be another number than the one
-asked for are refused, by the site or plate.
+The log-weight of a particle z is log p(x, z) - log q(z), of the whole model or of each
+element of a plate. `Particles` runs a model and its guide and returns log-weights;
+`summarize_particles` draws many of them and keeps sums. Where such a log-weight would
+be another number than the one that was asked for, an error names the site or plate.
 
 Counterpart: ``pyro_concrete.objectives.particles``.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.nn import logsumexp
-from numpyro.distributions import Delta
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.util import get_importance_trace
-from numpyro.primitives import Messenger
+from numpyro.primitives import CondIndepStackFrame, Messenger
 from numpyro.util import not_jax_tracer
 from tqdm import tqdm
 
-from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
+from concrete_core.objectives.checks import (
+    depends_on_draws_message,
+    plate_frame,
+    validate_latent_sites_inside_plate,
+    validate_plates,
+)
+from concrete_core.objectives.chunks import even_chunks
+from concrete_core.objectives.programs import Message, Program, Programs, Sites
+from numpyro_concrete.objectives.traces import (
+    is_fixed_by_guide,
+    latent_values,
+    scored_sites,
+    validate_same_sites,
+)
 
-Sites = dict[str, dict[str, Any]]
+# Parameters and mutable state by name.
+Params = dict[str, Any]
+PyTree = TypeVar("PyTree")
 
 
-class Summary(NamedTuple):
-    """What is kept of all particles, in nats.
+class LogWeights(NamedTuple):
+    """Log-weights of one particle, or with a leading axis of several.
+
+    Attributes:
+        elements: Log-weights of the elements of the plate, or of one element that is
+            the whole model: (elements,).
+        outside_plate: Log-probability of the sites outside of the plate: ().
+    """
+
+    elements: Array
+    outside_plate: Array
+
+
+class ParticleSummary(NamedTuple):
+    """Sums over all particles, in nats.
 
     Attributes:
         bounds: Log of the mean weight, for each element of the plate: (elements,).
-        scale: What their sum is multiplied by: the size of the plate over that of its
-            subsample.
-        rest: Log-probability of the sites outside of the plate, all known: ().
+        scale: Factor of the sum of `bounds`: the size of the plate over that of its
+            subsample, >= 1.
+        outside_plate: Log-probability of the sites outside of the plate, which is the
+            same for all particles: ().
         totals: Log-weight of each particle, whose mean is the ELBO: (particles,).
     """
 
     bounds: Array
     scale: float
-    rest: Array
+    outside_plate: Array
     totals: Array
 
     @property
     def bound(self) -> Array:
-        """The bound of the whole: that of the elements, and of what is outside."""
-        return self.scale * self.bounds.sum() + self.rest
+        """The multi-sample bound of the whole model: ()."""
+        return self.scale * self.bounds.sum() + self.outside_plate
 
 
-class _Known(Messenger):
-    """Gives sites their values; unlike `replay`, it stands for no guide."""
+class _FixedValues(Messenger):
+    """Sets sample sites to values.
 
-    def __init__(self, fn: Callable, values: dict[str, Array]) -> None:
+    A model that `replay` runs has a guide, which relaxed models look for; here there is
+    none.
+    """
+
+    def __init__(self, fn: Program, values: dict[str, Array]) -> None:
         super().__init__(fn)
         self.values = values
 
-    def process_message(self, msg: dict[str, Any]) -> None:
+    def process_message(self, msg: Message) -> None:
         if msg["type"] == "sample" and msg["value"] is None:
             msg["value"] = self.values.get(msg["name"])
 
@@ -65,32 +97,33 @@ class _Known(Messenger):
 class _UpdatedState(Messenger):
     """Writes the mutable state of the guide to the parameters that the model gets."""
 
-    def __init__(self, fn: Callable, params: dict[str, Any]) -> None:
+    def __init__(self, fn: Program, params: Params) -> None:
         super().__init__(fn)
         self.params = params
 
-    def postprocess_message(self, msg: dict[str, Any]) -> None:
+    def postprocess_message(self, msg: Message) -> None:
         if msg["type"] == "mutable":
             self.params[msg["name"]] = msg["value"]
 
 
 class Particles:
-    """A model and its guide, whose structure is known, to be run in chunks.
+    """A model and its guide as a source of weighted particles.
 
     Args:
-        rng_key: Random key, of the subsamples and all particles.
-        params: Parameters of both, constrained.
-        model: Model.
-        guide: Its guide.
-        args: Arguments of both.
-        kwargs: Keyword arguments of both.
-        plate: Name of the plate whose elements have weights of their own.
-        vectorize: Whether a chunk is mapped by `vmap`, or one by one by `lax.map`.
-        validate: Whether to run both programs once for their structure. Otherwise
-            call `learn` with the traces of a particle before their weights are taken.
+        rng_key: Random key of the subsamples and of all particles.
+        params: Parameters of the model and the guide, constrained.
+        programs: Model and guide with their arguments.
+        plate: Name of the plate whose elements have weights of their own. By default
+            the whole model has one weight.
+        vectorize: Whether `vmap` runs a chunk at once, or `lax.map` one particle after
+            the other.
+        validate: Whether to run the model and the guide once, to validate them.
+            Otherwise call `record_structure` with the traces of a particle before its
+            log-weights are computed.
 
     Raises:
-        ValueError: If log-weights would not be those of the model, in words.
+        ValueError: If the log-weights would not be those of the model. The message
+            names the site or plate.
 
     Counterpart: :class:`pyro_concrete.objectives.particles.Particles`.
     """
@@ -99,10 +132,7 @@ class Particles:
         self,
         rng_key: Array,
         params: Mapping[str, Any],
-        model: Callable,
-        guide: Callable,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        programs: Programs,
         *,
         plate: str | None = None,
         vectorize: bool = True,
@@ -110,279 +140,258 @@ class Particles:
     ) -> None:
         # One key for all subsamples: they are the same for every particle.
         plate_key, self.key = random.split(rng_key)
-        kinds = ["sample", "prng_key", "control_flow"]
-        self.model = seed(model, plate_key, hide_types=kinds)
-        self.guide = seed(guide, plate_key, hide_types=kinds)
-        self.args, self.kwargs, self.params = args, kwargs, dict(params)
-        self.plate, self.vectorize = plate, vectorize
+        other_types = ["sample", "prng_key", "control_flow"]
+        self.programs = programs._replace(
+            model=seed(programs.model, plate_key, hide_types=other_types),
+            guide=seed(programs.guide, plate_key, hide_types=other_types),
+        )
+        self.params = dict(params)
+        self.plate = plate
+        self.vectorize = vectorize
         self.scale = 1.0
         if validate:
-            jax.eval_shape(self._look, self.key)
+            jax.eval_shape(self._validate, self.key)
 
-    def _look(self, key: Array) -> None:
-        """Run both programs for their structure alone."""
-        model, guide = self._seeded(key)
-        guide_trace = self._traced(guide)
-        model_trace = self._traced(_Known(model, _latent(_scored(guide_trace))))
-        self.learn(model_trace, guide_trace)
+    def _validate(self, key: Array) -> None:
+        """Run both programs once for their structure alone."""
+        programs = self._seed(key)
+        guide_trace = self._trace(programs.guide)
+        values = latent_values(scored_sites(guide_trace))
+        model_trace = self._trace(_FixedValues(programs.model, values))
+        self.record_structure(model_trace, guide_trace)
 
-    def learn(self, model_trace: Sites, guide_trace: Sites) -> None:
-        """Refuse what has no such weights, and note the scale of the plate."""
-        _check_state(self.params, model_trace, guide_trace)
-        model, guide = _scored(model_trace), _scored(guide_trace)
-        check_match(model, guide)
-        sites = [*model.values(), *guide.values()]
-        frames = {f.name: f for site in sites for f in site["cond_indep_stack"]}
+    def record_structure(self, model_trace: Sites, guide_trace: Sites) -> None:
+        """Validate the traces of a particle, and record the scale of the plate.
+
+        Raises:
+            ValueError: If the log-weights would not be those of the model. The message
+                names the site or plate.
+        """
+        model = scored_sites(model_trace)
+        guide = scored_sites(guide_trace)
         plates = {**model_trace, **guide_trace}
-        ratios = {name: _ratio(f, plates.get(name)) for name, f in frames.items()}
-        check_plates(self.plate, ratios)
+        ratios = {
+            frame.name: _subsampling_ratio(frame, plates.get(frame.name))
+            for site in (*model.values(), *guide.values())
+            for frame in site["cond_indep_stack"]
+        }
+        _validate_mutable_state(self.params, plates)
+        validate_same_sites(model, guide)
+        validate_plates(self.plate, ratios)
         if self.plate is not None:
-            check_inside(self.plate, model, guide)
+            validate_latent_sites_inside_plate(
+                self.plate, model, guide, is_fixed=is_fixed_by_guide
+            )
             self.scale = ratios[self.plate]
 
-    def _traced(self, fn: Callable) -> Sites:
-        known = substitute(fn, data=self.params)
-        return trace(known).get_trace(*self.args, **self.kwargs)
+    def _trace(self, fn: Program) -> Sites:
+        handled = substitute(fn, data=self.params)
+        return trace(handled).get_trace(*self.programs.args, **self.programs.kwargs)
 
-    def _seeded(self, key: Array) -> tuple[Callable, Callable]:
-        # As in the host's own objectives, whose draws these are for a given key.
+    def _seed(self, key: Array) -> Programs:
+        """Return the programs with the random keys of one particle."""
+        # Split as NumPyro's ELBOs do, so that a key gives the same draws.
         model_key, guide_key = random.split(key)
-        return seed(self.model, model_key), seed(self.guide, guide_key)
+        return self.programs._replace(
+            model=seed(self.programs.model, model_key),
+            guide=seed(self.programs.guide, guide_key),
+        )
 
     def run(self, key: Array) -> tuple[Sites, Sites]:
-        """Run the guide, and the model on its draws, for one particle."""
-        model, guide = self._seeded(key)
-        # New containers: a program may write to those of its mutable state.
-        params = jax.tree.map(lambda leaf: leaf, self.params)
-        guide = _UpdatedState(guide, params)
-        return get_importance_trace(model, guide, self.args, self.kwargs, params)
-
-    def map(self, fn: Callable, keys: Array) -> Any:
-        """Apply a function of one particle's key to those of a chunk."""
-        return jax.vmap(fn)(keys) if self.vectorize else lax.map(fn, keys)
-
-    def weigh(self, key: Array) -> tuple[Array, Array]:
-        """Draw a particle and weigh it.
+        """Run the guide, and the model on its draws, for one particle.
 
         Args:
             key: Random key of the particle.
 
         Returns:
-            Log-weights of the elements of the plate, or of one that is the whole
-            program: (elements,); log-probability of what is outside: ().
+            Traces of the model and the guide, with log-probabilities.
         """
-        return self.weights(*self.run(key))
+        programs = self._seed(key)
+        # Copies of the containers: a model may write to its mutable state.
+        params = jax.tree.map(lambda leaf: leaf, self.params)
+        guide = _UpdatedState(programs.guide, params)
+        return get_importance_trace(
+            programs.model, guide, programs.args, programs.kwargs, params
+        )
 
-    def weights(self, model_trace: Sites, guide_trace: Sites) -> tuple[Array, Array]:
-        """Return the log-weights of a particle that was run, as `weigh` does."""
-        inside, outside = jnp.zeros(1), jnp.zeros(())
-        for sign, sites in ((1, model_trace), (-1, guide_trace)):
-            for site in _scored(sites).values():
+    def map(self, fn: Callable[[Array], PyTree], keys: Array) -> PyTree:
+        """Call a function of one particle's key for those of a chunk.
+
+        Args:
+            fn: Function of a random key that returns arrays.
+            keys: Random keys: (particles,).
+
+        Returns:
+            The arrays with the particles as their first axis.
+        """
+        if self.vectorize:
+            return jax.vmap(fn)(keys)
+        return lax.map(fn, keys)
+
+    def sample_log_weights(self, key: Array) -> LogWeights:
+        """Draw one particle and weigh it.
+
+        Args:
+            key: Random key of the particle.
+        """
+        return self.log_weights(*self.run(key))
+
+    def log_weights(self, model_trace: Sites, guide_trace: Sites) -> LogWeights:
+        """Return log p(x, z) - log q(z) of a particle."""
+        elements = jnp.zeros(1)
+        outside_plate = jnp.zeros(())
+        for sign, program_trace in ((1, model_trace), (-1, guide_trace)):
+            for site in scored_sites(program_trace).values():
                 term = jnp.asarray(site["log_prob"])
-                if self.plate is None or _frame(site, self.plate) is not None:
-                    inside += sign * self.by_element(term, site) / self.scale
+                if self.plate is None or plate_frame(site, self.plate) is not None:
+                    # The bound is scaled outside of the logarithm.
+                    elements += sign * self.sum_by_element(term, site) / self.scale
                 else:
-                    outside += sign * term.sum()
-        return inside, outside
+                    outside_plate += sign * term.sum()
+        return LogWeights(elements, outside_plate)
 
-    def by_element(self, term: Array, site: dict[str, Any]) -> Array:
-        """Sum a term of a site over all axes but that of the plate: (elements,)."""
-        frame = _frame(site, self.plate)
-        if frame is None:
+    def sum_by_element(self, term: Array, site: Message) -> Array:
+        """Sum a term of a site over all axes but that of the elements.
+
+        Shapes:
+            term: Batch shape of the site.
+            result: (elements,). A site outside of the plate has one element.
+        """
+        frame = plate_frame(site, self.plate)
+        if frame is None or frame.dim is None:
             return term.sum()[None]
         term = jnp.moveaxis(term, frame.dim, -1)
         return term.reshape(-1, term.shape[-1]).sum(0)
 
 
-def summary(
-    particles: Particles, num_particles: int, chunk_size: int, progress_bar: bool
-) -> Summary:
-    """Draw particles in chunks, of which only the running sums stay in memory."""
-    number, size = chunks(num_particles, chunk_size)
-    keys = random.split(particles.key, num_particles)
-    # The last chunk is filled up with particles that do not count.
-    place = jnp.arange(number * size).reshape(number, size)
-    keys = keys[jnp.minimum(place, num_particles - 1)]
+class _Chunk(NamedTuple):
+    """Keys of the particles of a chunk, or with a leading axis of all chunks.
 
-    def step(bounds: Array, chunk: tuple[Array, Array]) -> tuple[Array, Any]:
-        elements, rest = particles.map(particles.weigh, chunk[0])
-        totals = particles.scale * elements.sum(-1) + rest
-        counted = jnp.where(chunk[1][:, None], elements, -jnp.inf)
-        return jnp.logaddexp(bounds, logsumexp(counted, 0)), (rest, totals)
-
-    shape = jax.eval_shape(particles.weigh, particles.key)[0]
-    start = jnp.full(shape.shape, -jnp.inf, shape.dtype)
-    chunked = keys, place < num_particles
-    if progress_bar and not_jax_tracer(particles.key):
-        bounds, kept = _shown(step, start, chunked, num_particles)
-    else:
-        bounds, kept = lax.scan(step, start, chunked)
-    rest, totals = (x.reshape(-1)[:num_particles] for x in kept)
-    rest = common_value(rest, particles.plate)
-    return Summary(bounds - math.log(num_particles), particles.scale, rest, totals)
-
-
-def _shown(step: Callable, bounds: Array, chunked: Any, num_particles: int) -> Any:
-    """As `lax.scan`, with a progress bar."""
-    step, kept = jax.jit(step), []
-    size = chunked[1].shape[1]
-    with tqdm(total=num_particles, unit="particle") as bar:
-        for i in range(len(chunked[1])):
-            chunk = jax.tree.map(lambda x, i=i: x[i], chunked)
-            bounds, out = jax.block_until_ready(step(bounds, chunk))
-            kept.append(out)
-            bar.update(min(size, num_particles - i * size))
-    return bounds, jax.tree.map(lambda *x: jnp.stack(x), *kept)
-
-
-def common_value(rest: Array, plate: str | None) -> Array:
-    """Return what is outside of the plate, if it is the same for every particle."""
-    same = jnp.allclose(rest, rest[0])
-    if not not_jax_tracer(same):
-        return jnp.where(same, rest[0], jnp.nan)  # no error can be raised under jit
-    if not same:
-        raise ValueError(depends(plate))
-    return rest[0]
-
-
-def chunks(num_particles: int, chunk_size: int) -> tuple[int, int]:
-    """Return the number of chunks and their size, as small as their number allows.
-
-    Example:
-        >>> chunks(1000, 300)
-        (4, 250)
+    Attributes:
+        keys: Random keys: (particles,).
+        is_counted: Whether a particle counts. The last chunk is filled up with
+            particles that do not: (particles,).
     """
-    for name, size in (("num_particles", num_particles), ("chunk_size", chunk_size)):
-        if size < 1:
-            raise ValueError(f"{name} is a number of particles, not {size}")
-    number = math.ceil(num_particles / chunk_size)
-    return number, math.ceil(num_particles / number)
+
+    keys: Array
+    is_counted: Array
 
 
-def depends(plate: str | None) -> str:
-    """Say that what is outside of a plate is not the same for every particle."""
-    return (
-        f"sites outside of plate {plate!r} depend on draws, so that none of its "
-        "elements has a weight of its own. Pass plate=None for the bound of the whole "
-        "program"
+class _Terms(NamedTuple):
+    """What is kept of each particle of a chunk: (particles,).
+
+    Attributes:
+        outside_plate: Log-probability of the sites outside of the plate.
+        totals: Log-weights of the whole model.
+    """
+
+    outside_plate: Array
+    totals: Array
+
+
+_Step = Callable[[Array, _Chunk], tuple[Array, _Terms]]
+
+
+def summarize_particles(
+    particles: Particles, num_particles: int, chunk_size: int, progress_bar: bool
+) -> ParticleSummary:
+    """Draw particles in chunks, of which only the running sums stay in memory.
+
+    Args:
+        particles: Source of particles.
+        num_particles: Number of particles, >= 1.
+        chunk_size: Largest number of particles that run at a time, >= 1.
+        progress_bar: Whether to show the progress over particles.
+
+    Raises:
+        ValueError: If a number is less than one, or if sites outside of the plate
+            depend on draws.
+    """
+    chunks = even_chunks(num_particles, chunk_size)
+    keys = random.split(particles.key, num_particles)
+    indices = jnp.arange(chunks.count * chunks.size).reshape(chunks.count, chunks.size)
+    chunked = _Chunk(
+        keys=keys[jnp.minimum(indices, num_particles - 1)],
+        is_counted=indices < num_particles,
+    )
+
+    def add_chunk(log_sums: Array, chunk: _Chunk) -> tuple[Array, _Terms]:
+        log_weights = particles.map(particles.sample_log_weights, chunk.keys)
+        elements = log_weights.elements
+        counted = jnp.where(chunk.is_counted[:, None], elements, -jnp.inf)
+        terms = _Terms(
+            outside_plate=log_weights.outside_plate,
+            totals=particles.scale * elements.sum(-1) + log_weights.outside_plate,
+        )
+        return jnp.logaddexp(log_sums, logsumexp(counted, 0)), terms
+
+    shape = jax.eval_shape(particles.sample_log_weights, particles.key).elements
+    log_sums = jnp.full(shape.shape, -jnp.inf, shape.dtype)
+    if progress_bar and not_jax_tracer(particles.key):
+        log_sums, terms = _scan_with_progress_bar(
+            add_chunk, log_sums, chunked, num_particles
+        )
+    else:
+        log_sums, terms = lax.scan(add_chunk, log_sums, chunked)
+    terms = jax.tree.map(lambda leaf: leaf.reshape(-1)[:num_particles], terms)
+    return ParticleSummary(
+        bounds=log_sums - math.log(num_particles),
+        scale=particles.scale,
+        outside_plate=common_value(terms.outside_plate, particles.plate),
+        totals=terms.totals,
     )
 
 
-def _scored(found: Sites) -> Sites:
-    """The sites of a program that have a probability; others are not random."""
-    return {name: site for name, site in found.items() if site["type"] == "sample"}
+def _scan_with_progress_bar(
+    add_chunk: _Step, log_sums: Array, chunked: _Chunk, num_particles: int
+) -> tuple[Array, _Terms]:
+    """Do what `lax.scan` does, and show the progress over particles."""
+    add_chunk = jax.jit(add_chunk)
+    terms_of_chunks = []
+    num_chunks, chunk_size = chunked.is_counted.shape
+    with tqdm(total=num_particles, unit="particle") as bar:
+        for i in range(num_chunks):
+            chunk = jax.tree.map(lambda leaf, i=i: leaf[i], chunked)
+            log_sums, terms = jax.block_until_ready(add_chunk(log_sums, chunk))
+            terms_of_chunks.append(terms)
+            bar.update(min(chunk_size, num_particles - i * chunk_size))
+    return log_sums, jax.tree.map(lambda *leaves: jnp.stack(leaves), *terms_of_chunks)
 
 
-def _latent(sites: Sites) -> dict[str, Array]:
-    """The values of the sites that are drawn."""
-    return {n: site["value"] for n, site in sites.items() if not site["is_observed"]}
+def common_value(outside_plate: Array, plate: str | None) -> Array:
+    """Return the log-probability outside of the plate that all particles share.
 
-
-def _frame(site: dict[str, Any], plate: str | None) -> Any:
-    """A site's place in a plate, or None if it is not inside."""
-    return next((f for f in site["cond_indep_stack"] if f.name == plate), None)
-
-
-def _ratio(frame: Any, plate: dict[str, Any] | None) -> float:
-    """Size of a plate over that of its subsample."""
-    return 1.0 if plate is None else plate["args"][0] / frame.size
-
-
-def _check_state(params: Mapping[str, Any], *traces: Sites) -> None:
-    """Refuse mutable state that is not among the parameters.
+    Under jit no error can depend on values, and the result is NaN instead.
 
     Args:
-        params: Parameters and mutable state by name.
-        *traces: Traces of programs.
+        outside_plate: Log-probability of the sites outside of the plate, for each
+            particle: (particles,).
+        plate: Name of the plate.
 
     Raises:
-        ValueError: By the site, with the way out.
+        ValueError: If it differs between particles.
     """
-    for name, site in {k: v for sites in traces for k, v in sites.items()}.items():
+    is_common = jnp.allclose(outside_plate, outside_plate[0])
+    if not not_jax_tracer(is_common):
+        return jnp.where(is_common, outside_plate[0], jnp.nan)
+    if not is_common:
+        raise ValueError(depends_on_draws_message(plate))
+    return outside_plate[0]
+
+
+def _subsampling_ratio(frame: CondIndepStackFrame, plate: Message | None) -> float:
+    """Return the size of a plate over that of its subsample."""
+    if plate is None:
+        return 1.0
+    return plate["args"][0] / frame.size
+
+
+def _validate_mutable_state(params: Params, sites: Sites) -> None:
+    """Raise an error if mutable state of the programs is not among the parameters."""
+    for name, site in sites.items():
         if site["type"] == "mutable" and name not in params:
             raise ValueError(
                 f"the parameters lack the mutable state {name!r}, so that its initial "
                 "value would be used. Pass params={**svi.get_params(state), "
                 "**state.mutable_state}"
-            )
-
-
-def check_match(model: Sites, guide: Sites) -> None:
-    """Refuse a guide whose latent sites are not those of the model.
-
-    Args:
-        model: Sites of the model by name.
-        guide: Sites of the guide by name.
-
-    Raises:
-        ValueError: By the site, with the way out.
-    """
-    for name, site in guide.items():
-        if name in model or site["infer"].get("is_auxiliary"):
-            continue
-        if isinstance(leaf_of(site["fn"]), AbstractConcrete):
-            raise ValueError(
-                f"site {name!r} of the guide is relaxed, and the model is discrete: "
-                "pass harden(guide), or the relaxed model"
-            )
-        if name + SUFFIX in model:
-            raise ValueError(
-                f"site {name + SUFFIX!r} of the model is relaxed, and the guide is "
-                "discrete: pass the model as it was before relax"
-            )
-        raise ValueError(f"site {name!r} of the guide is not in the model")
-    for name, site in model.items():
-        if name in guide or site["is_observed"]:
-            continue
-        hint = ""
-        if site["infer"].get("enumerate"):
-            hint = ", and sites marked for enumeration are not summed out here"
-        raise ValueError(
-            f"site {name!r} of the model is latent, but not in the guide{hint}. "
-            "Sample it there, too"
-        )
-
-
-def check_plates(plate: str | None, ratios: dict[str, float]) -> None:
-    """Refuse a plate that is not there, and subsamples of other plates.
-
-    Args:
-        plate: Name of the plate whose elements have weights of their own.
-        ratios: Size of each plate over that of its subsample.
-
-    Raises:
-        ValueError: By the plate, with the way out.
-    """
-    if plate is not None and plate not in ratios:
-        found = ", ".join(map(repr, ratios)) or "none"
-        raise ValueError(f"no site is in a plate {plate!r}; there are: {found}")
-    for name, ratio in ratios.items():
-        if ratio != 1 and name != plate:
-            raise ValueError(
-                f"plate {name!r} takes a subsample, and the weight of a particle is "
-                "one for all of its data. Run it in full"
-                + (f", or pass plate={name!r}" if plate is None else "")
-            )
-
-
-def check_inside(plate: str, model: Sites, guide: Sites) -> None:
-    """Refuse latent sites outside of a plate, but for those that the guide fixes.
-
-    Args:
-        plate: Name of the plate whose elements have weights of their own.
-        model: Sites of the model by name.
-        guide: Sites of the guide by name.
-
-    Raises:
-        ValueError: By the site, with the ways out.
-    """
-    for name, site in {**model, **guide}.items():
-        if site["is_observed"] or _frame(site, plate) is not None:
-            continue
-        if not isinstance(leaf_of(guide[name]["fn"]), Delta):
-            raise ValueError(
-                f"site {name!r} is latent and outside of plate {plate!r}, whose "
-                "elements share it: none has a weight of its own. Pass plate=None for "
-                "the bound of the whole program, or fix it by condition or by a Delta "
-                "in the guide"
             )

@@ -1,9 +1,10 @@
-"""REBAR: the score function with the relaxed program as control variate.
+"""REBAR: the score function, with the relaxed model as control variate.
 
 Counterpart: ``pyro_concrete.objectives.rebar``.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,65 +14,123 @@ from jax import Array, lax
 from numpyro.distributions import constraints
 from numpyro.primitives import Messenger
 
-from numpyro_concrete.objectives.abstract import AbstractUnbiased
-from numpyro_concrete.objectives.gradients import (
-    binary_rebar,
-    categorical_rebar,
-    compared,
+from concrete_core.objectives.programs import Message, Program, Programs
+from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
+from numpyro_concrete.objectives.coupled_runs import CoupledRuns
+from numpyro_concrete.objectives.guide_draws import (
+    ParticleKeys,
+    append_event_dims,
+    relaxable_site,
 )
-from numpyro_concrete.objectives.passes import Drawn, Passes, site_of
+from numpyro_concrete.objectives.learning_signals import leave_one_out_signals
+from numpyro_concrete.objectives.logit_gradients import (
+    binary_rebar_gradient,
+    categorical_rebar_gradient,
+)
+from numpyro_concrete.objectives.particles import Params
 from numpyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
 
-# Temperature, scale and baseline.
-_SETTINGS = ("_rebar_temperature", "_rebar_scale", "_rebar_baseline")
+
+class _SiteSettings(NamedTuple):
+    """Settings of the control variate of one site.
+
+    Attributes:
+        temperature: Temperature of the relaxed site, > 0.
+        scale: Scale of the control variate.
+        baseline: Share of the other particles' mean of f - c that is subtracted.
+    """
+
+    temperature: Array | float
+    scale: Array | float
+    baseline: Array | float
+
+
+class _SiteStructure(NamedTuple):
+    """What is known of a site when a particle is traced.
+
+    Attributes:
+        is_binary: Whether the site is a Bernoulli.
+        event_dim: Number of axes of the scores between those of the batch and that of
+            the classes.
+    """
+
+    is_binary: bool
+    event_dim: int
+
+
+class _ControlVariate(NamedTuple):
+    """The control variate of one site, with a leading axis of the particles.
+
+    Attributes:
+        elbo: Discrete ELBO f of each element of the site's plates, without gradient.
+        relaxed_elbo: Control variate c: the relaxed ELBO of each element.
+        slope: Derivative of c in the scores of the site.
+        scale: Scale of the control variate.
+        baseline: Share of the other particles' mean of f - c that is subtracted.
+        scores: Scores of the site.
+        logits: Logits of the site.
+    """
+
+    elbo: Array
+    relaxed_elbo: Array
+    slope: Array
+    scale: Array
+    baseline: Array
+    scores: Array
+    logits: Array
 
 
 class REBAR(AbstractUnbiased):
-    r"""Unbiased gradients of the discrete ELBO, the relaxed one as control variate.
+    r"""Unbiased gradients of the discrete ELBO, with a relaxation as control variate.
 
     .. math:: (f(b) - \eta c(\tilde z)) \nabla \log q(b) + \eta \nabla c(z)
         - \eta \nabla c(\tilde z) + \nabla f(b)
 
-    A loss for `SVI` with the discrete model and guide as they are. f is the integrand
-    of the discrete ELBO, and c the same of the program that `relax` makes, scored by
-    the discrete log-mass at soft points: z is a relaxed draw of the guide's, and
-    :math:`\tilde z` one given the discrete value b. The noise of the two is coupled, so
-    that one relaxed run has both. Any temperature and any scale :math:`\eta` give the
-    same gradient on average; they decide on its variance. Wrapped in `tuned`, a guide
-    has them as parameters, which are trained beside the others to lower the variance.
+    A loss for `SVI` with the unmodified discrete model and guide. f is the integrand of
+    the discrete ELBO at the discrete draw b, and c the same of the model and the guide
+    that `relax` makes, with discrete scoring: z is a relaxed draw of the guide, and
+    :math:`\tilde z` one given the value b. The noise of the two is coupled, so that one
+    relaxed run has both. Any temperature and any scale :math:`\eta` give the same
+    gradient on average, but not the same variance. A guide that
+    `with_learned_settings` wraps has them as parameters, which are trained beside the
+    others to lower the variance.
 
-    All sites are relaxed together, also those whose logits depend on each other's
-    values: what is drawn anew given b is the noise of each, at the logits that it was
-    drawn with. (The paper relaxes one layer after the other, in as many runs.) **A
-    particle takes two runs of the model and the guide**, the relaxed one at the price
-    of `relax`. Each value is judged by the terms of its own element of a plate alone.
-    Continuous sites beside the discrete ones pass the gradient of their paths.
+    All sites are relaxed together, including those whose logits depend on each other's
+    values: what is drawn anew given b is the noise of each site, at the logits that it
+    was drawn with. (The paper relaxes one layer after the other, in as many runs.) **A
+    particle takes two runs of the model and the guide**, of which the relaxed one has
+    the overhead of `relax`. The learning signal of a value has only the terms of its
+    own element of a plate. Continuous sites pass the gradient of their paths.
 
-    With several particles, f is compared with the others' as in `RLOO`, in two parts:
-    the share 1 - :math:`\eta` that c does not stand for, always, and the rest f - c by
-    as much as `baseline` says. That takes away what relaxing adds to every draw.
+    With several particles, the other particles are a baseline as in `RLOO`, in two
+    parts. With f - :math:`\eta` c = (1 - :math:`\eta`) f + :math:`\eta` (f - c): of
+    the first part their mean is always subtracted, and of the second as much as
+    `baseline` says. That takes away what relaxing adds to every draw.
 
-    Use it where the likelihood is smooth in relaxed values, as of a network, with a
-    tuned guide and several particles: how its variance compares with that of `RLOO` at
-    the same number of runs, ``python -m benchmarks variance_of_rebar`` measures on the
-    tutorials' autoencoder. Do not use it where relaxed values mean little (a soft index
-    into a table of unlike things) or go far from the hard ones (many sites in a row);
-    where a site has few values, enumeration has no variance at all.
+    Use it where the likelihood is smooth in relaxed values, as that of a neural network
+    is, with learned settings and several particles: ``python -m benchmarks
+    variance_of_rebar`` compares its variance with that of `RLOO` at the same number of
+    model evaluations, on the autoencoder of the tutorials. Do not use it where relaxed
+    values mean little (an index into a table of unrelated entries) or are far from the
+    discrete ones (many sites in a row). Where a site has few values, enumeration has no
+    variance at all.
 
     Args:
-        num_particles: Number of particles whose gradients are averaged.
-        temperature: Temperature of the control variate, > 0; a number, or a mapping by
-            site. Where the guide is `tuned`, what it starts from.
-        scale: Scale of the control variate, likewise.
-        baseline: How much of the others' mean of f - c is taken off, likewise; zero
-            where their noise is larger than their mean.
+        num_particles: Number of particles whose gradients are averaged, >= 1.
+        temperature: Temperature of the control variate, > 0: a number, or a mapping
+            from site names to numbers. Learned settings start from it.
+        scale: Scale :math:`\eta` of the control variate, likewise.
+        baseline: Share of the other particles' mean of f - c that is subtracted,
+            likewise. Zero is best where their noise is larger than their mean.
         vectorize_particles: As in NumPyro's ELBOs.
 
     Raises:
         NotImplementedError: At a site of the guide that is marked for enumeration, has
-            no finite support, or is continuous and not reparameterised, by name.
-        ValueError: At a site that is opted out of `relax`, or latent in one of the
-            programs alone, by name; if the temperature is not positive.
+            no finite support, or is continuous and not reparameterized. The message
+            names it.
+        ValueError: At a site that is opted out of `relax`, that is latent in the model
+            or the guide only, or that a mapping does not name, and if a temperature is
+            not positive.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist
@@ -81,8 +140,9 @@ class REBAR(AbstractUnbiased):
         >>> def guide():
         ...     logits = numpyro.param("a", 0.0)
         ...     numpyro.sample("z", dist.Bernoulli(logits=logits))
-        >>> rebar, optimiser = REBAR(), numpyro.optim.Adam(0.01)
-        >>> svi = numpyro.infer.SVI(model, rebar.tuned(guide), optimiser, rebar)
+        >>> rebar, optimizer = REBAR(), numpyro.optim.Adam(0.01)
+        >>> guide = rebar.with_learned_settings(guide)
+        >>> svi = numpyro.infer.SVI(model, guide, optimizer, rebar)
         >>> result = svi.run(jax.random.key(0), 2, progress_bar=False)
         >>> bool(result.losses[0] > 0)
         True
@@ -105,126 +165,170 @@ class REBAR(AbstractUnbiased):
         vectorize_particles: bool | Callable = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles)
-        many = isinstance(temperature, Mapping)
-        for value in temperature.values() if many else (temperature,):
-            check_temperature(value)
+        _validate_temperatures(temperature)
         self.temperature = temperature
         self.scale = scale
         self.baseline = baseline
 
-    def tuned(self, guide: Callable) -> Callable:
-        """Return the guide with the settings as its parameters.
+    def with_learned_settings(self, guide: Program) -> Program:
+        """Return the guide with its REBAR settings as parameters, which are learned.
 
         Each discrete site z has its own: ``z_rebar_temperature``, ``z_rebar_scale`` and
-        ``z_rebar_baseline``, the last of use to several particles. They follow the
-        gradient of the sum of squares of the gradients in the logits, which is that of
-        their variance, and have no part in any other parameter's.
+        ``z_rebar_baseline``, of which the last one has an effect with several
+        particles. Their gradient is that of the sum of squares of the gradients in the
+        logits: the mean gradient does not depend on them, so that this lowers the
+        variance. They do not influence the gradients of other parameters.
 
         Args:
-            guide: The discrete guide.
+            guide: Discrete guide.
 
         Returns:
             The guide to give to `SVI`.
         """
 
-        def tuned_guide(*args: Any, **kwargs: Any) -> Any:
-            with _TuningMessenger(self):
+        def guide_with_settings(*args: Any, **kwargs: Any) -> Any:
+            with _LearnedSettingsMessenger(self):
                 return guide(*args, **kwargs)
 
-        return tuned_guide
+        return guide_with_settings
 
-    def _start(self, name: str) -> list[float]:
-        """The settings of a site, as they were given."""
-        given = self.temperature, self.scale, self.baseline
-        found = [of_site(x, name) for x in given]
-        if None in found:
-            raise ValueError(f"a setting of REBAR names no value for site {name!r}")
-        return found
+    def _initial_settings(self, name: str) -> _SiteSettings:
+        """Return the settings of a site as the arguments have them."""
+        settings = _SiteSettings(
+            temperature=of_site(self.temperature, name),
+            scale=of_site(self.scale, name),
+            baseline=of_site(self.baseline, name),
+        )
+        for setting, value in settings._asdict().items():
+            if value is None:
+                raise ValueError(
+                    f"{setting} of REBAR names no value for site {name!r}. Add the "
+                    "site to the mapping"
+                )
+        return settings
 
-    def _estimate(self, rng_key: Array, *programs: Any) -> tuple[Array, Array]:
-        gradients: dict[str, Callable] = {}
+    def _settings(self, params: Params, name: str) -> _SiteSettings:
+        """Return the settings of a site, which may be parameters of the guide."""
+        if _param_name(name, "temperature") not in params:
+            return self._initial_settings(name)
+        return _SiteSettings(
+            *(params[_param_name(name, field)] for field in _SiteSettings._fields)
+        )
 
-        def particle(run: Callable) -> tuple[Array, dict[str, _Variate]]:
-            passes = run(*programs)
-            gradients.update((n, _gradient(x)) for n, x in passes.drawn.items())
-            return passes.costs.total(), self._variates(passes, programs[0])
+    def _estimate(self, rng_key: Array, params: Params, programs: Programs) -> Estimate:
+        structures: dict[str, _SiteStructure] = {}
 
-        elbos, found = self._map(particle, rng_key)
-        elbo = surrogate = elbos.mean()
-        squares: Any = 0.0
-        for name, variates in found.items():
-            both = variates.cost, variates.cost - variates.soft
-            if self.num_particles > 1:
-                both = compared(both[0], 0), compared(both[1], 0)
-            gradient = jax.vmap(gradients[name])(variates, *both)
-            gain = lax.stop_gradient(gradient) * variates.logits
-            surrogate += gain.sum() / self.num_particles
-            squares += (gradient**2).sum() / self.num_particles
-        # Down for the squares, which depend on temperatures and scales alone, and up
-        # for the ELBO.
-        return elbo, surrogate - squares
+        def run(keys: ParticleKeys) -> tuple[Array, dict[str, _ControlVariate]]:
+            runs = CoupledRuns(keys, params, programs)
+            for name, draw in runs.draws.items():
+                structures[name] = _SiteStructure(draw.is_binary, draw.event_dim)
+            return runs.elbo_terms.total(), self._control_variates(runs, params)
 
-    def _variates(
-        self, passes: Passes, params: Mapping[str, Any]
-    ) -> dict[str, "_Variate"]:
-        """The control variates of a particle by site."""
-        settings, found = {}, {}
-        for name in passes.drawn:
-            own = [params.get(name + end) for end in _SETTINGS]
-            settings[name] = self._start(name) if None in own else own
-        soft = passes.relaxed({name: x[0] for name, x in settings.items()})
-        for name, drawn in passes.drawn.items():
-            cost = lax.stop_gradient(passes.costs.of(drawn.frames))
-            share, baseline = map(jnp.asarray, settings[name][1:])
-            own = soft.signals[name], soft.slopes[name], share, baseline
-            logits = jnp.broadcast_to(drawn.logits, drawn.scores.shape)
-            found[name] = _Variate(cost, *own, drawn.scores, logits)
-        return found
+        elbos, control_variates = self._map_particles(run, rng_key)
+        elbo = elbos.mean()
+        surrogate = elbo
+        mean_of_squares = jnp.zeros(())
+        for name, variate in control_variates.items():
+            gradient = self._logit_gradients(structures[name], variate)
+            surrogate_terms = lax.stop_gradient(gradient) * variate.logits
+            surrogate += surrogate_terms.sum() / self.num_particles
+            mean_of_squares += (gradient**2).sum() / self.num_particles
+        # The squares depend on the learned settings alone, which are to lower them.
+        return Estimate(elbo=elbo, surrogate=surrogate - mean_of_squares)
 
+    def _control_variates(
+        self, runs: CoupledRuns, params: Params
+    ) -> dict[str, _ControlVariate]:
+        """Return the control variates of a particle by site, from one relaxed run."""
+        settings = {name: self._settings(params, name) for name in runs.draws}
+        relaxed = runs.run_relaxed(
+            {name: setting.temperature for name, setting in settings.items()}
+        )
+        return {
+            name: _ControlVariate(
+                elbo=lax.stop_gradient(runs.elbo_terms.by_element(draw.frames)),
+                relaxed_elbo=relaxed.elbos[name],
+                slope=relaxed.slopes[name],
+                scale=jnp.asarray(settings[name].scale),
+                baseline=jnp.asarray(settings[name].baseline),
+                scores=draw.scores,
+                logits=jnp.broadcast_to(draw.logits, draw.scores.shape),
+            )
+            for name, draw in runs.draws.items()
+        }
 
-class _Variate(NamedTuple):
-    """The cost f, the control variate c and its slope, its settings, and the site."""
-
-    cost: Array
-    soft: Array
-    slope: Array
-    scale: Array
-    baseline: Array
-    scores: Array
-    logits: Array
-
-
-def _gradient(drawn: Drawn) -> Callable:
-    """The gradient in the logits, of f and f - c as compared with other particles."""
-    estimate = binary_rebar if drawn.binary else categorical_rebar
-
-    def gradient(variate: _Variate, cost: Array, rest: Array) -> Array:
-        scale, share = variate.scale, variate.baseline
-        rest = share * rest + (1 - share) * (variate.cost - variate.soft)
-        signal = scale * rest + (1 - scale) * cost
-        logits = lax.stop_gradient(variate.logits)
-        signal = signal.reshape(signal.shape + (1,) * drawn.event_dim)
-        return estimate(signal, scale * variate.slope, variate.scores, logits)
-
-    return gradient
+    def _logit_gradients(
+        self, structure: _SiteStructure, variate: _ControlVariate
+    ) -> Array:
+        """Return the gradients in the logits of one site, for each particle."""
+        elbo = variate.elbo
+        residual = variate.elbo - variate.relaxed_elbo
+        if self.num_particles > 1:
+            elbo = leave_one_out_signals(elbo, 0)
+            residual = leave_one_out_signals(residual, 0)
+        return jax.vmap(partial(_logit_gradient, structure))(variate, elbo, residual)
 
 
-class _TuningMessenger(Messenger):
-    """The effect handler behind `REBAR.tuned`."""
+def _logit_gradient(
+    structure: _SiteStructure, variate: _ControlVariate, elbo: Array, residual: Array
+) -> Array:
+    """Return the gradient in the logits of one site.
+
+    Args:
+        structure: What is known of the site.
+        variate: Control variate of the site in one particle.
+        elbo: f minus its mean over the other particles.
+        residual: f - c minus its mean over the other particles.
+    """
+    scale = variate.scale
+    baseline = variate.baseline
+    # f - eta c = eta (f - c) + (1 - eta) f, each with its own baseline.
+    plain_residual = variate.elbo - variate.relaxed_elbo
+    residual = baseline * residual + (1 - baseline) * plain_residual
+    signal = scale * residual + (1 - scale) * elbo
+    rebar_gradient = categorical_rebar_gradient
+    if structure.is_binary:
+        rebar_gradient = binary_rebar_gradient
+    return rebar_gradient(
+        append_event_dims(signal, structure.event_dim),
+        scale * variate.slope,
+        variate.scores,
+        lax.stop_gradient(variate.logits),
+    )
+
+
+def _validate_temperatures(temperature: float | Mapping[str, float]) -> None:
+    if not isinstance(temperature, Mapping):
+        check_temperature(temperature)
+        return
+    for name, value in temperature.items():
+        check_temperature(value, name)
+
+
+def _param_name(site_name: str, setting: str) -> str:
+    """Return the name of the parameter that is a setting of a site."""
+    return f"{site_name}_rebar_{setting}"
+
+
+class _LearnedSettingsMessenger(Messenger):
+    """Makes the settings of each discrete site parameters of the guide."""
 
     def __init__(self, objective: REBAR) -> None:
         super().__init__()
         self.objective = objective
 
-    def postprocess_message(self, msg: Any) -> None:
-        # A relaxed site is deterministic by now.
-        latent = msg["type"] == "sample" and not msg["is_observed"]
-        if not latent or not is_discrete(msg["fn"]):
+    def postprocess_message(self, msg: Message) -> None:
+        # In a relaxed run the discrete sites are deterministic by now.
+        is_latent = msg["type"] == "sample" and not msg["is_observed"]
+        if not is_latent or not is_discrete(msg["fn"]):
             return
-        if site_of(msg) is None:
-            return  # a constant
-        start = self.objective._start(msg["name"])
-        for end, value in zip(_SETTINGS, start, strict=True):
-            positive = end == _SETTINGS[0]
-            constraint = constraints.positive if positive else constraints.real
-            numpyro.param(msg["name"] + end, jnp.asarray(value), constraint=constraint)
+        if relaxable_site(msg) is None:
+            return
+        name = msg["name"]
+        for setting, value in self.objective._initial_settings(name)._asdict().items():
+            constraint = constraints.real
+            if setting == "temperature":
+                constraint = constraints.positive
+            numpyro.param(
+                _param_name(name, setting), jnp.asarray(value), constraint=constraint
+            )

@@ -13,9 +13,15 @@ import torch
 from torch import Tensor
 
 from concrete_core.diagnostics.gap import RelaxationGap, SiteEntropy
+from concrete_core.objectives.chunks import even_chunks
+from concrete_core.objectives.programs import Programs
 from concrete_core.types import Program
 from pyro_concrete.distributions import AbstractConcrete
-from pyro_concrete.objectives.particles import Particles, Summary, chunks, summary
+from pyro_concrete.objectives.particles import (
+    Particles,
+    ParticleSummary,
+    summarize_particles,
+)
 from pyro_concrete.relaxation import harden
 from pyro_concrete.relaxation.site import SUFFIX, leaf_of
 
@@ -89,14 +95,20 @@ def relaxation_gap(
     options: Any = {"plate": plate, "vectorize": vectorize_particles}
     discrete_guide = harden(relaxed_guide)
     with torch.no_grad():
-        relaxed = Particles(relaxed_model, relaxed_guide, args, kwargs, **options)
-        _, entropy_particles = chunks(num_particles, chunk_size)
+        relaxed = Particles(
+            Programs(relaxed_model, relaxed_guide, args, kwargs), **options
+        )
+        entropy_particles = even_chunks(num_particles, chunk_size).size
         sites = _site_entropies(relaxed, entropy_particles)
         # The same subsamples of the plates as in the relaxed program.
-        options["like"] = relaxed
-        discrete = Particles(model, discrete_guide, args, kwargs, **options)
-        relaxed_summary = summary(relaxed, num_particles, chunk_size, progress_bar)
-        discrete_summary = summary(discrete, num_particles, chunk_size, progress_bar)
+        options["subsamples_of"] = relaxed
+        discrete = Particles(Programs(model, discrete_guide, args, kwargs), **options)
+        relaxed_summary = summarize_particles(
+            relaxed, num_particles, chunk_size, progress_bar
+        )
+        discrete_summary = summarize_particles(
+            discrete, num_particles, chunk_size, progress_bar
+        )
     return RelaxationGap(
         relaxed_elbo=float(relaxed_summary.totals.mean()),
         relaxed_stderr=_stderr(relaxed_summary),
@@ -108,7 +120,7 @@ def relaxation_gap(
     )
 
 
-def _stderr(particles: Summary) -> float:
+def _stderr(particles: ParticleSummary) -> float:
     """The standard error of the ELBO."""
     return float(particles.totals.std()) / math.sqrt(len(particles.totals))
 

@@ -1,10 +1,10 @@
-"""What the unbiased objectives share: Trace_ELBO's loss with gradients of their own.
+"""What the unbiased objectives share: the loss of Trace_ELBO, with their own gradients.
 
 Counterpart: ``numpyro_concrete.objectives.abstract``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from pyro.infer import Trace_ELBO
@@ -12,86 +12,131 @@ from pyro.infer.util import torch_backward
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyro_concrete.objectives.gradients import compared
-from pyro_concrete.objectives.passes import Passes, SubsampleMessenger
+from concrete_core.objectives.programs import Program, Programs
+from pyro_concrete.objectives.coupled_runs import CoupledRuns
+from pyro_concrete.objectives.guide_draws import SubsampleMessenger
+from pyro_concrete.objectives.learning_signals import leave_one_out_signals
+
+
+class Estimate(NamedTuple):
+    """An ELBO, and a number whose gradient estimates that of the ELBO.
+
+    Attributes:
+        elbo: ELBO: ().
+        surrogate: Number of which only the gradient means something: ().
+    """
+
+    elbo: Tensor
+    surrogate: Tensor
 
 
 class AbstractUnbiased(Trace_ELBO):
-    """An ELBO of a discrete program whose gradient is unbiased.
+    """An ELBO of discrete programs whose gradient is unbiased.
 
-    Its `loss` is the estimate of `Trace_ELBO`, of the discrete program.
+    Its `loss` is the estimate of `Trace_ELBO` for the discrete model and guide.
     """
 
-    _layered = False  # whether it takes the sites in layers
+    # Whether the objective runs the model once more for each layer of sites.
+    _needs_layers = False
 
     def differentiable_loss(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return the loss with a graph whose gradient is the estimate."""
-        loss, surrogate = self._estimate(model, guide, args, kwargs)
+        estimate = self._estimate(Programs(model, guide, args, kwargs))
+        loss = -estimate.elbo.detach()
         warn_if_nan(loss, "loss")
-        return loss + (surrogate - surrogate.detach())
+        return loss - (estimate.surrogate - estimate.surrogate.detach())
 
     def loss_and_grads(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> float:
         """Return the loss, and add the gradients to those of the parameters."""
-        loss, surrogate = self._estimate(model, guide, args, kwargs)
-        if surrogate.requires_grad:
-            torch_backward(surrogate, retain_graph=self.retain_graph)
+        estimate = self._estimate(Programs(model, guide, args, kwargs))
+        if estimate.surrogate.requires_grad:
+            torch_backward(-estimate.surrogate, retain_graph=self.retain_graph)
+        loss = -estimate.elbo.detach()
         warn_if_nan(loss, "loss")
         return loss.item()
 
-    def _estimate(
-        self, model: Callable, guide: Callable, args: Any, kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """The loss, detached, and what has the gradient."""
-        together = self._prepared(model, guide, args, kwargs)
-        particles = [
-            self._particle(passes)
-            for passes in self._passes(together, model, guide, args, kwargs)
-        ]
-        loss, surrogate = (sum(x) for x in zip(*particles, strict=True))
-        return -loss.detach() / self.num_particles, -surrogate / self.num_particles
+    def _estimate(self, programs: Programs) -> Estimate:
+        """Return the mean over particles."""
+        runs = self._run_particles(programs)
+        return self._mean(self._estimate_of_particle(particle) for particle in runs)
 
-    def _particle(self, passes: Passes) -> tuple[Tensor, Tensor]:
-        """The ELBO of a particle, and what has its gradient."""
+    def _estimate_of_particle(self, runs: CoupledRuns) -> Estimate:
         raise NotImplementedError
 
-    def _passes(
-        self, together: bool, model: Callable, guide: Callable, args: Any, kwargs: Any
-    ) -> Iterator[Passes]:
-        """The particles, which are one if they are a plate around the programs."""
-        if together:
-            model, guide = map(self._vectorized_num_particles, (model, guide))
-        subsamples = SubsampleMessenger()
-        for _ in range(1 if together else self.num_particles):
-            options = self.max_plate_nesting, subsamples, self._layered
-            yield Passes(model, guide, args, kwargs, *options)
+    def _mean(self, estimates: Iterable[Estimate]) -> Estimate:
+        """Return the mean over particles of what each run adds up."""
+        elbos, surrogates = zip(*estimates, strict=True)
+        return Estimate(
+            elbo=sum(elbos, torch.zeros(())) / self.num_particles,
+            surrogate=sum(surrogates, torch.zeros(())) / self.num_particles,
+        )
 
-    def _prepared(
-        self, model: Callable, guide: Callable, args: Any, kwargs: Any
-    ) -> bool:
-        """Whether particles are a plate, which then has its place."""
-        if not self.vectorize_particles or self.num_particles == 1:
-            return False
+    @property
+    def _has_particle_plate(self) -> bool:
+        """Whether the particles are a plate around the model and the guide."""
+        return self.vectorize_particles and self.num_particles > 1
+
+    @property
+    def _num_runs(self) -> int:
+        """Number of runs, of which one has all particles if these are a plate."""
+        return 1 if self._has_particle_plate else self.num_particles
+
+    def _in_particle_plate(self, programs: Programs) -> Programs:
+        """Return the programs in a plate of particles, if there is to be one."""
+        if not self._has_particle_plate:
+            return programs
         if self.max_plate_nesting == float("inf"):
-            self._guess_max_plate_nesting(model, guide, args, kwargs)
-        return True
+            self._guess_max_plate_nesting(*programs)
+        return programs._replace(
+            model=self._vectorized_num_particles(programs.model),
+            guide=self._vectorized_num_particles(programs.guide),
+        )
 
-    def _compared(
-        self, name: str, found: Sequence[Mapping[str, Tensor]], together: bool
-    ) -> Sequence[Tensor]:
-        """The signals of a site in each particle, less those of the others."""
-        if any(name not in x for x in found):
-            raise ValueError(
-                f"site {name!r} is not drawn in every particle, so that there is "
-                "nothing to compare it with"
+    def _run_particles(self, programs: Programs) -> Iterator[CoupledRuns]:
+        """Run the particles one after the other, or all at once in a plate."""
+        programs = self._in_particle_plate(programs)
+        subsamples = SubsampleMessenger()
+        for _ in range(self._num_runs):
+            yield CoupledRuns(
+                programs,
+                max_plate_nesting=self.max_plate_nesting,
+                subsamples=subsamples,
+                find_layers=self._needs_layers,
             )
-        signals = [x[name] for x in found]
+
+    def _leave_one_out(self, signals: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the signals of each run, minus the mean over the other particles."""
         if self.num_particles == 1:
             return signals
-        if not together:
-            return compared(torch.stack(signals), 0).unbind()
-        # The plate of particles is the outermost.
-        return [compared(signals[0], -int(self.max_plate_nesting))]
+        if not self._has_particle_plate:
+            return leave_one_out_signals(torch.stack(list(signals)), 0).unbind()
+        # The plate of particles is the leftmost.
+        particle_dim = -int(self.max_plate_nesting)
+        return [leave_one_out_signals(signals[0], particle_dim)]
+
+
+def names_in_every_particle(sites: Sequence[Collection[str]]) -> list[str]:
+    """Return the names of the sites, which have to be the same in all particles.
+
+    Args:
+        sites: For each particle, the names of its sites.
+
+    Raises:
+        ValueError: If a site is not drawn in every particle. The message names it.
+
+    Example:
+        >>> names_in_every_particle([["z"], ["z"]])
+        ['z']
+    """
+    all_names = {name: None for names in sites for name in names}
+    for name in all_names:
+        if any(name not in names for names in sites):
+            raise ValueError(
+                f"site {name!r} is not drawn in every particle, so that the others are "
+                "no baseline for it. Draw it in every run"
+            )
+    return list(all_names)

@@ -3,41 +3,45 @@
 Counterpart: ``numpyro_concrete.objectives.disarm``.
 """
 
-from torch import Tensor
+from collections.abc import Mapping
 
-from pyro_concrete.objectives.abstract import AbstractUnbiased
-from pyro_concrete.objectives.gradients import disarm
-from pyro_concrete.objectives.passes import Passes
+from pyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
+from pyro_concrete.objectives.coupled_runs import CoupledRuns
+from pyro_concrete.objectives.guide_draws import DrawnSite, append_event_dims
+from pyro_concrete.objectives.logit_gradients import disarm_gradient
 
 
 class DisARM(AbstractUnbiased):
-    r"""Unbiased gradients of the discrete ELBO by pairs of opposite draws of bits.
+    r"""Unbiased gradients of the discrete ELBO from antithetic pairs of binary draws.
 
     .. math:: \tfrac12 (f(b) - f(b')) (b - b') \sigma(|a|) \nabla a + \nabla f(b)
 
-    A loss for `SVI` with the discrete model and guide as they are, whose discrete sites
-    are Bernoullis. b' has the opposite noise of b; nothing is relaxed, and there is
-    nothing to tune. Sites whose log-odds a depend on each other's values form layers,
-    as in `REBAR`: the earlier layers keep their values, and the later ones are drawn
-    anew. **A particle takes 1 + L runs of the model and the guide for L layers**, and
-    its loss is the mean of them. Each value is judged by the terms of its own element
-    of a plate. Continuous sites pass the gradient of their paths.
+    A loss for `SVI` with the unmodified discrete model and guide, whose discrete sites
+    are Bernoullis with log-odds a. f is the integrand of the discrete ELBO, and b' is
+    drawn from the opposite noise of b. Nothing is relaxed, and there is nothing to
+    tune. Sites whose log-odds depend on each other's values form layers: for one layer
+    after the other its noise is flipped, the earlier layers keep their values, and the
+    later ones are drawn anew. **A particle takes 1 + L runs of the model and the guide
+    for L layers**, and its loss is the mean of their ELBOs, negated. The learning
+    signal of a value has only the terms of its own element of a plate. Continuous sites
+    pass the gradient of their paths.
 
-    Use it for bits whose likelihood cannot take relaxed values. With several layers, or
-    where the bits are nearly sure so that opposite draws agree, and for sites of more
-    than two values, use `RLOO` or `REBAR`.
+    Use it for binary sites whose likelihood cannot take relaxed values. With several
+    layers, where the values are nearly certain so that both draws agree, and for sites
+    of more than two values, use `RLOO` or `REBAR`.
 
     Args:
-        num_particles: Number of particles whose gradients are averaged.
+        num_particles: Number of particles whose gradients are averaged, >= 1.
         max_plate_nesting: As in Pyro's ELBOs.
         vectorize_particles: As in Pyro's ELBOs.
         retain_graph: As in Pyro's ELBOs.
 
     Raises:
-        NotImplementedError: At a discrete site of the guide that is no Bernoulli or is
-            marked for enumeration, and at a continuous one that is not
-            reparameterised, by name.
-        ValueError: At a site that is latent in one of the programs alone, by name.
+        NotImplementedError: At a discrete site of the guide that is not a Bernoulli or
+            is marked for enumeration, and at a continuous one that is not
+            reparameterized. The message names it.
+        ValueError: At a site that is latent in the model or the guide only. The message
+            names it.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
@@ -58,7 +62,7 @@ class DisARM(AbstractUnbiased):
     Counterpart: :class:`numpyro_concrete.DisARM`.
     """
 
-    _layered = True
+    _needs_layers = True
 
     def __init__(
         self,
@@ -75,23 +79,37 @@ class DisARM(AbstractUnbiased):
             retain_graph=retain_graph,
         )
 
-    def _particle(self, passes: Passes) -> tuple[Tensor, Tensor]:
-        for name, drawn in passes.drawn.items():
-            if not drawn.binary:
-                raise NotImplementedError(
-                    f"site {name!r} is no Bernoulli, and DisARM takes bits alone. Use "
-                    "REBAR or RLOO"
-                )
-        elbo, surrogate = passes.costs.total(), 0.0
-        for layer, names in enumerate(passes.layers):
-            costs, others = passes.opposite(layer)
-            elbo = elbo + costs.total()
+    def _estimate_of_particle(self, runs: CoupledRuns) -> Estimate:
+        _validate_all_binary(runs.draws)
+        elbo = runs.elbo_terms.total()
+        score_function_terms = 0.0
+        for layer, names in enumerate(runs.layers):
+            antithetic = runs.run_antithetic(layer)
+            elbo = elbo + antithetic.elbo_terms.total()
             for name in names:
-                drawn = passes.drawn[name]
-                gap = passes.costs.of(drawn.frames) - costs.of(drawn.frames)
-                gap = gap.reshape(gap.shape + (1,) * drawn.event_dim)
-                opposite, logits = others[name].scores, drawn.logits
-                gradient = disarm(gap, drawn.scores, opposite, logits).detach()
-                surrogate = surrogate + (gradient * logits).sum()
-        elbo = elbo / (1 + len(passes.layers))
-        return elbo, elbo + surrogate
+                draw = runs.draws[name]
+                elbo_difference = runs.elbo_terms.by_element(
+                    draw.frames
+                ) - antithetic.elbo_terms.by_element(draw.frames)
+                gradient = disarm_gradient(
+                    append_event_dims(elbo_difference, draw.event_dim),
+                    draw.scores,
+                    antithetic.draws[name].scores,
+                    draw.logits,
+                ).detach()
+                score_function_terms = (
+                    score_function_terms + (gradient * draw.logits).sum()
+                )
+        # Each run is a draw of the guide, and has an unbiased ELBO and path gradient.
+        elbo = elbo / (1 + len(runs.layers))
+        return Estimate(elbo=elbo, surrogate=elbo + score_function_terms)
+
+
+def _validate_all_binary(draws: Mapping[str, DrawnSite]) -> None:
+    """Raise an error at a site that is not a Bernoulli."""
+    for name, draw in draws.items():
+        if not draw.is_binary:
+            raise NotImplementedError(
+                f"site {name!r} is not a Bernoulli, and DisARM takes binary sites "
+                "only. Use REBAR or RLOO"
+            )

@@ -1,9 +1,9 @@
-"""REBAR: the score function with the relaxed program as control variate.
+"""REBAR: the score function, with the relaxed model as control variate.
 
 Counterpart: ``numpyro_concrete.objectives.rebar``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pyro
@@ -12,63 +12,109 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_concrete.objectives.abstract import AbstractUnbiased
-from pyro_concrete.objectives.gradients import binary_rebar, categorical_rebar
-from pyro_concrete.objectives.passes import Drawn, Passes, site_of
+from concrete_core.objectives.programs import Message, Program, Programs
+from pyro_concrete.objectives.abstract import (
+    AbstractUnbiased,
+    Estimate,
+    names_in_every_particle,
+)
+from pyro_concrete.objectives.coupled_runs import CoupledRuns
+from pyro_concrete.objectives.guide_draws import (
+    DrawnSite,
+    append_event_dims,
+    relaxable_site,
+)
+from pyro_concrete.objectives.logit_gradients import (
+    binary_rebar_gradient,
+    categorical_rebar_gradient,
+)
+from pyro_concrete.objectives.traces import all_sites
 from pyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
 
-# Temperature, scale and baseline.
-_SETTINGS = ("_rebar_temperature", "_rebar_scale", "_rebar_baseline")
+
+class _SiteSettings(NamedTuple):
+    """Settings of the control variate of one site.
+
+    Attributes:
+        temperature: Temperature of the relaxed site, > 0.
+        scale: Scale of the control variate.
+        baseline: Share of the other particles' mean of f - c that is subtracted.
+    """
+
+    temperature: Tensor | float
+    scale: Tensor | float
+    baseline: Tensor | float
+
+
+class _ControlVariate(NamedTuple):
+    """The control variate of one site in one particle, or in a plate of them.
+
+    Attributes:
+        elbo: Discrete ELBO f of each element of the site's plates, detached.
+        relaxed_elbo: Control variate c: the relaxed ELBO of each element.
+        slope: Derivative of c in the scores of the site.
+        settings: Settings of the site.
+    """
+
+    elbo: Tensor
+    relaxed_elbo: Tensor
+    slope: Tensor
+    settings: _SiteSettings
 
 
 class REBAR(AbstractUnbiased):
-    r"""Unbiased gradients of the discrete ELBO, the relaxed one as control variate.
+    r"""Unbiased gradients of the discrete ELBO, with a relaxation as control variate.
 
     .. math:: (f(b) - \eta c(\tilde z)) \nabla \log q(b) + \eta \nabla c(z)
         - \eta \nabla c(\tilde z) + \nabla f(b)
 
-    A loss for `SVI` with the discrete model and guide as they are. f is the integrand
-    of the discrete ELBO, and c the same of the program that `relax` makes, scored by
-    the discrete log-mass at soft points: z is a relaxed draw of the guide's, and
-    :math:`\tilde z` one given the discrete value b. The noise of the two is coupled, so
-    that one relaxed run has both. Any temperature and any scale :math:`\eta` give the
-    same gradient on average; they decide on its variance. Wrapped in `tuned`, a guide
-    has them as parameters, which are trained beside the others to lower the variance.
+    A loss for `SVI` with the unmodified discrete model and guide. f is the integrand of
+    the discrete ELBO at the discrete draw b, and c the same of the model and the guide
+    that `relax` makes, with discrete scoring: z is a relaxed draw of the guide, and
+    :math:`\tilde z` one given the value b. The noise of the two is coupled, so that one
+    relaxed run has both. Any temperature and any scale :math:`\eta` give the same
+    gradient on average, but not the same variance. A guide that
+    `with_learned_settings` wraps has them as parameters, which are trained beside the
+    others to lower the variance.
 
-    All sites are relaxed together, also those whose logits depend on each other's
-    values: what is drawn anew given b is the noise of each, at the logits that it was
-    drawn with. (The paper relaxes one layer after the other, in as many runs.) **A
-    particle takes two runs of the model and the guide**, the relaxed one at the price
-    of `relax`. Each value is judged by the terms of its own element of a plate alone.
-    Continuous sites beside the discrete ones pass the gradient of their paths.
+    All sites are relaxed together, including those whose logits depend on each other's
+    values: what is drawn anew given b is the noise of each site, at the logits that it
+    was drawn with. (The paper relaxes one layer after the other, in as many runs.) **A
+    particle takes two runs of the model and the guide**, of which the relaxed one has
+    the overhead of `relax`. The learning signal of a value has only the terms of its
+    own element of a plate. Continuous sites pass the gradient of their paths.
 
-    With several particles, f is compared with the others' as in `RLOO`, in two parts:
-    the share 1 - :math:`\eta` that c does not stand for, always, and the rest f - c by
-    as much as `baseline` says. That takes away what relaxing adds to every draw.
+    With several particles, the other particles are a baseline as in `RLOO`, in two
+    parts. With f - :math:`\eta` c = (1 - :math:`\eta`) f + :math:`\eta` (f - c): of
+    the first part their mean is always subtracted, and of the second as much as
+    `baseline` says. That takes away what relaxing adds to every draw.
 
-    Use it where the likelihood is smooth in relaxed values, as of a network, with a
-    tuned guide and several particles: how its variance compares with that of `RLOO` at
-    the same number of runs, ``python -m benchmarks variance_of_rebar`` measures on the
-    tutorials' autoencoder. Do not use it where relaxed values mean little (a soft index
-    into a table of unlike things) or go far from the hard ones (many sites in a row);
-    where a site has few values, enumeration has no variance at all.
+    Use it where the likelihood is smooth in relaxed values, as that of a neural network
+    is, with learned settings and several particles: ``python -m benchmarks
+    variance_of_rebar`` compares its variance with that of `RLOO` at the same number of
+    model evaluations, on the autoencoder of the tutorials. Do not use it where relaxed
+    values mean little (an index into a table of unrelated entries) or are far from the
+    discrete ones (many sites in a row). Where a site has few values, enumeration has no
+    variance at all.
 
     Args:
-        num_particles: Number of particles whose gradients are averaged.
-        temperature: Temperature of the control variate, > 0; a number, or a mapping by
-            site. Where the guide is `tuned`, what it starts from.
-        scale: Scale of the control variate, likewise.
-        baseline: How much of the others' mean of f - c is taken off, likewise; zero
-            where their noise is larger than their mean.
+        num_particles: Number of particles whose gradients are averaged, >= 1.
+        temperature: Temperature of the control variate, > 0: a number, or a mapping
+            from site names to numbers. Learned settings start from it.
+        scale: Scale :math:`\eta` of the control variate, likewise.
+        baseline: Share of the other particles' mean of f - c that is subtracted,
+            likewise. Zero is best where their noise is larger than their mean.
         max_plate_nesting: As in Pyro's ELBOs.
         vectorize_particles: As in Pyro's ELBOs.
         retain_graph: As in Pyro's ELBOs.
 
     Raises:
         NotImplementedError: At a site of the guide that is marked for enumeration, has
-            no finite support, or is continuous and not reparameterised, by name.
-        ValueError: At a site that is opted out of `relax`, or latent in one of the
-            programs alone, by name; if the temperature is not positive.
+            no finite support, or is continuous and not reparameterized. The message
+            names it.
+        ValueError: At a site that is opted out of `relax`, that is latent in the model
+            or the guide only, or that a mapping does not name, and if a temperature is
+            not positive.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -78,8 +124,9 @@ class REBAR(AbstractUnbiased):
         >>> def guide():
         ...     logits = pyro.param("a", torch.tensor(0.0))
         ...     pyro.sample("z", dist.Bernoulli(logits=logits))
-        >>> rebar, optimiser = REBAR(), pyro.optim.Adam({"lr": 0.01})
-        >>> svi = pyro.infer.SVI(model, rebar.tuned(guide), optimiser, rebar)
+        >>> rebar, optimizer = REBAR(), pyro.optim.Adam({"lr": 0.01})
+        >>> guide = rebar.with_learned_settings(guide)
+        >>> svi = pyro.infer.SVI(model, guide, optimizer, rebar)
         >>> svi.step() > 0
         True
 
@@ -108,128 +155,201 @@ class REBAR(AbstractUnbiased):
             vectorize_particles=vectorize_particles,
             retain_graph=retain_graph,
         )
-        many = isinstance(temperature, Mapping)
-        for value in temperature.values() if many else (temperature,):
-            check_temperature(value)
+        _validate_temperatures(temperature)
         self.temperature = temperature
         self.scale = scale
         self.baseline = baseline
 
-    def tuned(self, guide: Callable) -> Callable:
-        """Return the guide with the settings as its parameters.
+    def with_learned_settings(self, guide: Program) -> Program:
+        """Return the guide with its REBAR settings as parameters, which are learned.
 
         Each discrete site z has its own: ``z_rebar_temperature``, ``z_rebar_scale`` and
-        ``z_rebar_baseline``, the last of use to several particles. They follow the
-        gradient of the sum of squares of the gradients in the logits, which is that of
-        their variance, and have no part in any other parameter's.
+        ``z_rebar_baseline``, of which the last one has an effect with several
+        particles. Their gradient is that of the sum of squares of the gradients in the
+        logits: the mean gradient does not depend on them, so that this lowers the
+        variance. They do not influence the gradients of other parameters.
 
         Args:
-            guide: The discrete guide.
+            guide: Discrete guide.
 
         Returns:
             The guide to give to `SVI`.
         """
 
-        def tuned_guide(*args: Any, **kwargs: Any) -> Any:
-            with _TuningMessenger(self):
+        def guide_with_settings(*args: Any, **kwargs: Any) -> Any:
+            with _LearnedSettingsMessenger(self):
                 return guide(*args, **kwargs)
 
-        return tuned_guide
+        return guide_with_settings
 
-    def _start(self, name: str) -> list[float]:
-        """The settings of a site, as they were given."""
-        given = self.temperature, self.scale, self.baseline
-        found = [of_site(x, name) for x in given]
-        if None in found:
-            raise ValueError(f"a setting of REBAR names no value for site {name!r}")
-        return found
+    def _initial_settings(self, name: str) -> _SiteSettings:
+        """Return the settings of a site as the arguments have them."""
+        settings = _SiteSettings(
+            temperature=of_site(self.temperature, name),
+            scale=of_site(self.scale, name),
+            baseline=of_site(self.baseline, name),
+        )
+        for setting, value in settings._asdict().items():
+            if value is None:
+                raise ValueError(
+                    f"{setting} of REBAR names no value for site {name!r}. Add the "
+                    "site to the mapping"
+                )
+        return settings
 
-    def _estimate(
-        self, model: Callable, guide: Callable, args: Any, kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        together = self._prepared(model, guide, args, kwargs)
-        passes = [*self._passes(together, model, guide, args, kwargs)]
-        found = [self._variates(x) for x in passes]
-        elbo: Any = sum(x.costs.total() for x in passes)
+    def _settings(self, runs: CoupledRuns, name: str) -> _SiteSettings:
+        """Return the settings of a site, which may be parameters of the guide."""
+        sites = all_sites(runs.guide_trace)
+        if _param_name(name, "temperature") not in sites:
+            return self._initial_settings(name)
+        return _SiteSettings(
+            *(
+                sites[_param_name(name, field)]["value"]
+                for field in _SiteSettings._fields
+            )
+        )
+
+    def _estimate(self, programs: Programs) -> Estimate:
+        particles = list(self._run_particles(programs))
+        control_variates = [self._control_variates(runs) for runs in particles]
+        elbo = sum((runs.elbo_terms.total() for runs in particles), torch.zeros(()))
         surrogate = elbo
-        squares, costs = 0.0, [{n: v.cost for n, v in x.items()} for x in found]
-        rests = [{n: v.cost - v.soft for n, v in x.items()} for x in found]
-        for name in {name: None for x in found for name in x}:
-            gains = (self._compared(name, x, together) for x in (costs, rests))
-            for x, variates, *both in zip(passes, found, *gains, strict=True):
-                drawn = x.drawn[name]
-                gradient = _gradient(drawn, variates[name], *both)
-                surrogate = surrogate + (gradient.detach() * drawn.logits).sum()
-                squares = squares + gradient.square().sum()
-        tuning = {id(t): t for x in found for v in x.values() for t in v.tuning}
-        n = self.num_particles
-        return -elbo.detach() / n, _descent(squares, [*tuning.values()], -surrogate) / n
+        sum_of_squares = torch.zeros(())
+        for name in names_in_every_particle([runs.draws.keys() for runs in particles]):
+            draws = [runs.draws[name] for runs in particles]
+            gradients = self._logit_gradients(
+                draws, [variates[name] for variates in control_variates]
+            )
+            for draw, gradient in zip(draws, gradients, strict=True):
+                surrogate = surrogate + (gradient.detach() * draw.logits).sum()
+                sum_of_squares = sum_of_squares + gradient.square().sum()
+        settings = [
+            variate.settings
+            for variates in control_variates
+            for variate in variates.values()
+        ]
+        surrogate = surrogate - _settings_surrogate(sum_of_squares, settings)
+        return Estimate(elbo / self.num_particles, surrogate / self.num_particles)
 
-    def _variates(self, passes: Passes) -> dict[str, "_Variate"]:
-        """The control variates of a particle by site."""
-        nodes: Any = passes.guide_trace.nodes
-        settings, tuning = {}, {}
-        for name in passes.drawn:
-            own = [nodes.get(name + end) for end in _SETTINGS]
-            own = [None if node is None else node["value"] for node in own]
-            settings[name] = self._start(name) if None in own else own
-            tuning[name] = [x for x in own if x is not None and x.requires_grad]
-        graph = any(tuning.values())
-        soft = passes.relaxed(lambda name: settings[name][0], graph=graph)
-        found = {}
-        for name, drawn in passes.drawn.items():
-            cost = passes.costs.of(drawn.frames).detach()
-            own = soft.signals[name], soft.slopes[name], *settings[name][1:]
-            found[name] = _Variate(cost, *own, tuning[name])
-        return found
+    def _control_variates(self, runs: CoupledRuns) -> dict[str, _ControlVariate]:
+        """Return the control variates of a particle by site, from one relaxed run."""
+        settings = {name: self._settings(runs, name) for name in runs.draws}
+        relaxed = runs.run_relaxed(
+            lambda name: settings[name].temperature,
+            keep_graph=any(map(_learned, settings.values())),
+        )
+        return {
+            name: _ControlVariate(
+                elbo=runs.elbo_terms.by_element(draw.frames).detach(),
+                relaxed_elbo=relaxed.elbos[name],
+                slope=relaxed.slopes[name],
+                settings=settings[name],
+            )
+            for name, draw in runs.draws.items()
+        }
 
-
-class _Variate(NamedTuple):
-    """The cost f, the control variate c and its slope, its settings."""
-
-    cost: Tensor
-    soft: Tensor
-    slope: Tensor
-    scale: Tensor | float
-    baseline: Tensor | float
-    tuning: list[Tensor]
-
-
-def _gradient(drawn: Drawn, variate: _Variate, cost: Tensor, rest: Tensor) -> Tensor:
-    """The gradient in the logits, with f and f - c as compared with other particles."""
-    scale, share = variate.scale, variate.baseline
-    rest = share * rest + (1 - share) * (variate.cost - variate.soft)
-    signal = scale * rest + (1 - scale) * cost
-    signal = signal.reshape(signal.shape + (1,) * drawn.event_dim)
-    estimate = binary_rebar if drawn.binary else categorical_rebar
-    scores, logits = drawn.scores.detach(), drawn.logits.detach()
-    return estimate(signal, scale * variate.slope, scores, logits)
+    def _logit_gradients(
+        self, draws: list[DrawnSite], control_variates: list[_ControlVariate]
+    ) -> list[Tensor]:
+        """Return the gradients in the logits of one site, for each run."""
+        elbos = self._leave_one_out([variate.elbo for variate in control_variates])
+        residuals = self._leave_one_out(
+            [variate.elbo - variate.relaxed_elbo for variate in control_variates]
+        )
+        return [
+            _logit_gradient(draw, variate, elbo, residual)
+            for draw, variate, elbo, residual in zip(
+                draws, control_variates, elbos, residuals, strict=True
+            )
+        ]
 
 
-def _descent(squares: Any, tuning: list[Tensor], surrogate: Any) -> Tensor:
-    """Let what tunes, and nothing else, lower the squares."""
-    if not tuning:
-        return surrogate
-    slopes = torch.autograd.grad(squares, tuning, materialize_grads=True)
-    return surrogate + sum(a * x for a, x in zip(slopes, tuning, strict=True))
+def _logit_gradient(
+    draw: DrawnSite, variate: _ControlVariate, elbo: Tensor, residual: Tensor
+) -> Tensor:
+    """Return the gradient in the logits of one site.
+
+    Args:
+        draw: The site as it was drawn.
+        variate: Control variate of the site.
+        elbo: f minus its mean over the other particles.
+        residual: f - c minus its mean over the other particles.
+    """
+    scale = variate.settings.scale
+    baseline = variate.settings.baseline
+    # f - eta c = eta (f - c) + (1 - eta) f, each with its own baseline.
+    plain_residual = variate.elbo - variate.relaxed_elbo
+    residual = baseline * residual + (1 - baseline) * plain_residual
+    signal = scale * residual + (1 - scale) * elbo
+    rebar_gradient = categorical_rebar_gradient
+    if draw.is_binary:
+        rebar_gradient = binary_rebar_gradient
+    return rebar_gradient(
+        append_event_dims(signal, draw.event_dim),
+        scale * variate.slope,
+        draw.scores.detach(),
+        draw.logits.detach(),
+    )
 
 
-class _TuningMessenger(Messenger):
-    """The effect handler behind `REBAR.tuned`."""
+def _learned(settings: _SiteSettings) -> list[Tensor]:
+    """Return the settings of a site that are parameters."""
+    return [
+        setting
+        for setting in settings
+        if isinstance(setting, Tensor) and setting.requires_grad
+    ]
+
+
+def _settings_surrogate(
+    sum_of_squares: Tensor, settings: list[_SiteSettings]
+) -> Tensor | float:
+    """Return a number whose gradient in the settings is that of the sum of squares.
+
+    The sum of squares also depends on other parameters, which it must not influence. So
+    its gradient in the settings is taken here, and is a constant of the result.
+    """
+    # Runs may share the tensor of a parameter, which must count once.
+    learned = {id(tensor): tensor for site in settings for tensor in _learned(site)}
+    if not learned:
+        return 0.0
+    tensors = list(learned.values())
+    slopes = torch.autograd.grad(sum_of_squares, tensors, materialize_grads=True)
+    return sum(slope * tensor for slope, tensor in zip(slopes, tensors, strict=True))
+
+
+def _validate_temperatures(temperature: float | Mapping[str, float]) -> None:
+    if not isinstance(temperature, Mapping):
+        check_temperature(temperature)
+        return
+    for name, value in temperature.items():
+        check_temperature(value, name)
+
+
+def _param_name(site_name: str, setting: str) -> str:
+    """Return the name of the parameter that is a setting of a site."""
+    return f"{site_name}_rebar_{setting}"
+
+
+class _LearnedSettingsMessenger(Messenger):
+    """Makes the settings of each discrete site parameters of the guide."""
 
     def __init__(self, objective: REBAR) -> None:
         super().__init__()
         self.objective = objective
 
-    def _pyro_post_sample(self, msg: Any) -> None:
-        # A relaxed site is deterministic by now.
+    def _pyro_post_sample(self, msg: Message) -> None:
+        # In a relaxed run the discrete sites are deterministic by now.
         if msg["is_observed"] or not is_discrete(msg["fn"]):
             return
-        site = site_of(msg)
+        site = relaxable_site(msg)
         if site is None:
-            return  # a constant
-        start = map(site.logits.new_tensor, self.objective._start(msg["name"]))
-        for end, value in zip(_SETTINGS, start, strict=True):
-            positive = end == _SETTINGS[0]
-            constraint = constraints.positive if positive else constraints.real
-            pyro.param(msg["name"] + end, value, constraint)
+            return
+        name = msg["name"]
+        for setting, value in self.objective._initial_settings(name)._asdict().items():
+            constraint = constraints.real
+            if setting == "temperature":
+                constraint = constraints.positive
+            pyro.param(
+                _param_name(name, setting), site.logits.new_tensor(value), constraint
+            )

@@ -3,45 +3,71 @@
 Counterpart: ``numpyro_concrete.objectives.rloo``.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import torch
 from pyro.infer.enum import get_importance_trace
+from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_concrete.objectives.abstract import AbstractUnbiased
-from pyro_concrete.objectives.passes import (
-    SubsampleMessenger,
-    check,
-    costs_of,
-    score_of,
+from concrete_core.objectives.checks import validate_leave_one_out_particles
+from concrete_core.objectives.programs import Programs
+from pyro_concrete.objectives.abstract import (
+    AbstractUnbiased,
+    Estimate,
+    names_in_every_particle,
+)
+from pyro_concrete.objectives.elbo_terms import elbo_terms
+from pyro_concrete.objectives.guide_draws import SubsampleMessenger
+from pyro_concrete.objectives.traces import (
+    needs_score_function,
+    scored_sites,
+    unmasked_log_prob,
+    validate_discrete_programs,
 )
 
 
-class _Particle(NamedTuple):
-    """Particles, one or a plate of them: by site, its cost and its log-probability."""
+class _ScoredDraw(NamedTuple):
+    """A value without a path, in one particle or in a plate of them.
+
+    Attributes:
+        elbo: ELBO of each element of the plates of its site.
+        log_prob: Log-probability that the guide drew it, unmasked.
+    """
 
     elbo: Tensor
-    signals: dict[str, Tensor]
-    scores: dict[str, Tensor]
+    log_prob: Tensor
+
+
+class _Run(NamedTuple):
+    """One particle, or a plate of them.
+
+    Attributes:
+        elbo: ELBO: ().
+        draws: Values without a path, by site.
+    """
+
+    elbo: Tensor
+    draws: dict[str, _ScoredDraw]
 
 
 class RLOO(AbstractUnbiased):
-    r"""Unbiased gradients of the discrete ELBO, other particles as the baseline.
+    r"""Unbiased gradients of the discrete ELBO, with other particles as the baseline.
 
     .. math:: \frac1K \sum_k \Bigl(f(b_k) - \frac1{K-1} \sum_{j \ne k} f(b_j)\Bigr)
         \nabla \log q(b_k) + \nabla f(b_k)
 
-    A loss for `SVI` with the discrete model and guide as they are. Every site that has
-    no reparameterised draws gets the score function, whatever its support; the others
-    pass the gradient of their paths. Each value is judged by the terms of its own
-    element of a plate, and compared with the same element of other particles, which see
-    the same subsample. **K particles take K runs of the model and the guide.**
+    A loss for `SVI` with the unmodified discrete model and guide. f is the integrand of
+    the discrete ELBO. Every site without reparameterized samples gets the score
+    function, whatever its support; the others pass the gradient of their paths. The
+    learning signal of a value has only the terms of its own element of a plate, and its
+    baseline is the mean over the same element of the other particles, which share its
+    subsample. **K particles take K runs of the model and the guide.**
 
-    It needs nothing of the model and is the one to begin with. Do not use it with few
-    particles where the cost varies much from draw to draw: there `REBAR`, or for bits
-    `DisARM`, may have a lower variance at the same number of runs, and a site of few
-    values is better enumerated.
+    It makes no assumption on the model and is the one to begin with. Do not use it with
+    few particles where f varies much from draw to draw: there `REBAR`, or for binary
+    sites `DisARM`, may have a lower variance at the same number of model evaluations. A
+    site of few values is better enumerated.
 
     Args:
         num_particles: Number K of particles, >= 2.
@@ -50,10 +76,11 @@ class RLOO(AbstractUnbiased):
         retain_graph: As in Pyro's ELBOs.
 
     Raises:
-        ValueError: If there are fewer than two particles; at a site that is latent in
-            one of the programs alone, or not in each particle, by name.
-        NotImplementedError: At a site of the guide that is marked for enumeration, by
-            name.
+        ValueError: If there are fewer than two particles, and at a site that is latent
+            in the model or the guide only, or not drawn in every particle. The message
+            names it.
+        NotImplementedError: At a site of the guide that is marked for enumeration. The
+            message names it.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -84,11 +111,7 @@ class RLOO(AbstractUnbiased):
         vectorize_particles: bool = False,
         retain_graph: bool | None = None,
     ) -> None:
-        if num_particles < 2:
-            raise ValueError(
-                f"RLOO compares particles with each other, num_particles >= 2, and not "
-                f"{num_particles}"
-            )
+        validate_leave_one_out_particles(num_particles)
         super().__init__(
             num_particles=num_particles,
             max_plate_nesting=max_plate_nesting,
@@ -96,35 +119,34 @@ class RLOO(AbstractUnbiased):
             retain_graph=retain_graph,
         )
 
-    def _estimate(
-        self, model: Callable, guide: Callable, args: Any, kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        together = self._prepared(model, guide, args, kwargs)
-        if together:
-            model, guide = map(self._vectorized_num_particles, (model, guide))
-        subsamples, particles = SubsampleMessenger(), []
-        for _ in range(1 if together else self.num_particles):
+    def _estimate(self, programs: Programs) -> Estimate:
+        programs = self._in_particle_plate(programs)
+        subsamples = SubsampleMessenger()
+        runs = []
+        for _ in range(self._num_runs):
             with subsamples:
-                options = "flat", self.max_plate_nesting, model, guide, args, kwargs
-                particles.append(_particle(*get_importance_trace(*options)))
-        elbo: Any = sum(x.elbo for x in particles)
+                traces = get_importance_trace("flat", self.max_plate_nesting, *programs)
+            runs.append(_scored_run(*traces))
+        elbo = sum((run.elbo for run in runs), torch.zeros(()))
         surrogate = elbo
-        signals = [x.signals for x in particles]
-        for name in {name: None for found in signals for name in found}:
-            gains = self._compared(name, signals, together)
-            for gain, x in zip(gains, particles, strict=True):
-                surrogate = surrogate + (gain.detach() * x.scores[name]).sum()
-        n = self.num_particles
-        return -elbo.detach() / n, -surrogate / n
+        for name in names_in_every_particle([run.draws.keys() for run in runs]):
+            draws = [run.draws[name] for run in runs]
+            signals = self._leave_one_out([draw.elbo for draw in draws])
+            for signal, draw in zip(signals, draws, strict=True):
+                surrogate = surrogate + (signal.detach() * draw.log_prob).sum()
+        return Estimate(elbo / self.num_particles, surrogate / self.num_particles)
 
 
-def _particle(model_trace: Any, guide_trace: Any) -> _Particle:
-    check(model_trace, guide_trace)
-    costs = costs_of(model_trace, guide_trace)
-    signals, scores = {}, {}
-    for name, site in guide_trace.nodes.items():
-        if site["type"] != "sample" or site["is_observed"] or site["fn"].has_rsample:
-            continue
-        signals[name] = costs.of(site["cond_indep_stack"])
-        scores[name] = score_of(site["fn"], site["value"])
-    return _Particle(costs.total(), signals, scores)
+def _scored_run(model_trace: Trace, guide_trace: Trace) -> _Run:
+    """Return what the estimate needs of one run."""
+    validate_discrete_programs(model_trace, guide_trace)
+    terms = elbo_terms(model_trace, guide_trace)
+    draws = {
+        name: _ScoredDraw(
+            elbo=terms.by_element(site["cond_indep_stack"]),
+            log_prob=unmasked_log_prob(site["fn"], site["value"]),
+        )
+        for name, site in scored_sites(guide_trace).items()
+        if needs_score_function(site)
+    }
+    return _Run(elbo=terms.total(), draws=draws)

@@ -1,0 +1,1 @@
+"""Arguments, chunks and site structure of the objectives, without tensors."""

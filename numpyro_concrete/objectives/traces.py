@@ -1,0 +1,99 @@
+"""What the objectives read from the traces of a model and its guide.
+
+A trace also has sites that are not random, such as deterministic sites and plates. The
+objectives see the sites that have a probability. Of the guide they treat those without
+reparameterized samples apart: no gradient flows through such a value, and its
+log-probability has to carry the gradient as a score function.
+
+Counterpart: ``pyro_concrete.objectives.traces``.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+from numpyro.distributions import (
+    Delta,
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
+
+from concrete_core.objectives import checks
+from concrete_core.objectives.programs import Message, Sites
+from numpyro_concrete.distributions import AbstractConcrete
+from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
+
+
+def scored_sites(trace: Sites) -> Sites:
+    """Return the sites of a trace that have a probability, by name."""
+    return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+
+def latent_values(sites: Sites) -> dict[str, Array]:
+    """Return the values of the sites that are not observed, by name."""
+    return {
+        name: site["value"] for name, site in sites.items() if not site["is_observed"]
+    }
+
+
+def needs_score_function(site: Message) -> bool:
+    """Tell whether a latent site has no reparameterized samples."""
+    return not site["is_observed"] and not site["fn"].has_rsample
+
+
+def unmasked_log_prob(fn: Distribution, value: Array) -> Array:
+    """Return the log-probability that a value was drawn with, without the mask.
+
+    A mask changes what the objective adds up, and not how likely the draw was: a score
+    function needs the latter.
+    """
+    return jnp.asarray(_without_mask(fn).log_prob(value))
+
+
+def validate_same_sites(model: Sites, guide: Sites) -> None:
+    """Raise an error unless the model and the guide have the same latent sites.
+
+    Args:
+        model: Scored sites of the model by name.
+        guide: Scored sites of the guide by name.
+
+    Raises:
+        ValueError: If a latent site is in one of them only. The message names it.
+    """
+    checks.validate_matching_sites(
+        model, guide, is_relaxed=_is_relaxed, relaxed_suffix=SUFFIX
+    )
+
+
+def validate_discrete_programs(model_trace: Sites, guide_trace: Sites) -> None:
+    """Raise an error unless the sites match and the guide samples all of its own.
+
+    Raises:
+        ValueError: If a latent site is in one trace only. The message names it.
+        NotImplementedError: If a site of the guide is marked for enumeration. The
+            message names it.
+    """
+    guide = scored_sites(guide_trace)
+    validate_same_sites(scored_sites(model_trace), guide)
+    for name, site in guide.items():
+        if not site["is_observed"] and site["infer"].get("enumerate"):
+            raise NotImplementedError(checks.enumerated_site_message(name))
+
+
+def is_fixed_by_guide(site: Message) -> bool:
+    """Tell whether a site of the guide is a Delta, the same in every particle."""
+    return isinstance(leaf_of(site["fn"]), Delta)
+
+
+def _is_relaxed(site: Message) -> bool:
+    return isinstance(leaf_of(site["fn"]), AbstractConcrete)
+
+
+def _without_mask(fn: Distribution) -> Distribution:
+    if isinstance(fn, MaskedDistribution):
+        return _without_mask(fn.base_dist)
+    if isinstance(fn, Independent):
+        return _without_mask(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
+    if isinstance(fn, ExpandedDistribution):
+        return _without_mask(fn.base_dist).expand(fn.batch_shape)
+    return fn
