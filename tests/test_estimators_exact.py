@@ -47,12 +47,12 @@ cases = pytest.mark.parametrize(
 def test_the_mean_is_the_exact_expectation(backend, device, fixture, estimator):
     target = expected(fixture, estimator)
     size = np.linalg.norm(target)
-    found = measured(backend, fixture, estimator, precision=0.01 / 5)
-    gap = np.abs(found.mean - target)
-    assert (gap < 5 * found.stderr + ROUNDING * size).all(), (
-        f"mean {found.mean}, expected {target}, standard error {found.stderr}"
+    moments = measured(backend, fixture, estimator, precision=0.01 / 5)
+    gap = np.abs(moments.mean - target)
+    assert (gap < 5 * moments.stderr + ROUNDING * size).all(), (
+        f"mean {moments.mean}, expected {target}, standard error {moments.stderr}"
     )
-    along = found.along(target)
+    along = moments.along(target)
     assert abs(along.mean[0] - size) < 5 * along.stderr[0] + ROUNDING * size
     assert 5 * along.stderr[0] < 0.01 * size  # an error of 1 % would be seen
 
@@ -63,9 +63,9 @@ def test_gumbel_rao_is_straight_through_with_less_variance(backend, device):
     names = ("straight_through_cold", "gumbel_rao_cold")
     np.testing.assert_array_equal(*(expected("one_class", name) for name in names))
     sizes = {"batches": 4000, "particles": 500}
-    found = [measured(backend, "one_class", name, **sizes) for name in names]
+    measurements = [measured(backend, "one_class", name, **sizes) for name in names]
     # In the logits of the guide, which come first, as `a`: only they see the estimator.
-    plain, averaged = (x.batches[:, :3].var(0, ddof=1) for x in found)
+    plain, averaged = (x.batches[:, :3].var(0, ddof=1) for x in measurements)
     # Either variance of so many normal means is known to sqrt(2 / 4000) of itself.
     assert (averaged < plain * (1 - 5 * np.sqrt(2 * 2 / 4000))).all()
 
@@ -76,9 +76,9 @@ def test_gumbel_rao_is_straight_through_with_less_variance(backend, device):
 def test_a_biased_estimator_is_seen_to_be_biased(backend, device, estimator):
     truth = exact("one_class")
     bias = expected("one_class", estimator) - truth
-    found = measured(backend, "one_class", estimator).along(bias)
+    projection = measured(backend, "one_class", estimator).along(bias)
     unbiased = truth @ bias / np.linalg.norm(bias)
-    assert found.mean[0] - unbiased > 5 * found.stderr[0]
+    assert projection.mean[0] - unbiased > 5 * projection.stderr[0]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -94,8 +94,9 @@ def test_the_unbiased_are_the_ones_without_a_bias(name):
 def test_the_bias_of_a_mean_falls_as_the_temperature_squared(backend, device, t):
     logit = float(MEAN_OF_A_BIT.params["a"])
     discrete, leading, bound = binary_mean_slope(logit, t)
-    found = slopes_of_a_mean(backend, t)
-    bias, stderr = found.mean[0] - discrete, found.stderr[0]
+    slopes = slopes_of_a_mean(backend, t)
+    bias = slopes.mean[0] - discrete
+    stderr = slopes.stderr[0]
     assert abs(bias - leading) < bound + 5 * stderr
     assert abs(bias - (exact_slope_of_a_mean(t) - discrete)) < 5 * stderr
     assert abs(bias) > 5 * stderr > 0

@@ -13,8 +13,12 @@ from reference.gradients import central_difference
 from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
 from scipy.stats import chisquare, norm
 
-X, PRIOR, LOCS, SCALE = -2.1, np.array([0.2, 0.5, 0.3]), np.array([-1.0, 0.4, 1.5]), 0.9
-A, T = np.array([0.3, -0.2, 0.5]), 1.1
+X = -2.1
+PRIOR = np.array([0.2, 0.5, 0.3])
+LOCS = np.array([-1.0, 0.4, 1.5])
+SCALE = 0.9
+A = np.array([0.3, -0.2, 0.5])
+T = 1.1
 
 
 # The learning signals.
@@ -25,8 +29,10 @@ def signals_of(log_weights):
     m = len(log_weights)
     signals = np.empty_like(log_weights)
     for i in range(m):
-        others = np.delete(log_weights, i, 0)
-        replaced = np.concatenate([others, others.mean(0, keepdims=True)])
+        other_log_weights = np.delete(log_weights, i, 0)
+        replaced = np.concatenate(
+            [other_log_weights, other_log_weights.mean(0, keepdims=True)]
+        )
         signals[i] = logsumexp(log_weights, 0) - logsumexp(replaced, 0)
     return signals
 
@@ -34,15 +40,15 @@ def signals_of(log_weights):
 @pytest.mark.parametrize("m", [2, 3, 7])
 def test_signals_are_those_of_the_definition(backend, rng, m):
     log_weights = rng.normal(size=(m, 40)) * np.geomspace(0.1, 300, 40) - 700
-    found = backend.package.objectives.learning_signals.vimco_signals(
+    signals = backend.package.objectives.learning_signals.vimco_signals(
         backend.array(log_weights)
     )
-    assert_exact(found, signals_of(log_weights))
+    assert_exact(signals, signals_of(log_weights))
 
 
 def test_a_weight_of_zero_has_a_signal(backend):
     log_weights = backend.array([[1.0, -np.inf], [2.0, 0.5], [-np.inf, -np.inf]])
-    found = backend.package.objectives.learning_signals.vimco_signals(log_weights)
+    signals = backend.package.objectives.learning_signals.vimco_signals(log_weights)
     total = logsumexp([1.0, 2.0])
     # Where all other weights are zero, there is no baseline.
     expected = [
@@ -50,7 +56,7 @@ def test_a_weight_of_zero_has_a_signal(backend):
         [total - 1.0, 0.5],
         [total - logsumexp([1.0, 2.0, 1.5]), 0.0],
     ]
-    assert_exact(found, expected)
+    assert_exact(signals, expected)
 
 
 # The mean gradient.
@@ -81,9 +87,9 @@ def rows():
 @pytest.mark.parametrize(("case", "m"), [*rows()])
 def test_the_mean_gradient_is_that_of_the_bound(backend, case, m):
     loss = backend.package.IWAE(m, plate="copies")
-    _, found = estimates(backend, loss, case, 20_000)
+    _, gradients = estimates(backend, loss, case, 20_000)
     expected = gradient(lambda params: case.elbo(params, m), case.params)
-    for name, samples in found.items():
+    for name, samples in gradients.items():
         assert_mean(samples, -expected[name])
 
 
@@ -92,19 +98,20 @@ def test_the_mean_gradient_is_that_of_the_bound(backend, case, m):
 
 def mixture(backend, rows, **plate):
     """A mixture, of which each row has logits and a factor of its own."""
-    prior, locs = backend.array(PRIOR), backend.array(LOCS)
+    prior = backend.array(PRIOR)
+    locs = backend.array(LOCS)
 
     def model():
         t = backend.param("t")
-        with backend.plate("data", rows, **plate) as kept:
+        with backend.plate("data", rows, **plate) as indices:
             z = backend.site("z", backend.dist.Categorical(prior))
-            fn = backend.dist.Normal(locs[z] * t[kept], backend.array(SCALE))
+            fn = backend.dist.Normal(locs[z] * t[indices], backend.array(SCALE))
             backend.site("x", fn, obs=backend.array(X))
 
     def guide():
         a = backend.param("a")
-        with backend.plate("data", rows, **plate) as kept:
-            backend.site("z", backend.dist.Categorical(logits=a[kept]))
+        with backend.plate("data", rows, **plate) as indices:
+            backend.site("z", backend.dist.Categorical(logits=a[indices]))
 
     return model, guide
 
@@ -115,7 +122,7 @@ def log_weights_of(a, t):
 
 
 def gradients_of_draws(draws):
-    """The gradient of the loss in the logits and the factor, written by hand."""
+    """The gradient of the loss in the logits and the factor, written out."""
     z = np.array(draws)
     log_weights = log_weights_of(A, T)[z]
     score = np.eye(3)[z] - softmax(A)
@@ -143,10 +150,10 @@ def test_each_gradient_is_that_of_its_draws(backend, m, chunk_size):
     loss = backend.package.IWAE(m, plate="data", chunk_size=chunk_size)
     evaluate = backend.evaluated(loss, *mixture(backend, copies))
     value, grads = evaluate({"a": np.tile(A, (copies, 1)), "t": np.full(copies, T)})
-    found = np.column_stack([grads["a"], grads["t"]])
+    gradients = np.column_stack([grads["a"], grads["t"]])
     tuples = [*itertools.combinations_with_replacement(range(3), m)]
     expected = np.array([gradients_of_draws(z) for z in tuples])
-    gaps = np.abs(found[:, None] - expected).max(-1)
+    gaps = np.abs(gradients[:, None] - expected).max(-1)
     assert gaps.min(-1).max() < 1e-10
     which = gaps.argmin(-1)
     bounds = [logsumexp(log_weights_of(A, T)[[*z]]) - math.log(m) for z in tuples]
@@ -167,8 +174,10 @@ def relaxed_bound(a, t, m):
     steps = np.arange(-24.0, 24.0, 0.2)
     noise = expit(steps) * expit(-steps) * 0.2
     point = expit((a + steps) / (2 / 3))
-    inside = (point > 0) & (point < 1)
-    steps, noise, point = steps[inside], noise[inside], point[inside]
+    is_interior = (point > 0) & (point < 1)
+    steps = steps[is_interior]
+    noise = noise[is_interior]
+    point = point[is_interior]
     # The map to log-odds has one Jacobian in model and guide.
     log_q = binary_concrete_log_density(point, 2 / 3, a)
     log_p = binary_concrete_log_density(point, 1 / 2, 0.4)
@@ -199,11 +208,11 @@ def test_a_relaxed_bit_has_the_gradient_of_its_bound(backend, m):
     copies = 20_000
     loss = backend.package.IWAE(m, plate="data")
     evaluate = backend.evaluated(loss, *relaxed_bit(backend, copies))
-    value, found = evaluate({"a": np.full(copies, -0.3), "t": np.full(copies, 1.2)})
+    value, gradients = evaluate({"a": np.full(copies, -0.3), "t": np.full(copies, 1.2)})
     along_a = lambda a: relaxed_bound(float(a), 1.2, m)  # noqa: E731
     along_t = lambda t: relaxed_bound(-0.3, float(t), m)  # noqa: E731
-    assert_mean(found["a"], -central_difference(along_a, np.array(-0.3)))
-    assert_mean(found["t"], -central_difference(along_t, np.array(1.2)))
+    assert_mean(gradients["a"], -central_difference(along_a, np.array(-0.3)))
+    assert_mean(gradients["t"], -central_difference(along_t, np.array(1.2)))
     assert abs(value / copies + relaxed_bound(-0.3, 1.2, m)) < 0.05
 
 
@@ -212,11 +221,13 @@ def test_where_all_has_a_path_it_is_the_backend_s(backend):
     programs = relaxed_bit(backend, 6)
     params = {"a": np.linspace(-1, 1, 6), "t": np.full(6, 1.2)}
     expected = backend.renyi_loss_and_grads(*programs, params=params, particles=4)
-    found = backend.evaluated(backend.package.IWAE(4, plate="data"), *programs)(params)
+    loss_and_grads = backend.evaluated(
+        backend.package.IWAE(4, plate="data"), *programs
+    )(params)
     # Pyro's number is one of float32.
-    assert_exact(found[0], expected[0], "float32")
+    assert_exact(loss_and_grads[0], expected[0], "float32")
     for name, value in expected[1].items():
-        assert_exact(found[1][name], value)
+        assert_exact(loss_and_grads[1][name], value)
 
 
 # Subsamples, and what is outside of the plate.
@@ -225,15 +236,14 @@ def test_where_all_has_a_path_it_is_the_backend_s(backend):
 @pytest.mark.slow
 @pytest.mark.statistical
 def test_a_subsample_has_the_mean_of_the_plate(backend):
-    m, size = 2, 5
-    a, t = (
-        np.tile(A, (size, 1)) * np.linspace(0, 1, size)[:, None],
-        np.linspace(1, 2, 5),
-    )
+    m = 2
+    size = 5
+    a = np.tile(A, (size, 1)) * np.linspace(0, 1, size)[:, None]
+    t = np.linspace(1, 2, 5)
     loss = backend.package.IWAE(m, plate="data")
     programs = mixture(backend, size, subsample_size=2)
     params = {"a": backend.array(a), "t": backend.array(t)}
-    found = backend.sampled_gradients(
+    gradients = backend.sampled_gradients(
         loss,
         *(backend.with_params(fn, params) for fn in programs),
         params=params,
@@ -246,19 +256,23 @@ def test_a_subsample_has_the_mean_of_the_plate(backend):
         return sum(multi_sample_bound(*row, m) for row in rows)
 
     expected = gradient(bound, {"a": a, "t": t})
-    for name, samples in found.items():
+    for name, samples in gradients.items():
         assert_mean(samples, -expected[name])
 
 
 def test_a_subsample_is_one_for_all_particles(backend):
-    size, kept = 6, 2
+    size = 6
+    subsample_size = 2
     t = np.linspace(0.5, 2, size)
     evidence = logsumexp(np.log(PRIOR) + norm.logpdf(X, LOCS * t[:, None], SCALE), -1)
     posterior = np.array([log_weights_of(A, x) + log_softmax(A) for x in t])
-    programs = mixture(backend, size, subsample_size=kept)
+    programs = mixture(backend, size, subsample_size=subsample_size)
     loss = backend.package.IWAE(3, plate="data", chunk_size=2)
     evaluate = backend.evaluated(loss, *programs)
-    sums = [-size / kept * sum(x) for x in itertools.combinations(evidence, kept)]
+    sums = [
+        -size / subsample_size * sum(x)
+        for x in itertools.combinations(evidence, subsample_size)
+    ]
     values = [evaluate({"a": posterior, "t": t}, seed)[0] for seed in range(12)]
     nearest = [min(sums, key=lambda s, v=v: abs(s - v)) for v in values]
     assert_exact(values, nearest)
@@ -268,7 +282,8 @@ def test_a_subsample_is_one_for_all_particles(backend):
 def with_shift(backend):
     """A shift of all data that the guide fixes, and the posterior given it."""
     posterior = log_weights_of(A, T) + log_softmax(A)
-    prior, locs = backend.array(PRIOR), backend.array(LOCS)
+    prior = backend.array(PRIOR)
+    locs = backend.array(LOCS)
 
     def model():
         normal = backend.dist.Normal(backend.array(0.0), backend.array(1.0))
@@ -291,8 +306,8 @@ def with_shift(backend):
 @pytest.mark.statistical
 def test_what_the_guide_fixes_outside_of_the_plate_is_added_once(backend):
     def evidence(shift):
-        given = norm.logpdf(X + 0.7 - shift, LOCS * T, SCALE)
-        return norm.logpdf(shift) + 5 * logsumexp(np.log(PRIOR) + given)
+        log_likelihood = norm.logpdf(X + 0.7 - shift, LOCS * T, SCALE)
+        return norm.logpdf(shift) + 5 * logsumexp(np.log(PRIOR) + log_likelihood)
 
     loss = backend.package.IWAE(4, plate="data")
     model, guide = with_shift(backend)
@@ -301,9 +316,9 @@ def test_what_the_guide_fixes_outside_of_the_plate_is_added_once(backend):
     assert_exact(value, -evidence(0.7))
     # At the posterior the gap of the bound has no slope.
     guide = backend.with_params(guide, params)
-    found = backend.sampled_gradients(loss, model, guide, params=params, draws=500)
+    gradients = backend.sampled_gradients(loss, model, guide, params=params, draws=500)
     slope = central_difference(lambda x: evidence(float(x)), np.array(0.7))
-    assert_mean(found["shift_loc"], -slope)
+    assert_mean(gradients["shift_loc"], -slope)
 
 
 def test_without_a_plate_it_is_one_bound(backend):
@@ -321,13 +336,14 @@ def test_without_a_plate_it_is_one_bound(backend):
 def test_masks_and_scales_change_weights_and_not_how_likely_a_draw_is(backend):
     # A masked element has no gradient, and one that counts twice has that of its
     # weights squared, at the probabilities that it is drawn with.
-    copies, m = 20_000, 2
+    copies = 20_000
+    m = 2
     model, guide = mixture(backend, copies)
-    kept = np.arange(copies) % 2 == 0
+    is_unmasked = np.arange(copies) % 2 == 0
 
     def changed(fn):
         def program():
-            with backend.mask(backend.array(kept, "bool")), backend.scale(2.0):
+            with backend.mask(backend.array(is_unmasked, "bool")), backend.scale(2.0):
                 fn()
 
         return program
@@ -339,8 +355,8 @@ def test_masks_and_scales_change_weights_and_not_how_likely_a_draw_is(backend):
     def bound(a):
         return multi_sample_bound(log_softmax(a), 2 * log_weights_of(a, T), m)
 
-    assert_exact(grads["a"][~kept], 0)
-    assert_mean(grads["a"][kept], -central_difference(bound, A))
+    assert_exact(grads["a"][~is_unmasked], 0)
+    assert_mean(grads["a"][is_unmasked], -central_difference(bound, A))
 
 
 # One particle.
@@ -374,16 +390,17 @@ def bit_log_weights(a, data=X):
 
 
 def test_one_particle_is_compared_with_the_other_elements(backend):
-    copies, a = 500, -0.3
+    copies = 500
+    a = -0.3
     loss = backend.package.IWAE(1, plate="data")
     value, grads = backend.evaluated(loss, *bit(backend, copies))(
         {"a": np.full(copies, a)}
     )
     z = grads["a"]  # the score is of another sign for each of the two values
     log_weights = bit_log_weights(np.array(a))
-    ones = round((-value - copies * log_weights[0]) / np.diff(log_weights)[0])
-    assert 0 < ones < copies
-    total = ones * log_weights[1] + (copies - ones) * log_weights[0]
+    num_ones = round((-value - copies * log_weights[0]) / np.diff(log_weights)[0])
+    assert 0 < num_ones < copies
+    total = num_ones * log_weights[1] + (copies - num_ones) * log_weights[0]
     assert_exact(value, -total)
     expected = np.array(
         [
@@ -399,7 +416,8 @@ def test_one_particle_is_compared_with_the_other_elements(backend):
 @pytest.mark.statistical
 def test_predictions_learn_alone_and_lower_the_variance(backend):
     copies = 20_000
-    a, data = np.linspace(-1, 1, copies), np.linspace(-9, 9, copies)
+    a = np.linspace(-1, 1, copies)
+    data = np.linspace(-9, 9, copies)
     log_weights = bit_log_weights(a, data)
     q = expit(np.stack([-a, a], -1))
     b = (q * log_weights).sum(-1)

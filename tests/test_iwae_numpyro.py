@@ -74,16 +74,18 @@ def test_mutable_state_passes_through(backend, settings):
         *with_state(backend, bits(backend)), numpyro.optim.Adam(0.01), loss
     )
     data = backend.array(DATA)
-    state, means = svi.init(jax.random.key(0), data), []
-    before = state.mutable_state["steps"]
+    state = svi.init(jax.random.key(0), data)
+    means = []
+    state_before = state.mutable_state["steps"]
     update = jax.jit(svi.update)
     for _ in range(5):
         state, _ = update(state, data)
         means.append(float(state.mutable_state["draws"]["mean"]))
-    steps, expected = state.mutable_state["steps"], before["mean"]
+    steps = state.mutable_state["steps"]
+    expected = state_before["mean"]
     for _ in range(5):
         expected = 0.9 * expected + 0.1 * DATA.mean()
-    assert steps["count"] == before["count"] + 5
+    assert steps["count"] == state_before["count"] + 5
     assert_exact(steps["mean"], expected)
     # A mean over particles.
     parts = np.array(means) * settings["num_particles"]
@@ -91,14 +93,15 @@ def test_mutable_state_passes_through(backend, settings):
     if settings["num_particles"] > 1:
         assert ((parts > 0) & (parts < settings["num_particles"])).any()
     result = svi.run(jax.random.key(1), 3, data, progress_bar=False, init_state=state)
-    assert result.state.mutable_state["steps"]["count"] == before["count"] + 8
+    assert result.state.mutable_state["steps"]["count"] == state_before["count"] + 8
 
 
 def test_missing_mutable_state_is_refused_by_name(backend):
     loss = backend.package.IWAE(2, plate="data")
     model, guide = with_state(backend, bits(backend))
     svi = numpyro.infer.SVI(model, guide, numpyro.optim.Adam(0.01), loss)
-    data, key = backend.array(DATA), jax.random.key(0)
+    data = backend.array(DATA)
+    key = jax.random.key(0)
     state = svi.init(key, data)
     params = svi.get_params(state)
     iwae_bound = backend.package.iwae_bound
@@ -109,8 +112,8 @@ def test_missing_mutable_state_is_refused_by_name(backend):
     with pytest.raises(ValueError, match=r"lack the mutable state '(steps|draws)'"):
         loss.loss(key, params, model, guide, data)
     complete = {**params, **state.mutable_state}
-    found = iwae_bound(key, complete, model, guide, data, num_particles=3)
-    assert np.isfinite(found)
+    estimate = iwae_bound(key, complete, model, guide, data, num_particles=3)
+    assert np.isfinite(estimate)
     assert state.mutable_state["steps"]["count"] == complete["steps"]["count"]
 
 
@@ -128,8 +131,8 @@ def test_the_guide_s_state_is_that_of_the_model(backend):
 
     params = {"shared": {"count": jnp.asarray(3)}}
     loss = backend.package.IWAE(3)
-    found = loss.loss_with_mutable_state(jax.random.key(0), params, model, guide)
-    assert found["mutable_state"]["shared"]["count"] == 40
+    output = loss.loss_with_mutable_state(jax.random.key(0), params, model, guide)
+    assert output["mutable_state"]["shared"]["count"] == 40
     assert params["shared"]["count"] == 3
 
 
@@ -169,7 +172,9 @@ def test_a_step_traces_each_program_once(backend):
 
 @pytest.mark.parametrize("chunk_size", [None, 5])
 def test_the_backward_pass_keeps_one_chunk(backend, chunk_size):
-    particles, rows, width = 100, 7, 50
+    particles = 100
+    rows = 7
+    width = 50
     weights = backend.array(np.ones((width, width)))
 
     def model():

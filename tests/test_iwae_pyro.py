@@ -51,15 +51,15 @@ def test_a_program_that_reads_a_draw_is_refused_together(backend, name):
 
 def gaussian(backend):
     """A location for all of the data, whose shape may change from step to step."""
-    one = backend.array(1.0)
+    unit = backend.array(1.0)
 
     def model(data):
         with backend.plate("data", len(data)):
-            w = backend.site("w", backend.dist.Normal(0 * one, one))
-            backend.site("x", backend.dist.Normal(w, one), obs=data)
+            w = backend.site("w", backend.dist.Normal(0 * unit, unit))
+            backend.site("x", backend.dist.Normal(w, unit), obs=data)
 
     def guide(data):
-        scale = backend.param("scale", one)
+        scale = backend.param("scale", unit)
         with backend.plate("data", len(data)):
             backend.site("w", backend.dist.Normal(data / 2, scale * 0.5**0.5))
 
@@ -72,10 +72,10 @@ def test_batches_may_have_any_size(backend):
     programs = gaussian(backend)
     for size in (4, 2, 4, 1):
         data = np.linspace(-1, 1, size)
-        found = loss.loss_and_grads(*programs, backend.array(data))
+        loss_value = loss.loss_and_grads(*programs, backend.array(data))
         # The guide is the posterior.
         expected = -0.25 * data**2 - 0.5 * math.log(4 * math.pi)
-        assert_exact(found, -expected.sum())
+        assert_exact(loss_value, -expected.sum())
 
 
 def test_cleared_parameters_are_initialized_again(backend):
@@ -98,7 +98,8 @@ def test_validation_runs_once_and_changes_no_draw(backend):
         runs.append(1)
         model(data)
 
-    loss, data = backend.package.IWAE(3, plate="data"), backend.array([0.3, -0.1])
+    loss = backend.package.IWAE(3, plate="data")
+    data = backend.array([0.3, -0.1])
     losses = []
     for _ in range(2):
         backend.torch.manual_seed(3)
@@ -110,7 +111,8 @@ def test_validation_runs_once_and_changes_no_draw(backend):
 
 
 def test_it_is_a_loss_of_modules(backend):
-    torch, pyro = backend.torch, backend.pyro
+    torch = backend.torch
+    pyro = backend.pyro
     model, _ = gaussian(backend)
 
     class Guide(torch.nn.Module):
@@ -135,7 +137,9 @@ def test_it_is_a_loss_of_modules(backend):
 @pytest.mark.parametrize("broadcasts", [True, False])
 def test_the_backward_pass_keeps_one_chunk(backend, broadcasts):
     torch = backend.torch
-    particles, rows, width = 60, 5, 30
+    particles = 60
+    rows = 5
+    width = 30
     weights = torch.ones(width, width, dtype=torch.float64, requires_grad=True)
     zeros = torch.zeros(width, dtype=torch.float64)
     # Of a distribution that torch.vmap can draw from, unlike a normal one.

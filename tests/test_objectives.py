@@ -10,7 +10,9 @@ from programs import DATA, two_layers
 from scipy import special, stats
 
 X = np.array([-2.1, -1.8, 1.9, 0.3, 2.2])
-PRIOR, LOCS, SCALE = np.array([0.2, 0.5, 0.3]), np.array([-1.0, 0.4, 1.5]), 0.9
+PRIOR = np.array([0.2, 0.5, 0.3])
+LOCS = np.array([-1.0, 0.4, 1.5])
+SCALE = 0.9
 JOINT = np.log(PRIOR) + stats.norm.logpdf(X[:, None], LOCS, SCALE)
 EVIDENCE = special.logsumexp(JOINT, -1)
 POSTERIOR = JOINT - EVIDENCE[:, None]
@@ -18,7 +20,7 @@ LOGITS = np.random.default_rng(2).normal(size=(5, 3))
 
 
 def mixture(backend, logits, **plate):
-    """A mixture of three, and its guide with these logits for each datum."""
+    """A mixture of three, and its guide with these logits for each data point."""
     prior, locs, scale = map(backend.array, (PRIOR, LOCS, SCALE))
     logits = backend.array(logits)
 
@@ -36,10 +38,10 @@ def mixture(backend, logits, **plate):
 
 
 def bound(backend, model, guide, data=X, **kwargs):
-    found = backend.evaluate(
+    estimate = backend.evaluate(
         backend.package.iwae_bound, model, guide, backend.array(data), **kwargs
     )
-    return backend.numpy(found)
+    return backend.numpy(estimate)
 
 
 def expected_bound(log_q, log_w, m):
@@ -53,16 +55,16 @@ def expected_bound(log_q, log_w, m):
 @pytest.mark.parametrize(("m", "plate"), [(1, None), (7, None), (50, "data")])
 def test_the_posterior_as_guide_gives_the_evidence_at_any_number(backend, m, plate):
     programs = mixture(backend, POSTERIOR)
-    found = bound(backend, *programs, num_particles=m, plate=plate)
-    assert_exact(found, EVIDENCE.sum())
+    estimate = bound(backend, *programs, num_particles=m, plate=plate)
+    assert_exact(estimate, EVIDENCE.sum())
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_the_elements_of_a_plate_have_their_own_evidence(backend, vectorize):
     programs = mixture(backend, POSTERIOR)
     settings = {"num_particles": 9, "chunk_size": 4, "vectorize_particles": vectorize}
-    found = bound(backend, *programs, plate="data", per_element=True, **settings)
-    assert_exact(found, EVIDENCE)
+    bounds = bound(backend, *programs, plate="data", per_element=True, **settings)
+    assert_exact(bounds, EVIDENCE)
 
 
 @pytest.mark.statistical
@@ -70,7 +72,7 @@ def test_the_elements_of_a_plate_have_their_own_evidence(backend, vectorize):
 def test_the_expectation_is_that_over_all_draws(backend, m):
     rows = 4000
     programs = mixture(backend, np.tile(LOGITS[0], (rows, 1)))
-    found = bound(
+    bounds = bound(
         backend,
         *programs,
         np.full(rows, X[0]),
@@ -80,7 +82,7 @@ def test_the_expectation_is_that_over_all_draws(backend, m):
     )
     log_q = special.log_softmax(LOGITS[0])
     expected = [expected_bound(log_q, JOINT[0] - log_q, n) for n in (1, m, m + 1)]
-    assert_mean(found, expected[1])
+    assert_mean(bounds, expected[1])
     assert expected[0] <= expected[1] < expected[2] < EVIDENCE[0]
 
 
@@ -89,20 +91,20 @@ def test_the_mean_at_one_particle_is_the_elbo(backend):
     rows = 4000
     programs = mixture(backend, np.tile(LOGITS[1], (rows, 1)))
     settings = {"num_particles": 1, "plate": "data", "per_element": True}
-    found = bound(backend, *programs, np.full(rows, X[1]), **settings)
+    bounds = bound(backend, *programs, np.full(rows, X[1]), **settings)
     q = special.softmax(LOGITS[1])
-    assert_mean(found, (q * (JOINT[1] - np.log(q))).sum())
+    assert_mean(bounds, (q * (JOINT[1] - np.log(q))).sum())
 
 
 @pytest.mark.statistical
 def test_many_particles_come_to_the_evidence(backend):
     m = 50_000
     programs = mixture(backend, LOGITS)
-    found = bound(backend, *programs, num_particles=m, chunk_size=1000, plate="data")
+    estimate = bound(backend, *programs, num_particles=m, chunk_size=1000, plate="data")
     log_q = special.log_softmax(LOGITS, -1)
     # Of the weight over the evidence; half of it over m is the bias.
     variance = (np.exp(2 * POSTERIOR - log_q).sum(-1) - 1).sum()
-    assert abs(found - EVIDENCE.sum()) < 5 * math.sqrt(variance / m) + variance / m
+    assert abs(estimate - EVIDENCE.sum()) < 5 * math.sqrt(variance / m) + variance / m
 
 
 def test_on_the_same_draws_it_is_the_host_s(backend):
@@ -125,23 +127,24 @@ def test_sites_with_axes_of_their_own_are_summed_over_them(backend):
 def test_chunks_give_the_bound_of_all_at_once(backend, chunk_size, plate):
     programs = mixture(backend, LOGITS)
     settings = {"num_particles": 500, "plate": plate, "seed": 3}
-    whole = bound(backend, *programs, chunk_size=500, **settings)
-    parts = bound(backend, *programs, chunk_size=chunk_size, **settings)
-    assert_exact(parts, whole)
+    single_chunk = bound(backend, *programs, chunk_size=500, **settings)
+    several_chunks = bound(backend, *programs, chunk_size=chunk_size, **settings)
+    assert_exact(several_chunks, single_chunk)
 
 
 def test_the_sum_of_the_elements_is_the_bound(backend):
     programs = mixture(backend, LOGITS)
     total, elements = (
-        bound(backend, *programs, num_particles=30, plate="data", per_element=each)
-        for each in (False, True)
+        bound(backend, *programs, num_particles=30, plate="data", per_element=flag)
+        for flag in (False, True)
     )
     assert elements.shape == X.shape
     assert_exact(total, elements.sum())
 
 
 def test_memory_is_that_of_one_chunk(backend):
-    m, rows = 5000, 60
+    m = 5000
+    rows = 60
     programs = mixture(backend, np.zeros((rows, 3)))
     data = np.linspace(-2, 2, rows)
 
@@ -163,8 +166,8 @@ def test_a_subsample_is_one_for_all_particles_and_scaled(backend):
     programs = mixture(backend, POSTERIOR, subsample_size=3)
     settings = {"num_particles": 12, "chunk_size": 4, "plate": "data"}
     total, elements = (
-        bound(backend, *programs, per_element=each, seed=5, **settings)
-        for each in (False, True)
+        bound(backend, *programs, per_element=flag, seed=5, **settings)
+        for flag in (False, True)
     )
     assert len(elements) == 3
     nearest = np.abs(elements[:, None] - EVIDENCE).argmin(-1)
@@ -175,18 +178,18 @@ def test_a_subsample_is_one_for_all_particles_and_scaled(backend):
 
 def test_masks_and_scales_are_those_of_the_sites(backend):
     model, guide = mixture(backend, POSTERIOR)
-    kept = np.array([True, False, True, True, False])
+    is_unmasked = np.array([True, False, True, True, False])
 
     def changed(fn):
         def program(data):
-            with backend.mask(backend.array(kept, "bool")), backend.scale(2.0):
+            with backend.mask(backend.array(is_unmasked, "bool")), backend.scale(2.0):
                 fn(data)
 
         return program
 
     settings = {"plate": "data", "per_element": True, "num_particles": 5}
-    found = bound(backend, changed(model), changed(guide), **settings)
-    assert_exact(found, 2 * EVIDENCE * kept)
+    bounds = bound(backend, changed(model), changed(guide), **settings)
+    assert_exact(bounds, 2 * EVIDENCE * is_unmasked)
 
 
 def with_shift(backend, logits):
@@ -213,8 +216,8 @@ def test_what_is_known_outside_of_the_plate_is_added_once(backend):
     data = {"shift": backend.array(0.7)}
     model = backend.condition(with_shift(backend, POSTERIOR)[0], data)
     _, guide = mixture(backend, POSTERIOR)
-    found = bound(backend, model, guide, X + 0.7, plate="data", num_particles=11)
-    assert_exact(found, EVIDENCE.sum() + stats.norm.logpdf(0.7))
+    estimate = bound(backend, model, guide, X + 0.7, plate="data", num_particles=11)
+    assert_exact(estimate, EVIDENCE.sum() + stats.norm.logpdf(0.7))
 
 
 def test_what_the_guide_fixes_outside_of_the_plate_is_added_once(backend):
@@ -225,24 +228,24 @@ def test_what_the_guide_fixes_outside_of_the_plate_is_added_once(backend):
         backend.site("shift", backend.dist.Delta(backend.array(0.7)))
         guide(data)
 
-    found = bound(backend, model, fixed, X + 0.7, plate="data", num_particles=11)
-    assert_exact(found, EVIDENCE.sum() + stats.norm.logpdf(0.7))
+    estimate = bound(backend, model, fixed, X + 0.7, plate="data", num_particles=11)
+    assert_exact(estimate, EVIDENCE.sum() + stats.norm.logpdf(0.7))
 
 
 def test_keyword_arguments_reach_the_programs(backend):
     model, guide = mixture(backend, POSTERIOR)
     programs = [lambda *, data, fn=fn: fn(data) for fn in (model, guide)]
-    found = backend.evaluate(
+    estimate = backend.evaluate(
         backend.package.iwae_bound, *programs, num_particles=3, data=backend.array(X)
     )
-    assert_exact(backend.numpy(found), EVIDENCE.sum())
+    assert_exact(backend.numpy(estimate), EVIDENCE.sum())
 
 
 def test_a_hardened_guide_is_the_discrete_one(backend):
     model, guide = mixture(backend, POSTERIOR)
     hard = backend.package.harden(backend.package.relax(guide, 0.5))
-    found = bound(backend, model, hard, num_particles=10, plate="data")
-    assert_exact(found, EVIDENCE.sum())
+    estimate = bound(backend, model, hard, num_particles=10, plate="data")
+    assert_exact(estimate, EVIDENCE.sum())
 
 
 def test_progress_is_shown_if_asked_for(backend, capsys):
@@ -285,14 +288,14 @@ def enumerated(backend):
 
 def tied(backend):
     _, guide = mixture(backend, LOGITS)
-    one = backend.array(1.0)
+    unit = backend.array(1.0)
 
     def tied_model(data):
         with backend.plate("data", len(data)):
             prior = backend.dist.Categorical(backend.array(PRIOR))
             z = backend.site("z", prior)
-        fn = backend.dist.Normal(one * z.sum(), one)
-        backend.site("total", fn, obs=one)
+        fn = backend.dist.Normal(unit * z.sum(), unit)
+        backend.site("total", fn, obs=unit)
 
     return tied_model, guide
 
@@ -317,7 +320,7 @@ refused = pytest.mark.parametrize(
 
 @refused
 def test_what_would_be_another_number_is_refused(backend, programs, plate, words):
-    # On one site a host's plate of one element may be enough; here one by one.
+    # On one site the backend's plate of one element may be enough; here one by one.
     settings = {"plate": plate, "vectorize_particles": False, "num_particles": 20}
     with pytest.raises(ValueError, match=words):
         bound(backend, *programs(backend), **settings)

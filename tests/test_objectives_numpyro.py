@@ -44,11 +44,11 @@ def test_under_jit_it_is_compiled_once(backend, progress_bar):
 
     jitted = jax.jit(bound)
     params = {"logits": backend.array(LOGITS)}
-    found = [jitted(jax.random.key(i), params) for i in range(3)]
+    bounds = [jitted(jax.random.key(i), params) for i in range(3)]
     traced = len(calls)
-    found.append(jitted(jax.random.key(3), params))
+    bounds.append(jitted(jax.random.key(3), params))
     assert len(calls) == traced
-    for i, x in enumerate(found):
+    for i, x in enumerate(bounds):
         assert_exact(x, bound(jax.random.key(i), params))
 
 
@@ -103,7 +103,7 @@ def test_unbiased_objectives_are_compiled_once(backend):
         backend.site("z", backend.dist.Bernoulli(logits=backend.array(0.4)))
 
     rebar = backend.package.REBAR(num_particles=2)
-    optimiser = numpyro.optim.Adam(0.01)
-    svi = numpyro.infer.SVI(model, rebar.with_learned_settings(guide), optimiser, rebar)
+    optimizer = numpyro.optim.Adam(0.01)
+    svi = numpyro.infer.SVI(model, rebar.with_learned_settings(guide), optimizer, rebar)
     svi.run(jax.random.key(0), 30, progress_bar=False)
     assert len(runs) == 3  # to set up, discrete, relaxed

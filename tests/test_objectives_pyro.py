@@ -18,11 +18,12 @@ def backend():
 
 def bits(backend, likelihood):
     """Three bits, and an observation whose mean is a function of them."""
-    probs, one = backend.array(PROBS), backend.array(1.0)
+    probs = backend.array(PROBS)
+    unit = backend.array(1.0)
 
     def model():
         z = backend.site("z", backend.dist.Bernoulli(probs).to_event(1))
-        backend.site("x", backend.dist.Normal(one * likelihood(z), one), obs=one)
+        backend.site("x", backend.dist.Normal(unit * likelihood(z), unit), obs=unit)
 
     def guide():
         backend.site("z", backend.dist.Bernoulli(1 - probs).to_event(1))
@@ -55,18 +56,19 @@ def test_a_program_need_not_broadcast_over_particles(backend, name):
     m = 20_000
     programs = bits(backend, SHAPES[name])
     settings = {"num_particles": m, "chunk_size": 2000}
-    found = backend.evaluate(backend.package.iwae_bound, *programs, **settings)
-    assert_near(found, SHAPES[name], m)
+    estimate = backend.evaluate(backend.package.iwae_bound, *programs, **settings)
+    assert_near(estimate, SHAPES[name], m)
 
 
 def test_normal_sites_are_vectorized(backend):
     # torch.vmap cannot draw them.
-    one, data = backend.array(1.0), backend.array([0.5, -1.0])
+    unit = backend.array(1.0)
+    data = backend.array([0.5, -1.0])
 
     def model():
         with backend.plate("data", 2):
-            w = backend.site("w", backend.dist.Normal(0 * one, one))
-            backend.site("x", backend.dist.Normal(w, one), obs=data)
+            w = backend.site("w", backend.dist.Normal(0 * unit, unit))
+            backend.site("x", backend.dist.Normal(w, unit), obs=data)
 
     def posterior():
         with backend.plate("data", 2):
@@ -74,8 +76,8 @@ def test_normal_sites_are_vectorized(backend):
             backend.site("w", backend.dist.Normal(data / 2, scale))
 
     iwae_bound = backend.package.iwae_bound
-    found = backend.evaluate(iwae_bound, model, posterior, plate="data")
-    assert_exact(found, stats.norm.logpdf([0.5, -1.0], 0, math.sqrt(2)).sum())
+    estimate = backend.evaluate(iwae_bound, model, posterior, plate="data")
+    assert_exact(estimate, stats.norm.logpdf([0.5, -1.0], 0, math.sqrt(2)).sum())
 
 
 @pytest.mark.parametrize("name", READS)
@@ -91,8 +93,8 @@ def test_a_program_that_reads_a_draw_runs_one_by_one(backend, name):
     m = 300
     programs = bits(backend, READS[name])
     settings = {"num_particles": m, "vectorize_particles": False}
-    found = backend.evaluate(backend.package.iwae_bound, *programs, **settings)
-    assert_near(found, READS[name], m)
+    estimate = backend.evaluate(backend.package.iwae_bound, *programs, **settings)
+    assert_near(estimate, READS[name], m)
 
 
 def assert_near(found, likelihood, m):
@@ -111,7 +113,7 @@ def test_chunks_of_single_runs_give_the_same_bound(backend):
         backend.site("z", backend.dist.Bernoulli(backend.array(0.6)))
         backend.site("y", backend.dist.Bernoulli(backend.array(0.5)))
 
-    whole, parts = (
+    single_chunk, several_chunks = (
         backend.evaluate(
             backend.package.iwae_bound,
             *(layers, guide),
@@ -121,24 +123,25 @@ def test_chunks_of_single_runs_give_the_same_bound(backend):
         )
         for size in (60, 7)
     )
-    assert_exact(parts, whole)
+    assert_exact(several_chunks, single_chunk)
 
 
 def test_axes_that_no_plate_declares_are_summed_over(backend):
-    probs, one = backend.array(PROBS), backend.array(1.0)
+    probs = backend.array(PROBS)
+    unit = backend.array(1.0)
 
     def model():
         z = backend.site("z", backend.dist.Bernoulli(probs))
-        backend.site("x", backend.dist.Normal(one * z, one), obs=one)
+        backend.site("x", backend.dist.Normal(unit * z, unit), obs=unit)
 
     def posterior():
         odds = PROBS / (1 - PROBS) * np.exp(0.5)
         backend.site("z", backend.dist.Bernoulli(backend.array(odds / (1 + odds))))
 
-    found = backend.evaluate(backend.package.iwae_bound, model, posterior)
+    estimate = backend.evaluate(backend.package.iwae_bound, model, posterior)
     scores = stats.norm.logpdf(1.0, np.arange(2))
     log_prior = np.log(np.stack([1 - PROBS, PROBS], -1))
-    assert_exact(found, special.logsumexp(log_prior + scores, -1).sum())
+    assert_exact(estimate, special.logsumexp(log_prior + scores, -1).sum())
 
 
 def test_a_plate_that_is_a_loop_is_refused_for_its_elements(backend):
@@ -160,11 +163,11 @@ def test_the_gradients_and_the_generator_are_left_alone(backend):
     def program():
         backend.site("z", backend.dist.Categorical(logits=logits))
 
-    found = backend.evaluate(
+    estimate = backend.evaluate(
         backend.package.iwae_bound, program, program, num_particles=1
     )
-    after = backend.torch.rand(())
+    next_draw = backend.torch.rand(())
     backend.torch.manual_seed(0)
     backend.dist.Categorical(logits=logits).sample()
-    assert isinstance(found, float)
-    assert after == backend.torch.rand(())
+    assert isinstance(estimate, float)
+    assert next_draw == backend.torch.rand(())

@@ -13,7 +13,8 @@ DATA = np.where(LABELS, 4.0, 0.0) + 0.95 * _RNG.normal(size=N)
 
 
 def programs(backend):
-    dist, array = backend.dist, backend.array
+    dist = backend.dist
+    array = backend.array
 
     def model(data):
         fn = dist.Normal(array([-1.0, 5.0]), array(3.0)).to_event(1)
@@ -51,6 +52,6 @@ def test_a_relaxed_guide_learns_the_components(backend):
             steps=600,
             lr=0.05,
         )
-    found = backend.numpy(params["logits"]) > 0
-    assert (found == LABELS).mean() >= 0.95
+    labels = backend.numpy(params["logits"]) > 0
+    assert (labels == LABELS).mean() >= 0.95
     assert np.abs(backend.numpy(params["locs_at"]) - [0.0, 4.0]).max() < 0.5

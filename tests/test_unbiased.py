@@ -49,16 +49,16 @@ def estimates(backend, objective, case, copies, seeds=1):
         name: np.broadcast_to(x, (copies, *np.shape(x))).copy()
         for name, x in case.params.items()
     }
-    found = [evaluate(params, seed)[1] for seed in range(seeds)]
-    return {name: np.concatenate([x[name] for x in found]) for name in params}
+    gradients = [evaluate(params, seed)[1] for seed in range(seeds)]
+    return {name: np.concatenate([x[name] for x in gradients]) for name in params}
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(("objective", "case"), [*rows(fast=True)])
 def test_the_mean_gradient_is_the_exact_one(backend, objective, case):
     expected = gradient(case.elbo, case.params)
-    found = estimates(backend, objective, case, 20_000)
-    for name, samples in found.items():
+    gradients = estimates(backend, objective, case, 20_000)
+    for name, samples in gradients.items():
         assert_mean(samples, -expected[name])
 
 
@@ -67,9 +67,9 @@ def test_the_mean_gradient_is_the_exact_one(backend, objective, case):
 @pytest.mark.parametrize(("objective", "case"), [*rows(fast=True), *rows(fast=False)])
 def test_the_mean_gradient_is_exact_to_one_per_cent(backend, objective, case):
     expected = gradient(case.elbo, case.params)
-    found = estimates(backend, objective, case, 100_000, seeds=30)
+    gradients = estimates(backend, objective, case, 100_000, seeds=30)
     size = np.sqrt(sum((x**2).sum() for x in expected.values()))
-    for name, samples in found.items():
+    for name, samples in gradients.items():
         assert_mean(samples, -expected[name])
         error = samples.std(0) / len(samples) ** 0.5
         # A bias of one hundredth of the gradient would be seen.
@@ -120,11 +120,12 @@ SHARES = np.array([0.2, 0.3, 0.5])
 def test_gradients_are_right_however_parameters_reach_the_programs(
     backend, objective, route, is_tuned
 ):
-    copies, params = 20_000, {"a": np.array([0.4, -0.3, 0.1]), "t": np.array(1.1)}
+    copies = 20_000
+    params = {"a": np.array([0.4, -0.3, 0.1]), "t": np.array(1.1)}
     elbo = getattr(backend.package, objective)(num_particles=2)
     programs = by_route(backend, copies)
 
-    def tuned(values_of):
+    def model_and_guide(values_of):
         model, guide = programs(values_of)
         return model, elbo.with_learned_settings(guide) if is_tuned else guide
 
@@ -132,54 +133,57 @@ def test_gradients_are_right_however_parameters_reach_the_programs(
         name: np.broadcast_to(x, (copies, *x.shape)).copy()
         for name, x in params.items()
     }
-    found = backend.gradient_by_route(route, elbo, tuned, values)
+    gradients = backend.gradient_by_route(route, elbo, model_and_guide, values)
     for name, expected in gradient(by_route_elbo, params).items():
-        assert_mean(found[name], -expected)
+        assert_mean(gradients[name], -expected)
 
 
 # Their parts.
 
 
 def test_conditional_scores_are_the_draws_that_have_the_argmax(rng):
-    logits, n = np.array([0.4, -0.3, 0.8]), 4000
-    draws = logits + rng.gumbel(size=(n, 3))
+    logits = np.array([0.4, -0.3, 0.8])
+    num_draws = 4000
+    draws = logits + rng.gumbel(size=(num_draws, 3))
     for k in range(3):
-        given = draws[draws.argmax(-1) == k]
-        noise = rng.exponential(size=(len(given), 3))
+        accepted = draws[draws.argmax(-1) == k]
+        noise = rng.exponential(size=(len(accepted), 3))
         conditional = np.array([conditional_scores(logits, e, k) for e in noise])
         assert (conditional.argmax(-1) == k).all()
         for moment in (1, 2):
-            gap = conditional**moment - (given**moment).mean(0)
-            error = (given**moment).std(0) / len(given) ** 0.5
-            own = gap.std(0) / len(gap) ** 0.5
-            assert (np.abs(gap.mean(0)) < 5 * np.hypot(error, own)).all()
+            gap = conditional**moment - (accepted**moment).mean(0)
+            error = (accepted**moment).std(0) / len(accepted) ** 0.5
+            gap_error = gap.std(0) / len(gap) ** 0.5
+            assert (np.abs(gap.mean(0)) < 5 * np.hypot(error, gap_error)).all()
 
 
 def test_categorical_rebar_is_the_score_and_two_paths(backend, rng):
     logits, slope, scores = rng.normal(size=(3, 4))
     k = scores.argmax()
-    rest = np.exp(-scores[k])
+    largest_exponential = np.exp(-scores[k])
     # The exponentials that make these scores the conditional ones.
-    exponentials = (np.exp(-scores) - rest) * np.exp(logits)
-    exponentials[k] = np.exp(logsumexp(logits)) * rest
+    exponentials = (np.exp(-scores) - largest_exponential) * np.exp(logits)
+    exponentials[k] = np.exp(logsumexp(logits)) * largest_exponential
     assert_exact(conditional_scores(logits, exponentials, k), scores)
     paths = central_difference(
         lambda a: slope @ (a - conditional_scores(a, exponentials, k)), logits
     )
     score = np.eye(4)[k] - softmax(logits)
-    found = rebar_of(backend, "categorical", 0.7, slope, scores, logits)
-    assert_derivative(found, 0.7 * score + paths)
+    estimate = rebar_of(backend, "categorical", 0.7, slope, scores, logits)
+    assert_derivative(estimate, 0.7 * score + paths)
 
 
 def test_binary_rebar_is_the_categorical_one_of_two(backend, rng):
     logits, slope, scores = rng.normal(size=(3, 6))
-    logits[0], scores[0] = 30.0, 31.0
-    logits[1], scores[1] = 30.0, -5.0
-    found = rebar_of(backend, "binary", 0.7, slope, scores, logits)
+    logits[0] = 30.0
+    scores[0] = 31.0
+    logits[1] = 30.0
+    scores[1] = -5.0
+    estimates = rebar_of(backend, "binary", 0.7, slope, scores, logits)
     for i in range(6):
         two = [np.array([-x, x]) / 2 for x in (2 * slope[i], scores[i], logits[i])]
         expected = rebar_of(backend, "categorical", 0.7, *two)
-        assert_exact(found[i], expected[1])
+        assert_exact(estimates[i], expected[1])
 
 
 def rebar_of(backend, kind, signal, *arrays):
@@ -206,9 +210,9 @@ def test_opposite_draws_of_fair_bits_are_exact(backend):
     case = CASES["one bit"]
     evaluate = backend.evaluated(backend.package.DisARM(), *case.programs(backend, 5))
     loss, grads = evaluate({"a": np.zeros(5)})
-    at = {"a": np.array(0.0)}
-    assert_exact(loss, -5 * case.elbo(at))
-    assert_derivative(grads["a"], -np.tile(gradient(case.elbo, at)["a"], 5))
+    params = {"a": np.array(0.0)}
+    assert_exact(loss, -5 * case.elbo(params))
+    assert_derivative(grads["a"], -np.tile(gradient(case.elbo, params)["a"], 5))
 
 
 # Tuning.
@@ -224,35 +228,42 @@ def settings_of(*values):
     "name", ["one integer", pytest.param("one bit", marks=pytest.mark.slow)]
 )
 def test_tuning_follows_the_squares_and_changes_no_other_gradient(backend, name):
-    case, copies = CASES[name], 9
+    case = CASES[name]
+    copies = 9
     programs = case.programs(backend, copies)
     a = np.array([case.params["a"]] * copies)
-    at, two = (0.7, 0.6, 0.3), {"num_particles": 2}
-    rebar = backend.package.REBAR(**two)
+    setting_values = (0.7, 0.6, 0.3)
+    options = {"num_particles": 2}
+    rebar = backend.package.REBAR(**options)
     tuned = backend.evaluated(
         rebar, programs[0], rebar.with_learned_settings(programs[1])
     )
-    settings = dict(zip(("temperature", "scale", "baseline"), at, strict=True))
-    fixed = backend.evaluated(backend.package.REBAR(**settings, **two), *programs)
+    settings = dict(
+        zip(("temperature", "scale", "baseline"), setting_values, strict=True)
+    )
+    fixed = backend.evaluated(backend.package.REBAR(**settings, **options), *programs)
     _, expected = fixed({"a": a})
-    _, found = tuned({"a": a, **settings_of(*at)})
-    assert_exact(found["a"], expected["a"])
+    _, grads = tuned({"a": a, **settings_of(*setting_values)})
+    assert_exact(grads["a"], expected["a"])
 
     # The logits are those of each copy, but that they have the mean of two particles.
-    one = backend.package.REBAR()
-    tuned = backend.evaluated(one, programs[0], one.with_learned_settings(programs[1]))
+    single = backend.package.REBAR()
+    tuned = backend.evaluated(
+        single, programs[0], single.with_learned_settings(programs[1])
+    )
 
     def squares(settings):
         return (tuned({"a": a, **settings_of(*settings)})[1]["a"] ** 2).sum()
 
-    _, found = tuned({"a": a, **settings_of(*at)})
-    slopes = central_difference(squares, np.array(at))
-    assert_derivative([found[k] for k in _NAMES], slopes)
+    _, grads = tuned({"a": a, **settings_of(*setting_values)})
+    slopes = central_difference(squares, np.array(setting_values))
+    assert_derivative([grads[k] for k in _NAMES], slopes)
 
 
 @pytest.mark.slow
 def test_training_a_tuned_guide_lowers_the_variance(backend):
-    case, copies = CASES["one vertex"], 500
+    case = CASES["one vertex"]
+    copies = 500
     model, guide = case.programs(backend, copies)
     rebar = backend.package.REBAR(temperature=4.0, scale=0.2)
     a = np.tile(case.params["a"], (copies, 1))
@@ -268,11 +279,15 @@ def test_training_a_tuned_guide_lowers_the_variance(backend):
     settings = {k: backend.numpy(v) for k, v in params.items()}
     assert settings.keys() == set(_NAMES)
     tuned = backend.evaluated(rebar, model, rebar.with_learned_settings(guide))
-    before, after = (
+    initial_variance, learned_variance = (
         np.mean([tuned({"a": a, **x}, seed)[1]["a"].var(0).sum() for seed in range(5)])
         for x in (settings_of(4.0, 0.2, 1.0), settings)
     )
-    assert after < 0.8 * before, (before, after, settings)
+    assert learned_variance < 0.8 * initial_variance, (
+        initial_variance,
+        learned_variance,
+        settings,
+    )
 
 
 # Use.
@@ -307,7 +322,8 @@ def test_svi_comes_close_to_the_best_guide(backend, objective):
 
 def sites(backend, *names, **infer):
     """A program of these sites, which runs as its own guide."""
-    dist, half = backend.dist, backend.array(0.5)
+    dist = backend.dist
+    half = backend.array(0.5)
     families = {
         "bit": lambda: dist.Bernoulli(half),
         "class": lambda: dist.Categorical(logits=backend.array(np.zeros(3))),
@@ -346,7 +362,7 @@ def test_sites_of_one_program_alone_are_named(backend, objective):
     programs = sites(backend, "bit", "class"), sites(backend, "bit")
     elbo = getattr(backend.package, objective)()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the host has one, too
+        warnings.simplefilter("ignore")  # the backend has one, too
         with pytest.raises(ValueError, match="'class' of the model is latent"):
             backend.evaluated(elbo, *programs)({})
 
