@@ -6,10 +6,10 @@ Counterpart: ``pyro_concrete.objectives.disarm``.
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
-from numpyro_concrete.objectives.coupled_runs import CoupledRuns
+from numpyro_concrete.objectives.coupled_runs import AntitheticRun, CoupledRuns
 from numpyro_concrete.objectives.guide_draws import DrawnSite, append_event_dims
 from numpyro_concrete.objectives.logit_gradients import disarm_gradient
 
@@ -81,22 +81,31 @@ class DisARM(AbstractUnbiased):
             antithetic = runs.run_antithetic(layer)
             elbo = elbo + antithetic.elbo_terms.total()
             for name in names:
-                draw = runs.draws[name]
-                elbo_difference = runs.elbo_terms.by_element(
-                    draw.frames
-                ) - antithetic.elbo_terms.by_element(draw.frames)
-                gradient = disarm_gradient(
-                    append_event_dims(elbo_difference, draw.event_dim),
-                    draw.scores,
-                    antithetic.draws[name].scores,
-                    draw.logits,
-                )
-                score_function_terms += (
-                    lax.stop_gradient(gradient) * draw.logits
-                ).sum()
+                logits = runs.draws[name].logits
+                gradient = lax.stop_gradient(_logit_gradient(name, runs, antithetic))
+                # A constant gradient times the logits has that gradient.
+                score_function_terms = score_function_terms + (gradient * logits).sum()
         # Each run is a draw of the guide, and has an unbiased ELBO and path gradient.
         elbo = elbo / (1 + len(runs.layers))
         return Estimate(elbo=elbo, surrogate=elbo + score_function_terms)
+
+
+def _logit_gradient(name: str, runs: CoupledRuns, antithetic: AntitheticRun) -> Array:
+    """Return the gradient in the log-odds of one site.
+
+    The sites of its layer all have the opposite noise in the antithetic run. Given the
+    earlier layers they are independent of each other, so that the difference of the two
+    runs is an unbiased signal for each.
+    """
+    draw = runs.draws[name]
+    elbo = runs.elbo_terms.by_element(draw.frames)
+    antithetic_elbo = antithetic.elbo_terms.by_element(draw.frames)
+    return disarm_gradient(
+        append_event_dims(elbo - antithetic_elbo, draw.event_dim),
+        draw.scores,
+        antithetic.draws[name].scores,
+        draw.logits,
+    )
 
 
 def _validate_all_binary(draws: Mapping[str, DrawnSite]) -> None:

@@ -5,8 +5,10 @@ Counterpart: ``numpyro_concrete.objectives.disarm``.
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from pyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
-from pyro_concrete.objectives.coupled_runs import CoupledRuns
+from pyro_concrete.objectives.coupled_runs import AntitheticRun, CoupledRuns
 from pyro_concrete.objectives.guide_draws import DrawnSite, append_event_dims
 from pyro_concrete.objectives.logit_gradients import disarm_gradient
 
@@ -87,22 +89,31 @@ class DisARM(AbstractUnbiased):
             antithetic = runs.run_antithetic(layer)
             elbo = elbo + antithetic.elbo_terms.total()
             for name in names:
-                draw = runs.draws[name]
-                elbo_difference = runs.elbo_terms.by_element(
-                    draw.frames
-                ) - antithetic.elbo_terms.by_element(draw.frames)
-                gradient = disarm_gradient(
-                    append_event_dims(elbo_difference, draw.event_dim),
-                    draw.scores,
-                    antithetic.draws[name].scores,
-                    draw.logits,
-                ).detach()
-                score_function_terms = (
-                    score_function_terms + (gradient * draw.logits).sum()
-                )
+                logits = runs.draws[name].logits
+                gradient = _logit_gradient(name, runs, antithetic).detach()
+                # A constant gradient times the logits has that gradient.
+                score_function_terms = score_function_terms + (gradient * logits).sum()
         # Each run is a draw of the guide, and has an unbiased ELBO and path gradient.
         elbo = elbo / (1 + len(runs.layers))
         return Estimate(elbo=elbo, surrogate=elbo + score_function_terms)
+
+
+def _logit_gradient(name: str, runs: CoupledRuns, antithetic: AntitheticRun) -> Tensor:
+    """Return the gradient in the log-odds of one site.
+
+    The sites of its layer all have the opposite noise in the antithetic run. Given the
+    earlier layers they are independent of each other, so that the difference of the two
+    runs is an unbiased signal for each.
+    """
+    draw = runs.draws[name]
+    elbo = runs.elbo_terms.by_element(draw.frames)
+    antithetic_elbo = antithetic.elbo_terms.by_element(draw.frames)
+    return disarm_gradient(
+        append_event_dims(elbo - antithetic_elbo, draw.event_dim),
+        draw.scores,
+        antithetic.draws[name].scores,
+        draw.logits,
+    )
 
 
 def _validate_all_binary(draws: Mapping[str, DrawnSite]) -> None:

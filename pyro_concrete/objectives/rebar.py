@@ -221,6 +221,7 @@ class REBAR(AbstractUnbiased):
                 draws, [variates[name] for variates in control_variates]
             )
             for draw, gradient in zip(draws, gradients, strict=True):
+                # A constant gradient times the logits has that gradient.
                 surrogate = surrogate + (gradient.detach() * draw.logits).sum()
                 sum_of_squares = sum_of_squares + gradient.square().sum()
         settings = [
@@ -236,7 +237,7 @@ class REBAR(AbstractUnbiased):
         settings = {name: self._settings(runs, name) for name in runs.draws}
         relaxed = runs.run_relaxed(
             lambda name: settings[name].temperature,
-            keep_graph=any(map(_learned, settings.values())),
+            keep_graph=any(map(_learned_settings, settings.values())),
         )
         return {
             name: _ControlVariate(
@@ -292,7 +293,7 @@ def _logit_gradient(
     )
 
 
-def _learned(settings: _SiteSettings) -> list[Tensor]:
+def _learned_settings(settings: _SiteSettings) -> list[Tensor]:
     """Return the settings of a site that are parameters."""
     return [
         setting
@@ -306,11 +307,15 @@ def _settings_surrogate(
 ) -> Tensor | float:
     """Return a number whose gradient in the settings is that of the sum of squares.
 
-    The sum of squares also depends on other parameters, which it must not influence. So
-    its gradient in the settings is taken here, and is a constant of the result.
+    The mean gradient does not depend on the settings, so that its variance falls with
+    the mean square. The sum of squares also depends on other parameters, and must not
+    change their gradients. So its gradient in the settings is taken here, and is a
+    constant of the result.
     """
     # Runs may share the tensor of a parameter, which must count once.
-    learned = {id(tensor): tensor for site in settings for tensor in _learned(site)}
+    learned = {
+        id(tensor): tensor for site in settings for tensor in _learned_settings(site)
+    }
     if not learned:
         return 0.0
     tensors = list(learned.values())
