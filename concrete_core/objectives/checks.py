@@ -7,7 +7,8 @@ plate shared latent sites. Each check raises an error that names the site or pla
 
 from collections.abc import Callable, Mapping
 
-from concrete_core.objectives.programs import Frame, Message, Sites
+from concrete_core.objectives.programs import Frame
+from concrete_core.types import Message, Messages
 
 
 def plate_frame(site: Message, plate: str | None) -> Frame | None:
@@ -24,8 +25,8 @@ def plate_frame(site: Message, plate: str | None) -> Frame | None:
 
 
 def validate_matching_sites(
-    model: Sites,
-    guide: Sites,
+    model: Messages,
+    guide: Messages,
     *,
     is_relaxed: Callable[[Message], bool],
     relaxed_suffix: str,
@@ -98,7 +99,7 @@ def validate_plates(plate: str | None, subsampling_ratios: Mapping[str, float]) 
 
 
 def validate_latent_sites_inside_plate(
-    plate: str, model: Sites, guide: Sites, *, is_fixed: Callable[[Message], bool]
+    plate: str, model: Messages, guide: Messages, *, is_fixed: Callable[[Message], bool]
 ) -> None:
     """Raise an error if the elements of a plate share a latent site.
 

@@ -1,12 +1,8 @@
-"""A model and its guide with their arguments, and the names of recurring types."""
+"""A model and its guide with their arguments, and what a site says of a plate."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-Program = Callable[..., Any]
-# A site of a trace: what Pyro and NumPyro call a message while the program runs.
-Message = dict[str, Any]
-Sites = dict[str, Message]
+from concrete_core.types import Program
 
 
 @runtime_checkable

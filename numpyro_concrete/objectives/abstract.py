@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 from jax import Array, lax, random
 from numpyro.infer.elbo import ELBO
 
-from concrete_core.objectives.programs import Program, Programs
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Params, Program
 from numpyro_concrete.objectives.coupled_runs import CoupledRuns
 from numpyro_concrete.objectives.guide_draws import ParticleKeys
-from numpyro_concrete.objectives.particles import Params
 
 PyTree = TypeVar("PyTree")
 

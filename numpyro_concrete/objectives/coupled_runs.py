@@ -24,7 +24,8 @@ from jax import Array, lax, random
 from numpyro.infer.util import get_importance_trace
 
 from concrete_core.objectives.layers import Layers, sites_in_layers
-from concrete_core.objectives.programs import Programs, Sites
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Messages, Params
 from numpyro_concrete.objectives.elbo_terms import ElboTerms, elbo_terms
 from numpyro_concrete.objectives.guide_draws import (
     DrawMessenger,
@@ -36,7 +37,6 @@ from numpyro_concrete.objectives.guide_draws import (
     relaxable_site,
     under_messenger,
 )
-from numpyro_concrete.objectives.particles import Params
 from numpyro_concrete.objectives.traces import (
     scored_sites,
     validate_discrete_programs,
@@ -208,7 +208,9 @@ class CoupledRuns:
         parents = provenance_of(logits_by_site)
         return {name: parents[name] for name in self.draws}
 
-    def _run(self, messenger: DrawMessenger, programs: Programs) -> tuple[Sites, Sites]:
+    def _run(
+        self, messenger: DrawMessenger, programs: Programs
+    ) -> tuple[Messages, Messages]:
         """Return traces of the model and the guide, which draws from the noise."""
         model_messenger = KeyMessenger(self.model_noise, self.subsamples)
         return get_importance_trace(
@@ -220,7 +222,7 @@ class CoupledRuns:
         )
 
 
-def _validate_all_drawn(guide_trace: Sites, drawn_sites: Collection[str]) -> None:
+def _validate_all_drawn(guide_trace: Messages, drawn_sites: Collection[str]) -> None:
     """Raise an error at a discrete site that was not drawn from kept noise."""
     for name, site in scored_sites(guide_trace).items():
         if site["is_observed"] or name in drawn_sites:
@@ -232,7 +234,7 @@ def _validate_all_drawn(guide_trace: Sites, drawn_sites: Collection[str]) -> Non
             )
 
 
-def _validate_no_opt_out(program_trace: Sites, drawn_sites: Collection[str]) -> None:
+def _validate_no_opt_out(program_trace: Messages, drawn_sites: Collection[str]) -> None:
     """Raise an error at a site that is opted out of `relax`."""
     for name in drawn_sites:
         if program_trace[name]["infer"].get("relax") is False:

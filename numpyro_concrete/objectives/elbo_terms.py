@@ -15,7 +15,8 @@ from collections.abc import Iterable
 import jax.numpy as jnp
 from jax import Array, lax
 
-from concrete_core.objectives.programs import Frame, Sites
+from concrete_core.objectives.programs import Frame
+from concrete_core.types import Messages
 from numpyro_concrete.objectives.traces import needs_score_function, scored_sites
 
 
@@ -79,7 +80,7 @@ class ElboTerms:
         return total
 
 
-def elbo_terms(model_trace: Sites, guide_trace: Sites) -> ElboTerms:
+def elbo_terms(model_trace: Messages, guide_trace: Messages) -> ElboTerms:
     r"""Return the terms of the ELBO, with gradients along reparameterized samples.
 
     The log-probability in the guide of a value without a path is a constant here, as

@@ -21,10 +21,10 @@ from numpyro.infer.util import get_importance_trace
 from numpyro.primitives import Messenger
 
 from concrete_core.objectives.checks import enumerated_site_message
-from concrete_core.objectives.programs import Frame, Message, Program, Programs, Sites
+from concrete_core.objectives.programs import Frame, Programs
+from concrete_core.types import Message, Messages, Params, Program
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.objectives.particles import Params
 from numpyro_concrete.planning.provenance import named
 from numpyro_concrete.relaxation.site import SUFFIX, Site, is_discrete, leaf_of
 
@@ -242,7 +242,7 @@ def under_messenger(messenger: Messenger, program: Program) -> Program:
 
 def importance_traces(
     keys: ParticleKeys, params: Params, programs: Programs
-) -> tuple[Sites, Sites]:
+) -> tuple[Messages, Messages]:
     """Run the guide, and the model on its draws, for one particle.
 
     Args:

@@ -7,7 +7,7 @@ Counterpart: ``pyro_concrete.objectives.iwae``.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,13 +19,13 @@ from numpyro.infer.elbo import ELBO
 
 from concrete_core.objectives.checks import validate_one_particle_baseline
 from concrete_core.objectives.chunks import Chunks, even_chunks
-from concrete_core.objectives.programs import Program, Programs, Sites
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Messages, Params, Program
 from numpyro_concrete.objectives.learning_signals import (
     leave_one_out_signals,
     vimco_signals,
 )
 from numpyro_concrete.objectives.particles import (
-    Params,
     Particles,
     common_value,
     summarize_particles,
@@ -251,7 +251,7 @@ class IWAE(ELBO):
         return signals[None] + 1
 
 
-def _predictions(name: str, guide_trace: Sites, shape: tuple[int, ...]) -> Array:
+def _predictions(name: str, guide_trace: Messages, shape: tuple[int, ...]) -> Array:
     """Return the predictions of the log-weights by a deterministic site."""
     site = guide_trace.get(name)
     if site is None or site["type"] != "deterministic":
@@ -267,7 +267,7 @@ def _predictions(name: str, guide_trace: Sites, shape: tuple[int, ...]) -> Array
     return jnp.broadcast_to(site["value"], shape)
 
 
-def _mutable_state(program_trace: Sites) -> Params:
+def _mutable_state(program_trace: Messages) -> Params:
     """Return the mutable state in a trace, by site."""
     return {
         name: site["value"]
@@ -286,7 +286,7 @@ def _mean_state(leaf: Array) -> Array:
 
 def iwae_bound(
     rng_key: Array,
-    params: Mapping[str, Any],
+    params: Params,
     model: Program,
     guide: Program,
     *args: Any,

@@ -9,7 +9,7 @@ Counterpart: ``pyro_concrete.objectives.particles``.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -29,7 +29,8 @@ from concrete_core.objectives.checks import (
     validate_plates,
 )
 from concrete_core.objectives.chunks import even_chunks
-from concrete_core.objectives.programs import Message, Program, Programs, Sites
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Message, Messages, Params, Program
 from numpyro_concrete.objectives.traces import (
     is_fixed_by_guide,
     latent_values,
@@ -37,8 +38,6 @@ from numpyro_concrete.objectives.traces import (
     validate_same_sites,
 )
 
-# Parameters and mutable state by name.
-Params = dict[str, Any]
 PyTree = TypeVar("PyTree")
 
 
@@ -97,7 +96,7 @@ class _FixedValues(Messenger):
 class _UpdatedState(Messenger):
     """Writes the mutable state of the guide to the parameters that the model gets."""
 
-    def __init__(self, fn: Program, params: Params) -> None:
+    def __init__(self, fn: Program, params: dict[str, Any]) -> None:
         super().__init__(fn)
         self.params = params
 
@@ -131,7 +130,7 @@ class Particles:
     def __init__(
         self,
         rng_key: Array,
-        params: Mapping[str, Any],
+        params: Params,
         programs: Programs,
         *,
         plate: str | None = None,
@@ -160,7 +159,7 @@ class Particles:
         model_trace = self._trace(_FixedValues(programs.model, values))
         self.record_structure(model_trace, guide_trace)
 
-    def record_structure(self, model_trace: Sites, guide_trace: Sites) -> None:
+    def record_structure(self, model_trace: Messages, guide_trace: Messages) -> None:
         """Validate the traces of a particle, and record the scale of the plate.
 
         Raises:
@@ -184,7 +183,7 @@ class Particles:
             )
             self.scale = ratios[self.plate]
 
-    def _trace(self, fn: Program) -> Sites:
+    def _trace(self, fn: Program) -> Messages:
         handled = substitute(fn, data=self.params)
         return trace(handled).get_trace(*self.programs.args, **self.programs.kwargs)
 
@@ -197,7 +196,7 @@ class Particles:
             guide=seed(self.programs.guide, guide_key),
         )
 
-    def run(self, key: Array) -> tuple[Sites, Sites]:
+    def run(self, key: Array) -> tuple[Messages, Messages]:
         """Run the guide, and the model on its draws, for one particle.
 
         Args:
@@ -236,7 +235,7 @@ class Particles:
         """
         return self.log_weights(*self.run(key))
 
-    def log_weights(self, model_trace: Sites, guide_trace: Sites) -> LogWeights:
+    def log_weights(self, model_trace: Messages, guide_trace: Messages) -> LogWeights:
         """Return log p(x, z) - log q(z) of a particle."""
         elements = jnp.zeros(1)
         outside_plate = jnp.zeros(())
@@ -386,7 +385,7 @@ def _subsampling_ratio(frame: CondIndepStackFrame, plate: Message | None) -> flo
     return plate["args"][0] / frame.size
 
 
-def _validate_mutable_state(params: Params, sites: Sites) -> None:
+def _validate_mutable_state(params: Params, sites: Messages) -> None:
     """Raise an error if mutable state of the programs is not among the parameters."""
     for name, site in sites.items():
         if site["type"] == "mutable" and name not in params:

@@ -14,7 +14,8 @@ from jax import Array, lax
 from numpyro.distributions import constraints
 from numpyro.primitives import Messenger
 
-from concrete_core.objectives.programs import Message, Program, Programs
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Message, Params, Program
 from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
 from numpyro_concrete.objectives.coupled_runs import CoupledRuns
 from numpyro_concrete.objectives.guide_draws import (
@@ -27,7 +28,6 @@ from numpyro_concrete.objectives.logit_gradients import (
     binary_rebar_gradient,
     categorical_rebar_gradient,
 )
-from numpyro_concrete.objectives.particles import Params
 from numpyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
 
 

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from jax import Array, lax
 
 from concrete_core.objectives.checks import validate_leave_one_out_particles
-from concrete_core.objectives.programs import Programs, Sites
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Messages, Params
 from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
 from numpyro_concrete.objectives.elbo_terms import elbo_terms
 from numpyro_concrete.objectives.guide_draws import ParticleKeys, importance_traces
 from numpyro_concrete.objectives.learning_signals import leave_one_out_signals
-from numpyro_concrete.objectives.particles import Params
 from numpyro_concrete.objectives.traces import (
     needs_score_function,
     scored_sites,
@@ -121,7 +121,7 @@ class RLOO(AbstractUnbiased):
         return Estimate(elbo=elbo, surrogate=surrogate)
 
 
-def _scored_run(model_trace: Sites, guide_trace: Sites) -> _Run:
+def _scored_run(model_trace: Messages, guide_trace: Messages) -> _Run:
     """Return what the estimate needs of one run."""
     validate_discrete_programs(model_trace, guide_trace)
     terms = elbo_terms(model_trace, guide_trace)

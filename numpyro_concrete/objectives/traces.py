@@ -19,17 +19,17 @@ from numpyro.distributions import (
 )
 
 from concrete_core.objectives import checks
-from concrete_core.objectives.programs import Message, Sites
+from concrete_core.types import Message, Messages
 from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
 
 
-def scored_sites(trace: Sites) -> Sites:
+def scored_sites(trace: Messages) -> Messages:
     """Return the sites of a trace that have a probability, by name."""
     return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
 
-def latent_values(sites: Sites) -> dict[str, Array]:
+def latent_values(sites: Messages) -> dict[str, Array]:
     """Return the values of the sites that are not observed, by name."""
     return {
         name: site["value"] for name, site in sites.items() if not site["is_observed"]
@@ -50,7 +50,7 @@ def unmasked_log_prob(fn: Distribution, value: Array) -> Array:
     return jnp.asarray(_without_mask(fn).log_prob(value))
 
 
-def validate_same_sites(model: Sites, guide: Sites) -> None:
+def validate_same_sites(model: Messages, guide: Messages) -> None:
     """Raise an error unless the model and the guide have the same latent sites.
 
     Args:
@@ -65,7 +65,7 @@ def validate_same_sites(model: Sites, guide: Sites) -> None:
     )
 
 
-def validate_discrete_programs(model_trace: Sites, guide_trace: Sites) -> None:
+def validate_discrete_programs(model_trace: Messages, guide_trace: Messages) -> None:
     """Raise an error unless the sites match and the guide samples all of its own.
 
     Raises:

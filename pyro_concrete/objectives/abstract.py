@@ -12,7 +12,8 @@ from pyro.infer.util import torch_backward
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from concrete_core.objectives.programs import Program, Programs
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Program
 from pyro_concrete.objectives.coupled_runs import CoupledRuns
 from pyro_concrete.objectives.guide_draws import SubsampleMessenger
 from pyro_concrete.objectives.learning_signals import leave_one_out_signals

@@ -19,7 +19,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from concrete_core.objectives.checks import enumerated_site_message
-from concrete_core.objectives.programs import Frame, Message
+from concrete_core.objectives.programs import Frame
+from concrete_core.types import Message
 from pyro_concrete import ops
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.objectives.traces import is_subsample

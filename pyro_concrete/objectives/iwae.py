@@ -26,7 +26,8 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from concrete_core.objectives.checks import validate_one_particle_baseline
 from concrete_core.objectives.chunks import even_chunks
-from concrete_core.objectives.programs import Message, Program, Programs
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Message, Program
 from pyro_concrete.objectives.learning_signals import (
     leave_one_out_signals,
     vimco_signals,

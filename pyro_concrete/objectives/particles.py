@@ -31,7 +31,8 @@ from concrete_core.objectives.checks import (
     validate_plates,
 )
 from concrete_core.objectives.chunks import even_chunks
-from concrete_core.objectives.programs import Message, Program, Programs
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Message, Program
 from pyro_concrete.objectives.traces import (
     all_sites,
     is_fixed_by_guide,

@@ -12,7 +12,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import constraints
 
-from concrete_core.objectives.programs import Message, Program, Programs
+from concrete_core.objectives.programs import Programs
+from concrete_core.types import Message, Program
 from pyro_concrete.objectives.abstract import (
     AbstractUnbiased,
     Estimate,

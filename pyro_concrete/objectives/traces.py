@@ -22,14 +22,14 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from concrete_core.objectives import checks
-from concrete_core.objectives.programs import Message, Sites
+from concrete_core.types import Message, Messages
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.relaxation.site import SUFFIX, leaf_of
 
 
-def all_sites(trace: Trace) -> Sites:
+def all_sites(trace: Trace) -> Messages:
     """Return the sites of a trace by name, random or not."""
-    return cast(Sites, trace.nodes)
+    return cast(Messages, trace.nodes)
 
 
 def is_subsample(site: Message) -> bool:
@@ -37,7 +37,7 @@ def is_subsample(site: Message) -> bool:
     return site_is_subsample(cast(Any, site))
 
 
-def scored_sites(trace: Trace) -> Sites:
+def scored_sites(trace: Trace) -> Messages:
     """Return the sites of a trace that have a probability, by name."""
     return {
         name: site
@@ -48,7 +48,7 @@ def scored_sites(trace: Trace) -> Sites:
     }
 
 
-def latent_values(sites: Sites) -> dict[str, Tensor]:
+def latent_values(sites: Messages) -> dict[str, Tensor]:
     """Return the values of the sites that are not observed, by name."""
     return {
         name: site["value"] for name, site in sites.items() if not site["is_observed"]
@@ -69,7 +69,7 @@ def unmasked_log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
     return _without_mask(fn).log_prob(value)
 
 
-def validate_same_sites(model: Sites, guide: Sites) -> None:
+def validate_same_sites(model: Messages, guide: Messages) -> None:
     """Raise an error unless the model and the guide have the same latent sites.
 
     Args:
