@@ -27,7 +27,9 @@ ONLY_NUMPYRO = {
     "within_bounds": "in Pyro a site does it",
     "soft_index/operators.py": "a soft tensor has the operators of tensors",
     "relaxation/control_flow.py": "torch has no loops of its own",
-    "soft_index/internals.py": "torch needs no more than its public names",
+    "internals.py": "torch needs no more than its public names",
+    "soft_index/elementwise.py": "in Pyro these are among the rules",
+    "soft_index/registry.py": "in Pyro it is in value.py",
     "soft_index/loops.py": "torch has no loops of its own",
     "SoftlyMasked": "Pyro's own masked distribution takes soft masks: MaskedSoftly",
     "States": "torch distributions broadcast, JAX ones are mapped over states",
@@ -49,7 +51,6 @@ ONLY_PYRO = {
     "finite_values": "Pyro's soft parameters ask for the support of the largest",
     "log_probs": "Pyro's soft parameters ask for scores outside of the support",
     "soft_index/reductions.py": "JAX has a few primitives for sums, in rules.py",
-    "soft_index/joining.py": "JAX has one primitive for concatenation, in rules.py",
     "soft_index/trees.py": "JAX traces a program once, at no cost in a step",
     "Deterministic": "NumPyro has messages of this type",
     "as_temperature": "JAX takes arrays of NumPy as they are",
@@ -61,7 +62,6 @@ ONLY_PYRO = {
     "preserved_params": "NumPyro's programs leave nothing behind",
     "WithoutSteps": "NumPyro has no sequential plates",
     "ops/fused.py": "XLA fuses by itself",
-    "soft_index/shapes.py": "JAX has a few primitives for shapes, in rules.py",
 }
 MODULES = [
     "",

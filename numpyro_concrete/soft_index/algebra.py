@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from numpyro_concrete.soft_index import internals
+from numpyro_concrete import internals
 from numpyro_concrete.soft_index.expectation import contract, mixed
 from numpyro_concrete.soft_index.value import (
     Factor,

@@ -6,7 +6,7 @@ applied to the values, where they are known.
 Counterpart: ``pyro_concrete.soft_index.rules``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import listed_jointly, typed, words
+from numpyro_concrete.soft_index.registry import apply_primitive, rule
 from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
@@ -91,13 +92,10 @@ _OF_TRUTHS = frozenset(
 )
 
 
-def with_averages(
-    apply: Callable, primitive: Any, values: list[Any], params: dict[str, Any]
-) -> Any:
+def with_averages(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     """Return what a primitive gives for operands of which some are averages.
 
     Args:
-        apply: Does the same for operands that are no averages.
         primitive: The primitive of JAX.
         values: Its operands.
         params: Its parameters.
@@ -114,17 +112,17 @@ def with_averages(
         jointly = _of_common_draws(values)
         if jointly is not None:
             return on_each_value(primitive, jointly, params)
-        return _on_means(apply, primitive, values, params)
+        return _on_means(primitive, values, params)
     if name in ("add", "sub") and not _inexact(values[0]):
-        return sum_of_draws(apply, primitive, values, typed(values[0]).shape)
+        return sum_of_draws(primitive, values, typed(values[0]).shape)
     if _is_linear(name, values, params):
-        return _linear(apply, primitive, values, params)
+        return _linear(primitive, values, params)
     if name == "select_n" and _choice_is_apart(values):
-        return _linear(apply, primitive, values, params)
+        return _linear(primitive, values, params)
     try:
-        return apply(primitive, [exact(x, name) for x in values], params)
+        return apply_primitive(primitive, [exact(x, name) for x in values], params)
     except TypeError:
-        return _on_means(apply, primitive, values, params)
+        return _on_means(primitive, values, params)
 
 
 def _inexact(x: Any) -> bool:
@@ -176,17 +174,15 @@ def _choice_is_apart(values: Sequence[Any]) -> bool:
     return isinstance(which, SoftIndex) and tokens(which).isdisjoint(tokens(*cases))
 
 
-def _linear(
-    apply: Callable, primitive: Any, values: list[Any], params: dict[str, Any]
-) -> Any:
+def _linear(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     def compute() -> Any:
-        out = apply(primitive, [exact(x) for x in values], params)
+        out = apply_primitive(primitive, [exact(x) for x in values], params)
         return [exact(x) for x in out] if primitive.multiple_results else exact(out)
 
     dtype = _result_dtype(primitive, values, params)
     if jnp.issubdtype(dtype, jnp.inexact):
         means = [_mean(x) for x in values]
-        out = _applied(apply, primitive, means, params)
+        out = _applied(primitive, means, params)
     else:
         out = _of_integers(primitive, values, params)
     if not primitive.multiple_results:
@@ -197,13 +193,11 @@ def _linear(
     ]
 
 
-def _applied(
-    apply: Callable, primitive: Any, means: list[Any], params: dict[str, Any]
-) -> Any:
+def _applied(primitive: Any, means: list[Any], params: dict[str, Any]) -> Any:
     """The mean of the result for means, of which some may be soft choices."""
     if not any(map(is_soft, means)):
         return primitive.bind(*means, **params)
-    out = apply(primitive, means, params)
+    out = apply_primitive(primitive, means, params)
     return out.average if isinstance(out, AbstractAverage) else out
 
 
@@ -250,12 +244,29 @@ def _gather(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
     return lax.gather(numbers[0], numbers[1], **{k: params[k] for k in kept})
 
 
+# --- networks -------------------------------------------------------------------------
+
+
+@rule("dot_general conv_general_dilated reduce_window_sum fft")
+def _network(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    """Let a network see the mean: plain if it is one of floats."""
+    if sum(map(is_soft, values)) == 1 and any(_inexact(x) for x in values):
+        dtype = jnp.result_type(*(typed(x).dtype for x in values if _inexact(x)))
+        means = [x.number().astype(dtype) if is_soft(x) else x for x in values]
+        return primitive.bind(*means, **params)
+    averages = [_average(x) if is_soft(x) else x for x in values]
+    return with_averages(primitive, averages, params)
+
+
+def _average(soft: SoftIndex) -> Any:
+    values = Values(lambda: soft)
+    return average_of(soft.number(), [soft], soft.table.dtype, values)
+
+
 # --- where the values are not known ---------------------------------------------------
 
 
-def _on_means(
-    apply: Callable, primitive: Any, values: list[Any], params: dict[str, Any]
-) -> Any:
+def _on_means(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     """Let a function of floats see the means, and refuse what would round them."""
     name, site = primitive.name, named(*values)
     averages = [x for x in values if isinstance(x, AbstractAverage)]
@@ -267,7 +278,7 @@ def _on_means(
         raise TypeError(refusal(site, name))
     means = [x.average if isinstance(x, AbstractAverage) else x for x in values]
     if any(map(is_soft, means)):
-        return apply(primitive, means, params)
+        return apply_primitive(primitive, means, params)
     out = primitive.bind(*means, **params)
     several = out if primitive.multiple_results else [out]
     if not all(map(_inexact, several)):

@@ -7,7 +7,7 @@ Counterpart: ``pyro_concrete.soft_index.counts``.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,9 +22,9 @@ from numpyro_concrete.soft_index.algebra import (
     run,
     tables_of,
     typed,
-    words,
 )
 from numpyro_concrete.soft_index.counts import extreme, running_total, total
+from numpyro_concrete.soft_index.registry import rule
 from numpyro_concrete.soft_index.value import (
     SoftIndex,
     Values,
@@ -47,6 +47,10 @@ _EXTREMES = {
 }
 
 
+@rule("""
+    reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor
+    argmax argmin cumsum cumprod cummax cummin cumlogsumexp sort
+""")
 def along_axes(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     """Return what a primitive along axes gives for soft values."""
     name = primitive.name
@@ -139,12 +143,3 @@ def _each_draw(
     joint = placed(joint, shape, dropped)
     results = [finish(x, joint, shape) for x in results]
     return results if primitive.multiple_results else results[0]
-
-
-RULES: dict[str, Callable] = dict.fromkeys(
-    words("""
-    reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor
-    argmax argmin cumsum cumprod cummax cummin cumlogsumexp sort
-"""),
-    along_axes,
-)

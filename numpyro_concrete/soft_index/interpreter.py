@@ -14,16 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_concrete.soft_index import internals
-from numpyro_concrete.soft_index.algebra import concrete, listed_jointly
-from numpyro_concrete.soft_index.loops import RULES as LOOPS
+from numpyro_concrete import internals
+from numpyro_concrete.soft_index import registry
+from numpyro_concrete.soft_index.algebra import concrete, listed_jointly, words
+from numpyro_concrete.soft_index.elementwise import ELEMENTWISE
+from numpyro_concrete.soft_index.joining import joined
 from numpyro_concrete.soft_index.loops import (
     chosen,
     each_value,
     makes_floats,
     with_guards,
 )
-from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
+from numpyro_concrete.soft_index.rules import apply
+from numpyro_concrete.soft_index.shapes import SHAPES
 from numpyro_concrete.soft_index.single import (
     ELEMENTWISE_CALLS,
     JOINT_CALLS,
@@ -47,6 +50,14 @@ from numpyro_concrete.soft_index.value import (
 
 _REPEATING = ("broadcast_in_dim", "convert_element_type")
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr"}
+
+
+_LOOPS = ("scan", "while", "cond")
+# What is computed at once where all operands are known while tracing.
+_FOLDED = words(ELEMENTWISE + SHAPES) | words("""
+    convert_element_type select_n broadcast_in_dim concatenate stack iota
+    reduce_and reduce_or reduce_max reduce_min reduce_sum reduce_prod
+""")  # fmt: skip
 
 
 class _SoftTracer(internals.QuaxTracer):
@@ -129,7 +140,7 @@ class _SoftTrace(internals.QuaxTrace):
             return self._called(primitive, params, values)
         if primitive.name == "cond" and is_soft(values[0]):
             return self._branches(params["branches"], values)
-        if primitive.name in LOOPS:
+        if primitive.name in _LOOPS:
             return self._loop(primitive, values, params)
         with internals.set_current_trace(self.parent_trace):
             if primitive.name == "gather":
@@ -160,7 +171,9 @@ class _SoftTrace(internals.QuaxTrace):
                 if out is not None:
                     return self.wrapped(out)
             values = with_guards(primitive, values, params)
-            return self.wrapped(LOOPS[primitive.name](primitive, values, params))
+            return self.wrapped(
+                registry.RULES[primitive.name](primitive, values, params)
+            )
 
     def _branches(self, branches: Sequence[Any], values: list[Any]) -> list[Any]:
         """Choose between the results of all branches by a soft value."""
@@ -223,7 +236,7 @@ class _SoftTrace(internals.QuaxTrace):
     def _plain(self, primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
         # Constants stay known under jit: z == 2 then has a known value.
         trace = self.parent_trace
-        if primitive.name in FOLDED and _small(primitive, params):
+        if primitive.name in _FOLDED and _small(primitive, params):
             if all(concrete(x) is not None for x in values):
                 trace = internals.eval_trace
         elif primitive.name == "jit" and _tiny(params["jaxpr"], values):
@@ -415,6 +428,7 @@ def plain(x: Any) -> Any:
     return soft.number()
 
 
+@registry.evaluate.define
 def evaluate(function: Callable, *args: Any) -> Any:
     """Return what a function gives for soft values, outside of any program.
 
@@ -428,8 +442,20 @@ def evaluate(function: Callable, *args: Any) -> Any:
         >>> float(evaluate(jnp.exp, evaluate(lambda z: 0 * z, z)))
         1.0
     """
-    with Interpreter() as interpreter:
-        result = interpreter.drop(function(*interpreter.lift(args)))
     return jax.tree.map(
-        lambda x: x.average if isinstance(x, SoftReal) else x, result, is_leaf=is_soft
+        lambda x: x.average if isinstance(x, SoftReal) else x,
+        interpret(function, *args),
+        is_leaf=is_soft,
     )
+
+
+@registry.interpret.define
+def interpret(function: Callable, *args: Any) -> Any:
+    """Return what a function gives for soft values; averages of floats stay soft.
+
+    Args:
+        function: A function of JAX.
+        args: Its arguments, of which some are soft.
+    """
+    with Interpreter() as interpreter:
+        return interpreter.drop(function(*interpreter.lift(args)))

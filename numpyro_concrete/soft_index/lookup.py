@@ -22,6 +22,7 @@ from numpyro_concrete.soft_index.algebra import (
     finish,
     flat_weights,
     held,
+    listed_jointly,
     on_support,
     placed,
     ranked,
@@ -33,6 +34,10 @@ from numpyro_concrete.soft_index.algebra import (
     values_of,
 )
 from numpyro_concrete.soft_index.expectation import bounded, mixed
+from numpyro_concrete.soft_index.joining import in_one, joined
+from numpyro_concrete.soft_index.registry import rule
+from numpyro_concrete.soft_index.shapes import shapes_of
+from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     Known,
@@ -44,62 +49,6 @@ from numpyro_concrete.soft_index.value import (
     refusal,
     tokens,
 )
-
-
-def shapes_of(soft: SoftIndex, function: Callable, known: bool = True) -> Any:
-    """Apply a function that only moves elements to one value.
-
-    Args:
-        soft: The value.
-        function: What it does to an array of the value's shape; one array or several.
-        known: Whether the function is known while tracing, so that draws keep their
-            identity.
-    """
-    rows = range(math.prod(soft.extent))
-    places = np.array(rows, int).reshape(soft.extent)
-    shapes = jax.eval_shape(function, places)
-    several = isinstance(shapes, list | tuple)
-    shapes = list(shapes) if several else [shapes]
-    parts = [_part(soft, function, i if several else None, s.shape, known)
-             for i, s in enumerate(shapes)]  # fmt: skip
-    return parts if several else parts[0]
-
-
-def _part(
-    soft: SoftIndex,
-    function: Callable,
-    i: int | None,
-    shape: tuple[int, ...],
-    known: bool,
-) -> SoftIndex:
-    def one(x: Table) -> Array:
-        return function(x) if i is None else function(x)[i]
-
-    def move(x: Table, lead: int) -> Table:
-        return moved(one, x, lead, soft.extent, len(shape))
-
-    table = move(soft.table, len(soft.factors))
-    weights = [move(w, 1) for w in soft.weights]
-    if known:
-        ids = [move(f.ids.array, 0) for f in soft.factors]
-        return rebuilt(soft, table, weights, ids, shape)
-    factors = [fresh(f.site, w.shape[1:], f.tokens)
-               for f, w in zip(soft.factors, weights, strict=True)]  # fmt: skip
-    return SoftIndex(held(table), tuple(weights), tuple(factors), shape)
-
-
-def moved(
-    function: Callable, x: Table, lead: int, shape: Sequence[int], rank: int
-) -> Table:
-    """Apply a function that only moves elements behind leading axes."""
-    if math.prod(x.shape[lead:]) == 1:
-        return x.reshape(x.shape[:lead] + (1,) * rank)
-    broadcast = np.broadcast_to if isinstance(x, np.ndarray) else jnp.broadcast_to
-    head = x.shape[:lead]
-    flat = broadcast(x, (*head, *shape)).reshape(math.prod(head), *shape)
-    out = run(jax.vmap(function), flat)
-    return out.reshape(head + out.shape[1:])
-
 
 # --- reading --------------------------------------------------------------------------
 
@@ -136,7 +85,11 @@ class Reading:
         )
 
 
+@rule("gather")
 def _gather(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    jointly = _in_common(values)
+    if jointly is not None:
+        return on_each_value(primitive, jointly, params)
     operand, indices = values
     if not is_soft(indices):
         known = concrete(indices)
@@ -178,6 +131,14 @@ def _gather(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
     if fill is not None:
         return _read_soft(operand, parts, reading, primitive.name, fill)
     return read(operand, parts, reading, primitive.name)
+
+
+def _in_common(values: Sequence[Any]) -> list[Any] | None:
+    """Operands listed jointly, where indices share draws with what they read."""
+    operand, *indices = values
+    if tokens(operand).isdisjoint(tokens(*indices)):
+        return None
+    return listed_jointly(in_one(values))
 
 
 def _filled(
@@ -225,7 +186,11 @@ def _fill_of(operand: Any, parts: Sequence[Any], params: dict[str, Any]) -> Any:
     return None
 
 
+@rule("dynamic_slice")
 def _dynamic_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    jointly = _in_common(values)
+    if jointly is not None:
+        return on_each_value(primitive, jointly, params)
     operand, *starts = values
     if not any(map(is_soft, starts)):
         known = all(concrete(s) is not None for s in starts)
@@ -251,8 +216,6 @@ def components(indices: Any) -> list[Any]:
     if isinstance(indices, Pieces) and indices.axis == len(indices.aval().shape) - 1:
         return [c for part in indices.parts for c in components(part)]
     if isinstance(indices, Pieces):
-        from numpyro_concrete.soft_index.rules import joined
-
         indices = joined(indices)
     n = typed(indices).shape[-1]
     known = concrete(indices)
@@ -399,6 +362,3 @@ def _read_soft(
 
 def _mean(x: Any) -> Any:
     return x.average if isinstance(x, AbstractAverage) else x
-
-
-RULES: dict[str, Callable] = {"gather": _gather, "dynamic_slice": _dynamic_slice}

@@ -17,21 +17,26 @@ from numpyro_concrete.soft_index.algebra import (
     concrete,
     finish,
     flat_weights,
+    listed_jointly,
     pick,
     placed,
     typed,
     weights_on,
 )
+from numpyro_concrete.soft_index.joining import in_one, moved_together
 from numpyro_concrete.soft_index.lookup import (
     components,
     joint_indices,
     stacked,
 )
+from numpyro_concrete.soft_index.registry import rule
+from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.value import (
     Known,
     SoftIndex,
     Values,
     average_of,
+    exact,
     fresh,
     is_soft,
     named,
@@ -59,6 +64,27 @@ def write_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> An
         joint, shape, lambda x, lead: x.reshape(x.shape[:lead] + (1,) * len(shape))
     )
     return finish(table, spaced, shape)
+
+
+@rule("dynamic_update_slice")
+def _update_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    operand, update, *starts = values
+    if any(map(is_soft, starts)):
+        return write_slice(primitive, values, params)
+    return moved_together(
+        lambda *x: primitive.bind(*x, *starts, **params), [operand, update]
+    )
+
+
+@rule("scatter scatter-add scatter_add")
+def _scatter(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+    def each_value() -> Any:
+        jointly = listed_jointly(in_one(values))
+        if jointly is None:
+            raise TypeError(refusal(named(*values), primitive.name))
+        return exact(on_each_value(primitive, jointly, params))
+
+    return write(primitive, values, params, Values(each_value))
 
 
 def write(
