@@ -1,12 +1,11 @@
-"""Elementwise functions: applied to every joint value of the operands.
+"""Elementwise functions: applied to every joint value of their operands.
 
-Counterpart: none; in Pyro they are in rules.py.
+Counterpart: none; in Pyro these are in ``rules.py``.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +15,25 @@ from jax import Array
 from numpyro_concrete.soft_index.algebra import (
     MERGED,
     Joint,
+    Table,
     common_values,
     concrete,
     enumerate_operands,
     finish,
+    is_inexact,
     run,
     typed,
     words,
 )
 from numpyro_concrete.soft_index.expectation import bounded, contract
-from numpyro_concrete.soft_index.joining import (
-    have_one_draw,
-    is_inexact,
-    moved_together,
+from numpyro_concrete.soft_index.joining import have_same_draws, move_together
+from numpyro_concrete.soft_index.registry import (
+    Operand,
+    Params,
+    Primitive,
+    Result,
+    rule,
 )
-from numpyro_concrete.soft_index.registry import rule
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     Known,
@@ -53,20 +56,64 @@ ELEMENTWISE = """
 """
 
 
-def bound(primitive: Any, params: dict[str, Any]) -> Callable:
+@rule(ELEMENTWISE)
+def _apply_to_values(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    shape = np.broadcast_shapes(*(typed(x).shape for x in operands))
+    if primitive.name in ("add", "sub") and _is_crowded_sum(*operands):
+        return sum_of_draws(primitive, operands, shape)
+    function = with_finite_slopes(primitive, as_function(primitive, params))
+    table, joint = enumerate_operands(function, operands, shape)
+    if primitive.multiple_results:
+        return [finish(t, joint, shape) for t in table]
+    return finish(table, joint, shape)
+
+
+def _is_crowded_sum(first: Operand, second: Operand) -> bool:
+    """Whether different draws have so many joint values that their sum is a count."""
+    if not (is_soft(first) and is_soft(second)) or is_inexact(first):
+        return False
+    tokens = {factor.token for factor in first.factors}
+    if not tokens.isdisjoint(factor.token for factor in second.factors):
+        return False
+    sizes = map(len, [*first.weights, *second.weights])
+    return first.known and second.known and math.prod(sizes) > MERGED
+
+
+@rule("convert_element_type")
+def _convert_type(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    (soft,) = operands
+    joint = Joint(soft.extent)
+    joint.factors = list(soft.factors)
+    joint.weights = list(soft.weights)
+    table = run(as_function(primitive, params), soft.table)
+    return finish(table, joint, soft.extent)
+
+
+# --- functions of arrays --------------------------------------------------------------
+
+
+def as_function(primitive: Primitive, params: Params) -> Callable:
     """Return a primitive as a function; NumPy's, if it is known and all operands are.
 
     NumPy has nothing to compile, which counts where the program runs without jit.
+
+    Args:
+        primitive: The primitive of JAX.
+        params: Its parameters.
     """
 
-    def function(*x: Any) -> Any:
-        if all(isinstance(y, np.ndarray) for y in x):
+    def function(*arrays: Table) -> Table:
+        if all(isinstance(x, np.ndarray) for x in arrays):
             if primitive.name == "convert_element_type":
-                return x[0].astype(params["new_dtype"])
-            if primitive.name in _NUMPY:
+                return arrays[0].astype(params["new_dtype"])
+            if primitive.name in _NUMPY_FUNCTIONS:
                 with np.errstate(all="ignore"):
-                    return _NUMPY[primitive.name](*x)
-        return primitive.bind(*x, **params)
+                    return _NUMPY_FUNCTIONS[primitive.name](*arrays)
+        return primitive.bind(*arrays, **params)
 
     return function
 
@@ -76,7 +123,7 @@ def _numpy_select(which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
     return np.select([which == i for i in range(len(cases))], cases, default)
 
 
-_NUMPY: dict[str, Callable] = {
+_NUMPY_FUNCTIONS: dict[str, Callable] = {
     "lt": np.less,
     "le": np.less_equal,
     "gt": np.greater,
@@ -95,30 +142,6 @@ _NUMPY: dict[str, Callable] = {
     "select_n": _numpy_select,
 }
 
-
-@rule(ELEMENTWISE)
-def _elementwise(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    shape = np.broadcast_shapes(*(typed(x).shape for x in values))
-    if primitive.name in ("add", "sub") and _is_crowded_sum(values):
-        return sum_of_draws(primitive, values, shape)
-    function = finite_slopes(primitive, bound(primitive, params))
-    table, joint = enumerate_operands(function, values, shape)
-    if primitive.multiple_results:
-        return [finish(t, joint, shape) for t in table]
-    return finish(table, joint, shape)
-
-
-def _is_crowded_sum(values: Sequence[Any]) -> bool:
-    """Whether different draws have so many joint values that their sum is a count."""
-    x, y = values
-    if not (is_soft(x) and is_soft(y)) or is_inexact(x):
-        return False
-    if not {f.token for f in x.factors}.isdisjoint(f.token for f in y.factors):
-        return False
-    sizes = [len(w) for soft in values for w in soft.weights]
-    return x.known and y.known and math.prod(sizes) > MERGED
-
-
 # The slopes of these are infinite at values where they may be finite, or NaN.
 _STEEP = words("""
     div log log1p sqrt rsqrt cbrt pow integer_pow acos acosh asin atanh atan2
@@ -126,96 +149,108 @@ _STEEP = words("""
 """)
 
 
-def finite_slopes(primitive: Any, function: Callable) -> Callable:
+def with_finite_slopes(primitive: Primitive, function: Callable) -> Callable:
     """Return an elementwise function whose slopes are zero where they are not finite.
 
     A value of probability zero has no part in a gradient, and zero times an infinite
     slope would be NaN.
+
+    Args:
+        primitive: The primitive of JAX.
+        function: What it does to arrays.
     """
     if primitive.name not in _STEEP:
         return function
 
-    def steep(*x: Any) -> Any:
-        traced = [i for i, y in enumerate(x) if isinstance(y, jax.Array)]
-        if not any(is_inexact(x[i]) for i in traced):
-            return function(*x)
-        return _with_finite_slopes(function, x)
+    def function_of_arrays(*arrays: Table) -> Table:
+        if any(isinstance(x, jax.Array) and is_inexact(x) for x in arrays):
+            return _apply_with_finite_slopes(function, arrays)
+        return function(*arrays)
 
-    return steep
+    return function_of_arrays
 
 
-def _with_finite_slopes(function: Callable, operands: Sequence[Any]) -> Array:
-    floats = [i for i, x in enumerate(operands) if is_inexact(x)]
+def _apply_with_finite_slopes(function: Callable, operands: Sequence[Table]) -> Array:
+    float_positions = [i for i, x in enumerate(operands) if is_inexact(x)]
 
-    def of_floats(*x: Array) -> Array:
-        full = list(operands)
-        for i, y in zip(floats, x, strict=True):
-            full[i] = y
-        return function(*full)
+    def function_of_floats(*floats: Array) -> Array:
+        arrays = list(operands)
+        for i, x in zip(float_positions, floats, strict=True):
+            arrays[i] = x
+        return function(*arrays)
 
-    sloped = jax.custom_jvp(of_floats)
+    sloped_function = jax.custom_jvp(function_of_floats)
 
-    @sloped.defjvp
-    def slopes(primals: Any, tangents: Any) -> Any:
-        total = jnp.zeros_like(of_floats(*primals))
+    @sloped_function.defjvp
+    def push_forward(
+        primals: tuple[Array, ...], tangents: tuple[Array, ...]
+    ) -> tuple[Array, Array]:
+        value = function_of_floats(*primals)
+        value_tangent = jnp.zeros_like(value)
+        # The function is elementwise: its partial slope is its derivative along ones.
         for i, tangent in enumerate(tangents):
-            ones = [jnp.ones_like(p) if i == j else jnp.zeros_like(p)
-                    for j, p in enumerate(primals)]  # fmt: skip
-            slope = jax.jvp(of_floats, primals, tuple(ones))[1]
-            total += jnp.where(jnp.isfinite(slope), slope, 0) * tangent
-        return of_floats(*primals), total
+            direction = [jnp.zeros_like(p) for p in primals]
+            direction[i] = jnp.ones_like(primals[i])
+            slope = jax.jvp(function_of_floats, primals, tuple(direction))[1]
+            value_tangent += jnp.where(jnp.isfinite(slope), slope, 0) * tangent
+        return value, value_tangent
 
-    return sloped(*(jnp.asarray(operands[i]) for i in floats))
+    return sloped_function(*(jnp.asarray(operands[i]) for i in float_positions))
 
 
-@rule("convert_element_type")
-def _convert(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    (soft,) = values
-    table = run(bound(primitive, params), soft.table)
-    joint = _joint_of(soft)
-    joint.factors, joint.weights = list(soft.factors), list(soft.weights)
-    return finish(table, joint, soft.extent)
+# --- choices --------------------------------------------------------------------------
 
 
 @rule("select_n")
-def _select(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    which, *cases = values
-    shape = typed(cases[0]).shape
+def _select(primitive: Primitive, operands: list[Operand], params: Params) -> Result:
+    which, *cases = operands
     if len(cases) == 1:
         return cases[0]
     if not is_soft(which):
-        known = concrete(which)
-        if known is not None and known.size and (known == known.flat[0]).all():
-            return cases[int(known.flat[0])]
-        if not have_one_draw(cases, shape):
-            return moved_together(lambda *x: primitive.bind(which, *x), cases)
-    elif not any(map(is_soft, cases)) and is_inexact(cases[0]):
-        return _mixture(primitive, which, cases)
-    result = _elementwise(primitive, values, params)
-    if isinstance(result, SoftIndex) and not result.known:
-        support = common_values(cases)
-        possible = None if support is None else Known(support)
-        return dataclasses.replace(result, possible=possible)
-    return result
+        index = concrete(which)
+        if index is not None and index.size and (index == index.flat[0]).all():
+            return cases[int(index.flat[0])]
+        if not have_same_draws(cases, typed(cases[0]).shape):
+            return move_together(lambda *x: primitive.bind(which, *x), cases)
+    elif is_inexact(cases[0]) and not any(map(is_soft, cases)):
+        return _mix_cases(primitive, which, cases)
+    result = _apply_to_values(primitive, operands, params)
+    return _with_possible_values(result, cases)
 
 
-def _mixture(primitive: Any, which: SoftIndex, cases: Sequence[Any]) -> SoftReal:
-    """Weigh plain branches by the probability that each is chosen."""
-    shape, dtype = typed(cases[0]).shape, typed(cases[0]).dtype
-    probs = jnp.result_type(*which.weights)
-    shares = [
-        contract(run(lambda t, i=i: t == i, which.table).astype(probs),
-                 which.weights, which.extent, probs)
-        for i in range(len(cases))
-    ]  # fmt: skip
-    pairs = [bounded(jnp.asarray(x), *shares) for x in cases]
-    mean = sum(w * x for w, (x, _) in zip(shares, pairs, strict=True))
-    mean = jnp.broadcast_to(pairs[0][1](mean), shape).astype(dtype)
-    values = Values(lambda: exact(_elementwise(primitive, [which, *cases], {})))
-    return average_of(mean, [which], dtype, values)
+def _with_possible_values(result: Result, cases: Sequence[Operand]) -> Result:
+    """Note in a choice whose values are not known that they are those of the cases."""
+    if not isinstance(result, SoftIndex) or result.known:
+        return result
+    support = common_values(cases)
+    if support is None:
+        return result
+    return dataclasses.replace(result, possible=Known(support))
 
 
-def _joint_of(soft: SoftIndex) -> Joint:
-    joint = Joint(soft.extent)
-    joint.add(soft)
-    return joint
+def _mix_cases(
+    primitive: Primitive, which: SoftIndex, cases: Sequence[Operand]
+) -> SoftReal:
+    """Average plain cases with the probabilities that each is chosen."""
+    probability_dtype = jnp.result_type(*which.weights)
+
+    def probability(case: int) -> Array:
+        is_chosen = run(lambda table: table == case, which.table)
+        return contract(
+            is_chosen.astype(probability_dtype),
+            which.weights,
+            which.extent,
+            probability_dtype,
+        )
+
+    probabilities = [probability(case) for case in range(len(cases))]
+    finite_cases = [bounded(jnp.asarray(x), *probabilities) for x in cases]
+    mean = sum(
+        p * finite for p, (finite, _) in zip(probabilities, finite_cases, strict=True)
+    )
+    _, restore_infinities = finite_cases[0]
+    case = typed(cases[0])
+    mean = jnp.broadcast_to(restore_infinities(mean), case.shape).astype(case.dtype)
+    operands = [which, *cases]
+    values = Values(lambda: exact(_apply_to_values(primitive, operands, {})))
+    return average_of(mean, [which], case.dtype, values)

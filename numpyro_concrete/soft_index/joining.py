@@ -1,10 +1,12 @@
-"""Arrays that are joined: concatenated, stacked, padded.
+"""Arrays that are joined: concatenated, stacked, padded, and put together from pieces.
+
+Functions of one draw stay functions of it. Operands of different draws become one
+factor, of which each position has the probabilities of one position of one operand.
 
 Counterpart: ``pyro_concrete.soft_index.joining``.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +19,23 @@ from numpyro_concrete.soft_index.algebra import (
     concrete,
     enumerate_operands,
     finish,
+    is_inexact,
     listed_jointly,
+    number_of,
     pick,
     rebuilt,
     run,
     typed,
 )
-from numpyro_concrete.soft_index.registry import rule
+from numpyro_concrete.soft_index.registry import (
+    Operand,
+    Params,
+    Primitive,
+    Result,
+    Shape,
+    rule,
+)
+from numpyro_concrete.soft_index.shapes import rearrange
 from numpyro_concrete.soft_index.single import on_each_draw
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
@@ -37,140 +49,153 @@ from numpyro_concrete.soft_index.value import (
 )
 
 
-def is_inexact(x: Any) -> bool:
-    """Tell whether an operand is of floats."""
-    return jnp.issubdtype(typed(x).dtype, jnp.inexact)
+@rule("concatenate")
+def _concatenate(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    axis = params["dimension"]
+    last_axis = len(typed(operands[0]).shape) - 1
+    if axis == last_axis and not is_inexact(operands[0]):
+        # These may be indices of several axes, which a lookup wants one by one.
+        return Pieces(tuple(operands), last_axis)
+    if _are_rows(operands, axis):
+        return _join_rows(operands, axis)
+    return move_together(lambda *x: primitive.bind(*x, **params), operands)
 
 
-def have_one_draw(operands: Sequence[Any], shape: Sequence[int]) -> bool:
-    """Whether all soft operands have the same factors."""
+@rule("stack")
+def _stack(primitive: Primitive, operands: list[Operand], params: Params) -> Result:
+    """Put arrays beside each other: functions of one draw stay functions of it."""
+    shape = typed(operands[0]).shape
+    if not have_same_draws(operands, shape):
+        return move_together(lambda *x: primitive.bind(*x, **params), operands)
+    axis = params["axis"] % (len(shape) + 1)
+    return _join_rows([_insert_axis(x, axis) for x in operands], axis)
+
+
+@rule("pad tile")
+def _pad(primitive: Primitive, operands: list[Operand], params: Params) -> Result:
+    return move_together(lambda *x: primitive.bind(*x, **params), operands)
+
+
+def have_same_draws(operands: Sequence[Operand], shape: Shape) -> bool:
+    """Tell whether all soft operands have the same factors.
+
+    Args:
+        operands: Soft and plain operands.
+        shape: Shape with which they broadcast.
+    """
     joint = Joint(shape)
-    softs = [x for x in operands if is_soft(x)]
-    counts = {len(joint.add(x)) for x in softs}
+    counts = {len(joint.add(x)) for x in operands if is_soft(x)}
     return counts == {len(joint.factors)}
 
 
-@rule("concatenate stack pad tile")
-def _join(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    arrays = values
-
-    def function(*x: Table) -> Any:
-        return primitive.bind(*x, **params)
-
-    axis = params.get("dimension")
-    last = len(typed(arrays[0]).shape) - 1
-    if primitive.name == "concatenate" and axis == last and not is_inexact(arrays[0]):
-        return Pieces(tuple(arrays), last)
-    if primitive.name == "concatenate" and _are_rows(arrays, axis):
-        return _beside(arrays, axis)
-    if primitive.name == "stack":
-        return _stacked(function, arrays, params["axis"])
-    return moved_together(function, arrays)
+# --- rows -----------------------------------------------------------------------------
 
 
-def _stacked(function: Callable, arrays: Sequence[Any], axis: int) -> Any:
-    """Put arrays beside each other: functions of one draw stay functions of it."""
-    shape = typed(arrays[0]).shape
-    if not have_one_draw(arrays, shape):
-        return moved_together(function, arrays)
-    axis = axis % (len(shape) + 1)
-    return _beside([_slot(x, axis) for x in arrays], axis)
-
-
-def _are_rows(arrays: Sequence[Any], axis: int) -> bool:
+def _are_rows(arrays: Sequence[Operand], axis: int) -> bool:
     """Whether arrays that are joined are functions of one draw, as where JAX stacks.
 
     JAX 0.10.0 stacks arrays by joining them, each with an axis of size one.
     """
-    shape = typed(arrays[0]).shape
     if is_inexact(arrays[0]) or any(typed(x).shape[axis] != 1 for x in arrays):
         return False
-    return have_one_draw(arrays, shape)
+    return have_same_draws(arrays, typed(arrays[0]).shape)
 
 
-def _beside(rows: Sequence[Any], axis: int) -> Any:
+def _join_rows(rows: Sequence[Operand], axis: int) -> Result:
     """Join functions of one draw along an axis on which each of them has size one."""
     shape = typed(rows[0]).shape
-    which = np.arange(len(rows), dtype=np.int32)
-    which = which.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    full = (*shape[:axis], len(rows), *shape[axis + 1 :])
-    table, joint = enumerate_operands(lax.select_n, [which, *rows], full)
-    return finish(table, joint, full)
+    index_shape = [-1 if a == axis else 1 for a in range(len(shape))]
+    index = np.arange(len(rows), dtype=np.int32).reshape(index_shape)
+    joined_shape = (*shape[:axis], len(rows), *shape[axis + 1 :])
+    table, joint = enumerate_operands(lax.select_n, [index, *rows], joined_shape)
+    return finish(table, joint, joined_shape)
 
 
-def _slot(x: Any, axis: int) -> Any:
-    """An array with an axis of size one."""
+def _insert_axis(x: Operand, axis: int) -> Operand:
+    """Return an array with one more axis, of size one."""
     if not is_soft(x):
-        known = concrete(x)
-        return (
-            np.expand_dims(known, axis)
-            if known is not None
-            else jnp.expand_dims(x, axis)
-        )
+        array = concrete(x)
+        if array is None:
+            return jnp.expand_dims(x, axis)
+        return np.expand_dims(array, axis)
 
-    def insert(table: Table, lead: int) -> Table:
-        at = lead + axis
-        return table.reshape((*table.shape[:at], 1, *table.shape[at:]))
+    def insert(array: Table, lead: int) -> Table:
+        position = lead + axis
+        return array.reshape((*array.shape[:position], 1, *array.shape[position:]))
 
-    return rebuilt(
-        x,
-        insert(x.table, len(x.factors)),
-        [insert(w, 1) for w in x.weights],
-        [insert(f.ids.array, 0) for f in x.factors],
-        (*x.extent[:axis], 1, *x.extent[axis:]),
-    )
+    return rearrange(x, insert, (*x.extent[:axis], 1, *x.extent[axis:]))
 
 
-def joined(pieces: Pieces) -> Any:
-    """Return joined arrays as one value."""
-    if _are_rows(pieces.parts, pieces.axis):
-        return _beside(pieces.parts, pieces.axis)
-
-    def function(*x: Table) -> Any:
-        return lax.concatenate(x, pieces.axis)
-
-    if any(isinstance(x, AbstractAverage) for x in pieces.parts):
-        dtype = pieces.aval().dtype
-        values = Values(lambda: moved_together(function, [*map(exact, pieces.parts)]))
-        means = [x.number() if is_soft(x) else jnp.asarray(x) for x in pieces.parts]
-        floats = jnp.result_type(*(m for m in means if is_inexact(m)))
-        mean = function(*(m.astype(floats) for m in means))
-        return average_of(mean, pieces.parts, dtype, values)
-    return moved_together(function, pieces.parts)
+# --- pieces ---------------------------------------------------------------------------
 
 
-def in_one(values: Sequence[Any]) -> list[Any]:
-    """Return operands with pieces joined."""
-    return [exact(joined(x)) if isinstance(x, Pieces) else x for x in values]
+def join_pieces(x: Operand) -> Operand:
+    """Return an operand that is in pieces as one value; others as they are."""
+    if not isinstance(x, Pieces):
+        return x
+    if _are_rows(x.parts, x.axis):
+        return _join_rows(x.parts, x.axis)
+
+    def concatenate(*arrays: Table) -> Table:
+        return lax.concatenate(arrays, x.axis)
+
+    if not any(isinstance(part, AbstractAverage) for part in x.parts):
+        return move_together(concatenate, x.parts)
+    values = Values(lambda: move_together(concatenate, [*map(exact, x.parts)]))
+    means = [number_of(part) for part in x.parts]
+    dtype = jnp.result_type(*(mean for mean in means if is_inexact(mean)))
+    joined_mean = concatenate(*(mean.astype(dtype) for mean in means))
+    return average_of(joined_mean, x.parts, x.aval().dtype, values)
 
 
-def moved_together(function: Callable, operands: Sequence[Any]) -> Any:
-    """Apply a function that only moves elements to several operands."""
-    whole = _one_array(function, operands)
-    if whole is not None:
-        return whole
-    own = [tokens(x) for x in operands if is_soft(x)]
-    if len(own) == 1 or sum(map(len, own)) > len(frozenset().union(*own)):
+def with_exact_pieces(operands: Sequence[Operand]) -> list[Operand]:
+    """Return operands with those that are in pieces joined, and known exactly."""
+    return [exact(join_pieces(x)) if isinstance(x, Pieces) else x for x in operands]
+
+
+# --- several operands -----------------------------------------------------------------
+
+
+def move_together(function: Callable, operands: Sequence[Operand]) -> Result:
+    """Apply a function that only moves elements to several operands.
+
+    Args:
+        function: Takes as many arrays as there are operands.
+        operands: Soft and plain operands.
+    """
+    array = _rejoin_parts(function, operands)
+    if array is not None:
+        return array
+    draws = [tokens(x) for x in operands if is_soft(x)]
+    have_common_draws = sum(map(len, draws)) > len(frozenset().union(*draws))
+    if len(draws) == 1 or have_common_draws:
         jointly = listed_jointly(operands)
         if jointly is not None:
             return on_each_draw(function, jointly)[0]
     return pick(function, operands)
 
 
-def _one_array(function: Callable, operands: Sequence[Any]) -> SoftIndex | None:
-    """Return parts of one array of draws, put together again, as such; or None."""
+def _rejoin_parts(function: Callable, operands: Sequence[Operand]) -> SoftIndex | None:
+    """Join parts of one array of draws to such an array again; None for others."""
     first = operands[0]
-    for x in operands:
-        if not isinstance(x, SoftIndex) or not x.compact or len(x.factors) != 1:
-            return None
-        if x.factors[0].token != first.factors[0].token or not np.array_equal(
-            x.table.reshape(-1), first.table.reshape(-1)
-        ):
-            return None
-    full = [jnp.broadcast_to(x.weights[0], x.weights[0].shape[:1] + x.extent)
-            for x in operands]  # fmt: skip
-    weights = jax.vmap(function)(*full)
+    if not all(_is_part_of_array(x, first) for x in operands):
+        return None
+    probabilities = [
+        jnp.broadcast_to(x.weights[0], x.weights[0].shape[:1] + x.extent)
+        for x in operands
+    ]
+    weights = jax.vmap(function)(*probabilities)
     ids = [np.broadcast_to(x.factors[0].ids.array, x.extent) for x in operands]
     table = first.table.reshape((-1,) + (1,) * (weights.ndim - 1))
-    ids = run(function, *ids)
-    return rebuilt(first, table, [weights], [ids], weights.shape[1:])
+    return rebuilt(first, table, [weights], [run(function, *ids)], weights.shape[1:])
+
+
+def _is_part_of_array(x: Operand, first: Operand) -> bool:
+    """Whether an operand is a part of the array of draws that another is a part of."""
+    if not isinstance(x, SoftIndex) or not x.compact or len(x.factors) != 1:
+        return False
+    if x.factors[0].token != first.factors[0].token:
+        return False
+    return np.array_equal(x.table.reshape(-1), first.table.reshape(-1))

@@ -18,6 +18,7 @@ Operand = Any
 Result = Any
 # The parameters of a primitive, by name.
 Params = dict[str, Any]
+Shape = tuple[int, ...]
 # What computes the result of a primitive for operands of which some are soft.
 Rule = Callable[[Primitive, list[Operand], Params], Result]
 
@@ -42,6 +43,26 @@ def rule(primitives: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def as_list(primitive: Primitive, result: Result) -> list[Operand]:
+    """Return the results of a primitive as a list, also where it has only one.
+
+    Args:
+        primitive: The primitive of JAX.
+        result: What it returns.
+    """
+    return list(result) if primitive.multiple_results else [result]
+
+
+def as_result(primitive: Primitive, results: list[Operand]) -> Result:
+    """Return a list of results as the primitive does: one, unless it has several.
+
+    Args:
+        primitive: The primitive of JAX.
+        results: All of its results.
+    """
+    return results if primitive.multiple_results else results[0]
 
 
 class Callback:

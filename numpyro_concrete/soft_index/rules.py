@@ -1,12 +1,10 @@
-"""The rule of every primitive of JAX: which one applies, and what does where none does.
+"""How a primitive of JAX is applied to soft values, by a rule of one of the families.
 
-This module imports the families of rules, so that each registers its own, and defines
-`apply_primitive`, by which they call each other.
+Importing this module imports the families, each of which registers its rules. It
+defines `apply_primitive`, through which they call each other.
 
 Counterpart: ``pyro_concrete.soft_index.rules``.
 """
-
-from typing import Any
 
 from numpyro_concrete.soft_index import (  # noqa: F401  modules register their rules
     axes,
@@ -16,9 +14,14 @@ from numpyro_concrete.soft_index import (  # noqa: F401  modules register their 
     shapes,
     writing,
 )
-from numpyro_concrete.soft_index.algebra import is_one_draw, listed_jointly, words
+from numpyro_concrete.soft_index.algebra import (
+    is_one_draw,
+    listed_jointly,
+    number_of,
+    words,
+)
 from numpyro_concrete.soft_index.averages import with_averages
-from numpyro_concrete.soft_index.joining import in_one, joined
+from numpyro_concrete.soft_index.joining import join_pieces, with_exact_pieces
 from numpyro_concrete.soft_index.registry import (
     RULES,
     Operand,
@@ -31,14 +34,13 @@ from numpyro_concrete.soft_index.registry import (
 from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
-    Pieces,
     SoftIndex,
     is_soft,
     named,
     refusal,
 )
 
-# Indices of several axes, the second operand, come in pieces.
+# Their second operand is the indices of several axes, whose rules want them in pieces.
 _INDEXED = words("gather scatter scatter-add scatter_add")
 
 
@@ -54,17 +56,14 @@ def apply(primitive: Primitive, operands: list[Operand], params: Params) -> Resu
     Raises:
         TypeError: If the operation has no relaxation; it names the site.
     """
-    operands = _joined_operands(primitive, operands)
+    operands = _join_operands(primitive, operands)
     if not any(map(is_soft, operands)):
         return primitive.bind(*operands, **params)
     if any(isinstance(x, AbstractAverage) for x in operands):
         return with_averages(primitive, operands, params)
-    softs = [x for x in operands if isinstance(x, SoftIndex)]
-    if primitive.name not in RULES and all(x.certain for x in softs):
-        constants = [x.materialise() if is_soft(x) else x for x in operands]
-        return primitive.bind(*constants, **params)
+    primitive_rule = RULES.get(primitive.name, _apply_to_constants)
     try:
-        return RULES.get(primitive.name, _refuse)(primitive, operands, params)
+        return primitive_rule(primitive, operands, params)
     except TypeError:
         # Where no rule holds, the primitive can be applied to each joint value.
         jointly = _few_joint_values(operands)
@@ -73,14 +72,12 @@ def apply(primitive: Primitive, operands: list[Operand], params: Params) -> Resu
         return on_each_value(primitive, jointly, params)
 
 
-def _joined_operands(primitive: Primitive, operands: list[Operand]) -> list[Operand]:
-    """Join operands that are in pieces, except for indices, which stay apart."""
+def _join_operands(primitive: Primitive, operands: list[Operand]) -> list[Operand]:
+    """Join operands that are in pieces, except for indices of several axes."""
     if primitive.name not in _INDEXED:
-        return [joined(x) if isinstance(x, Pieces) else x for x in operands]
-    return [
-        joined(x) if isinstance(x, Pieces) and position != 1 else x
-        for position, x in enumerate(operands)
-    ]
+        return [join_pieces(x) for x in operands]
+    table, indices, *updates = operands
+    return [join_pieces(table), indices, *map(join_pieces, updates)]
 
 
 def _few_joint_values(operands: list[Operand]) -> list[Operand] | None:
@@ -88,11 +85,17 @@ def _few_joint_values(operands: list[Operand]) -> list[Operand] | None:
     softs = [x for x in operands if is_soft(x)]
     if all(isinstance(x, SoftIndex) and is_one_draw(x) for x in softs):
         return operands
-    return listed_jointly(in_one(operands))
+    return listed_jointly(with_exact_pieces(operands))
 
 
-def _refuse(primitive: Primitive, operands: list[Operand], _: Params) -> Result:
-    raise TypeError(refusal(named(*operands), primitive.name))
+def _apply_to_constants(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    """Apply a primitive that has no rule, which is refused where there is a draw."""
+    if any(x.factors for x in operands if is_soft(x)):
+        raise TypeError(refusal(named(*operands), primitive.name))
+    constants = [x.materialise() if is_soft(x) else x for x in operands]
+    return primitive.bind(*constants, **params)
 
 
 # --- effects and gradients ------------------------------------------------------------
@@ -102,7 +105,7 @@ def _refuse(primitive: Primitive, operands: list[Operand], _: Params) -> Result:
 def _print_mean(
     primitive: Primitive, operands: list[Operand], params: Params
 ) -> Result:
-    means: list[Any] = [x.number() if is_soft(x) else x for x in operands]
+    means = [number_of(x) if is_soft(x) else x for x in operands]
     return primitive.bind(*means, **params)
 
 
