@@ -29,6 +29,8 @@ ONLY_NUMPYRO = {
     "relaxation/control_flow.py": "torch has no loops of its own",
     "internals.py": "Pyro modules import private names themselves",
     "soft_index/elementwise.py": "in Pyro these are among the rules",
+    "soft_index/masks.py": "Pyro's own masked distribution takes soft masks",
+    "soft_index/paths.py": "in Pyro these are in parameters.py",
     "soft_index/trace.py": "torch dispatches on the value itself",
     "soft_index/registry.py": "in Pyro it is in value.py",
     "soft_index/loops.py": "torch has no loops of its own",
