@@ -8,7 +8,7 @@ Counterpart: none; programs in torch have Python loops and branches.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ Receive = Callable[[Returned], Returned]
 _BODY_POSITIONS = {scan_wrapper: (0,), cond_wrapper: (1, 2)}
 
 
+@runtime_checkable
 class AbstractBodyHandler(Protocol):
     """What this module needs of the handler that enters a scan or cond."""
 

@@ -100,6 +100,10 @@ class Reading:
         sizes = self._with_ones(array.shape[lead:], self.batch_axes)
         return array.reshape(array.shape[:lead] + sizes)
 
+    def place_draws(self, joint: Joint) -> Joint:
+        """Return the draws of the indices on the axes of the result."""
+        return placed(joint, self.shape, self.place_batch)
+
     def place_window(self, sizes: Sequence[int]) -> Shape:
         """Return the sizes of a window with ones for the batch."""
         return self._with_ones(sizes, sorted(self.window))
@@ -256,7 +260,7 @@ def _fill_out_of_range(
     return finish(values, joint, is_out.shape)
 
 
-def _fill_value(table: SoftIndex, params: Params) -> float:
+def _fill_value(table: SoftIndex, params: Params) -> float | int:
     """Return what JAX reads out of range: the extreme integer, or NaN."""
     if params["fill_value"] is not None:
         return params["fill_value"]
@@ -396,17 +400,16 @@ def read_at(table: Operand, components: Sequence[Operand], reading: Reading) -> 
     index = index.reshape(math.prod(sizes), *batch, len(tables))
     values = _read(jax.vmap(reading.read, (None, 0)), table, index)
     values = values.reshape(sizes + values.shape[1:])
-    draws = placed(joint, reading.shape, reading.place_batch)
-    return finish(values, draws, reading.shape)
+    return finish(values, reading.place_draws(joint), reading.shape)
 
 
 def _weigh_rows(rows: Table, joint: Joint, reading: Reading) -> Result:
     """Return the result for the rows that each joint value of the indices reads."""
     values = rows.reshape(joint.sizes() + reading.place_window(rows.shape[1:]))
-    draws = placed(joint, reading.shape, reading.place_batch)
     if not is_inexact(rows):
-        return finish(values, draws, reading.shape)
+        return finish(values, reading.place_draws(joint), reading.shape)
     mean = _average_rows(rows, joint, reading)
+    draws = reading.place_draws(joint)
     return averaged(values, draws.factors, draws.weights, reading.shape, mean)
 
 
@@ -435,7 +438,7 @@ def _read_soft_table(
     table: SoftIndex,
     components: Sequence[Operand],
     reading: Reading,
-    fill_value: float | None = None,
+    fill_value: float | int | None = None,
 ) -> SoftIndex:
     """Return what is in a table of soft integers: its weights are read like floats.
 

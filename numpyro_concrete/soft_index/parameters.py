@@ -70,6 +70,7 @@ from numpyro_concrete.soft_index.value import (
 
 # A sample, or a tree of what NumPyro keeps of how it was drawn.
 Sample = Any
+ObservedValue = Array | np.ndarray | float | int
 
 
 def is_soft_parameter(fn: Distribution) -> bool:
@@ -450,7 +451,9 @@ def _with_rank(weights: Array, rank: int) -> Array:
     return weights.reshape(weights.shape[:1] + new_axes + weights.shape[1:])
 
 
-def log_prob_or_impossible(fn: Distribution, value: Array) -> Array:
+def log_prob_or_impossible(
+    fn: Distribution, value: Array | np.ndarray | float | int
+) -> Array:
     """Return the log-probability, minus infinity beyond the bounds of an element.
 
     The formula of a count is not finite there, or NaN.
