@@ -451,9 +451,7 @@ def _with_rank(weights: Array, rank: int) -> Array:
     return weights.reshape(weights.shape[:1] + new_axes + weights.shape[1:])
 
 
-def log_prob_or_impossible(
-    fn: Distribution, value: Array | np.ndarray | float | int
-) -> Array:
+def log_prob_or_impossible(fn: Distribution, value: ObservedValue) -> Array:
     """Return the log-probability, minus infinity beyond the bounds of an element.
 
     The formula of a count is not finite there, or NaN.
