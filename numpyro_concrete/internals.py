@@ -39,6 +39,7 @@ from quax._compat import unpack_scan_args
 from quax._trace import _QuaxTrace as QuaxTrace
 from quax._trace import _QuaxTracer as QuaxTracer
 
+# What comes from the libraries under its own name, or a public one.
 __all__ = [
     "ClosedJaxpr",
     "Jaxpr",
@@ -50,19 +51,12 @@ __all__ = [
     "TraceTag",
     "Tracer",
     "WrappedFunction",
-    "active_handlers",
-    "current_trace",
     "eval_trace",
-    "is_enumeration",
     "jaxpr_as_fun",
-    "only_handlers_around",
-    "set_batch_shape",
     "set_current_trace",
     "take_current_trace",
     "typeof",
     "unpack_scan_args",
-    "without_validation",
-    "wrapper_mask",
 ]
 
 SomeDistribution = TypeVar("SomeDistribution", bound=Distribution)
