@@ -19,9 +19,7 @@ from jax import Array
 from jax.example_libraries.optimizers import Optimizer
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
-
-# SVI recognizes NumPyro's own optimizers by their private base class.
-from numpyro.optim import Minimize, _NumPyroOptim, optax_to_numpyro
+from numpyro.optim import Minimize, optax_to_numpyro
 
 from concrete_core.schedules import (
     AbstractConstant,
@@ -31,6 +29,7 @@ from concrete_core.schedules import (
     AbstractPiecewiseConstant,
 )
 from concrete_core.types import Params, Temperature
+from numpyro_concrete.internals import NumPyroOptim
 
 # A step of training, and whatever the optimizer keeps.
 OptimState = Any
@@ -172,10 +171,10 @@ class ResolvedSchedule:
         return self.value
 
 
-class CountingOptim(_NumPyroOptim):
+class CountingOptim(NumPyroOptim):
     """The optimizer that `count_steps` returns."""
 
-    def __init__(self, optim: _NumPyroOptim) -> None:
+    def __init__(self, optim: NumPyroOptim) -> None:
         self.optim = optim
 
     def init(self, params: Params) -> OptimState:
@@ -219,10 +218,10 @@ def count_steps(optim: Any) -> CountingOptim:
         raise TypeError(
             "count_steps cannot count the steps of Minimize, which takes many at once"
         )
-    if isinstance(optim, _NumPyroOptim):
+    if isinstance(optim, NumPyroOptim):
         return CountingOptim(optim)
     if isinstance(optim, Optimizer):
-        return CountingOptim(_NumPyroOptim(lambda *args: args, *optim))
+        return CountingOptim(NumPyroOptim(lambda *args: args, *optim))
     if hasattr(optim, "init") and hasattr(optim, "update"):
         return CountingOptim(optax_to_numpyro(optim))
     raise TypeError(

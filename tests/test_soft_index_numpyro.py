@@ -306,3 +306,14 @@ def test_what_is_certain_may_be_read(soft, host):
         return bool((z >= 0).all()) and int((0 * z).max()) == 0
 
     assert soft.run(use, soft.inside("z", _interior(9))) is True
+
+
+def test_a_primitive_has_one_rule(backend):
+    from numpyro_concrete.soft_index.registry import RULES, Callback, rule
+
+    add = RULES["add"]
+    with pytest.raises(ValueError, match="'add' already has a rule"):
+        rule("add")(lambda primitive, operands, params: operands[0])
+    assert RULES["add"] is add
+    with pytest.raises(RuntimeError, match="import numpyro_concrete"):
+        Callback()()

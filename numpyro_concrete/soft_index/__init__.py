@@ -1,10 +1,16 @@
-"""SoftIndex: an integer that is a convex combination of integers.
+"""Soft integers: what a relaxed model or guide receives in the place of integers.
 
-A relaxed site gives the program weights over the values that it could have. To the
-program they are an integer array: it indexes with them, compares them, computes with
-them. Each operation is applied to every value: integers stay soft, floats are weighted
-sums. What would round the value raises an error that names the site and the ways out.
-At a vertex every result equals the discrete program's.
+A relaxed site gives probabilities of the values that it could have. To the model they
+are an integer array: it indexes with them, compares them, computes with them. Each
+operation is applied to every value: integers stay soft, floats are averaged. What would
+round the value raises an error that names the site and says what to do instead. At
+one-hot probabilities every result equals the discrete program's.
+
+At the bottom is ``registry``, where rules for the primitives of JAX register. Above it
+are the values (``value``), how they combine (``algebra``), and the rules by family
+(``elementwise``, ``shapes``, ``joining``, ``axes``, ``lookup``, ``writing``,
+``averages``, ``loops``). ``rules`` chooses among them, ``trace`` and ``interpreter``
+run a model with them, and ``parameters`` scores a distribution with soft parameters.
 
 Counterpart: ``pyro_concrete.soft_index``.
 """

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from numpyro_concrete.soft_index import internals
+from numpyro_concrete import internals
 from numpyro_concrete.soft_index.expectation import contract, mixed
 from numpyro_concrete.soft_index.value import (
     Factor,
@@ -51,6 +51,11 @@ def typed(x: Any) -> internals.ShapedArray:
     return x.aval() if is_soft(x) else internals.typeof(x)
 
 
+def is_inexact(x: Any) -> bool:
+    """Tell whether an operand, soft or plain, is of floats."""
+    return jnp.issubdtype(typed(x).dtype, jnp.inexact)
+
+
 def concrete(x: Any) -> np.ndarray | None:
     """Return a plain operand that is known while tracing, and not large, or None."""
     if is_soft(x) or isinstance(x, internals.Tracer):
@@ -59,6 +64,17 @@ def concrete(x: Any) -> np.ndarray | None:
     if aval.size > LIMIT or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
         return None
     return np.asarray(x, aval.dtype)
+
+
+def as_table(x: Any) -> Table:
+    """Return a plain operand: as NumPy's array if it is known while tracing."""
+    known = concrete(x)
+    return x if known is None else known
+
+
+def number_of(x: Any) -> Array:
+    """Return an operand as a number: the mean of a soft one."""
+    return x.number() if is_soft(x) else jnp.asarray(x)
 
 
 def uniform(x: np.ndarray) -> np.ndarray:
@@ -443,6 +459,15 @@ def flat_weights(soft: SoftIndex) -> Array:
         axes = (1,) * i + w.shape[:1] + (1,) * (n - i - 1)
         total = total * w.reshape(axes + w.shape[1:])
     return total.reshape((math.prod(total.shape[:n]), *total.shape[n:]))
+
+
+def joint_weights(joint: Joint) -> Array:
+    """Return the weights of the joint values of some draws, along one leading axis."""
+    no_values = Known(np.zeros(()))
+    draws = SoftIndex(
+        no_values, tuple(joint.weights), tuple(joint.factors), joint.shape
+    )
+    return flat_weights(draws)
 
 
 def flat_table(soft: SoftIndex) -> Table:

@@ -1,19 +1,33 @@
 """What each primitive does with averages, which know the values behind them.
 
 A linear primitive is applied to the mean, and leaves the values for later. Any other is
-applied to the values, where they are known.
+applied to the values, where they are known. Networks see the mean.
 
-Counterpart: ``pyro_concrete.soft_index.rules``.
+Counterpart: none; in Pyro these are in ``rules.py``.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 
-from numpyro_concrete.soft_index.algebra import listed_jointly, typed, words
+from numpyro_concrete.soft_index.algebra import (
+    is_inexact,
+    listed_jointly,
+    number_of,
+    typed,
+    words,
+)
+from numpyro_concrete.soft_index.registry import (
+    Operand,
+    Params,
+    Primitive,
+    Result,
+    apply_primitive,
+    rule,
+)
 from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
@@ -30,287 +44,308 @@ from numpyro_concrete.soft_index.value import (
 )
 
 # These are linear in all their operands, ...
-_LINEAR = frozenset(
-    [
-        "add",
-        "sub",
-        "add_any",
-        "neg",
-        "copy",
-        "copy_p",
-        "broadcast_in_dim",
-        "reshape",
-        "squeeze",
-        "expand_dims",
-        "transpose",
-        "rev",
-        "slice",
-        "split",
-        "unstack",
-        "concatenate",
-        "stack",
-        "pad",
-        "tile",
-        "reduce_sum",
-        "cumsum",
-        "pvary",
-        "pcast",
-    ]
-)
+_LINEAR = words("""
+    add sub add_any neg copy copy_p broadcast_in_dim reshape squeeze expand_dims
+    transpose rev slice split unstack concatenate stack pad tile reduce_sum cumsum
+    pvary pcast
+""")
 # ... and these where the operands at these positions are plain.
-_PLAIN = {
+_PLAIN_POSITIONS = {
     "div": slice(1, 2),
     "select_n": slice(1),
     "gather": slice(1, 2),
     "dynamic_slice": slice(1, None),
     "dynamic_update_slice": slice(2, None),
 }
-# Networks see the mean.
-_NETWORKS = frozenset(
-    ["dot_general", "conv_general_dilated", "reduce_window_sum", "fft"]
-)
-_COMPARISONS = frozenset(
-    ["eq", "ne", "lt", "le", "gt", "ge", "eq_to", "lt_to", "le_to", "is_finite"]
-)
-_ROUNDING = words("floor ceil round sign rem nextafter")
-# What validation does with truths.
-_OF_TRUTHS = frozenset(
-    [
-        "and",
-        "or",
-        "not",
-        "reduce_and",
-        "reduce_or",
-        "broadcast_in_dim",
-        "reshape",
-        "squeeze",
-        "expand_dims",
-        "transpose",
-        "convert_element_type",
-    ]
-)
+NETWORKS = "dot_general conv_general_dilated reduce_window_sum fft"
+_NETWORKS = words(NETWORKS)
+_COMPARISONS = words("eq ne lt le gt ge eq_to lt_to le_to is_finite sign")
+_ROUNDING = words("floor ceil round rem nextafter")
+_PRODUCTS_OF_INTEGERS = words("mul integer_pow cumprod reduce_prod")
+# What validation does with the results of comparisons.
+_OF_COMPARISONS = words("""
+    and or not reduce_and reduce_or broadcast_in_dim reshape squeeze expand_dims
+    transpose convert_element_type
+""")
 
 
 def with_averages(
-    apply: Callable, primitive: Any, values: list[Any], params: dict[str, Any]
-) -> Any:
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
     """Return what a primitive gives for operands of which some are averages.
 
     Args:
-        apply: Does the same for operands that are no averages.
         primitive: The primitive of JAX.
-        values: Its operands.
+        operands: Its operands.
         params: Its parameters.
 
     Raises:
         TypeError: If it would round, compare or branch on a mean; it names the site.
     """
     name = primitive.name
-    if _asks_for_nan(name, values) and values[0].values is None:
-        return primitive.bind(values[0].average, values[1].average, **params)
-    if any(isinstance(x, Unknown) for x in values):
-        return _of_truths(primitive, values, params)
+    if _looks_for_nan(name, operands):
+        return primitive.bind(operands[0].average, operands[1].average, **params)
+    if any(isinstance(x, Unknown) for x in operands):
+        return _combine_comparisons(primitive, operands, params)
     if name in _NETWORKS:
-        jointly = _of_common_draws(values)
-        if jointly is not None:
-            return on_each_value(primitive, jointly, params)
-        return _on_means(apply, primitive, values, params)
-    if name in ("add", "sub") and not _inexact(values[0]):
-        return sum_of_draws(apply, primitive, values, typed(values[0]).shape)
-    if _is_linear(name, values, params):
-        return _linear(apply, primitive, values, params)
-    if name == "select_n" and _choice_is_apart(values):
-        return _linear(apply, primitive, values, params)
+        return _apply_network(primitive, operands, params)
+    if name in ("add", "sub") and not is_inexact(operands[0]):
+        return sum_of_draws(primitive, operands, typed(operands[0]).shape)
+    if _is_linear(name, operands, params):
+        return _apply_linear(primitive, operands, params)
     try:
-        return apply(primitive, [exact(x, name) for x in values], params)
+        return apply_primitive(primitive, [exact(x, name) for x in operands], params)
     except TypeError:
-        return _on_means(apply, primitive, values, params)
+        return _apply_to_means(primitive, operands, params)
 
 
-def _inexact(x: Any) -> bool:
-    return jnp.issubdtype(typed(x).dtype, jnp.inexact)
-
-
-def _asks_for_nan(name: str, values: Sequence[Any]) -> bool:
+def _looks_for_nan(name: str, operands: Sequence[Operand]) -> bool:
     """Whether it is x == x, with which the backend's validation looks for NaN."""
-    return name in ("eq", "ne") and values[0] is values[1]
-
-
-def _of_common_draws(values: Sequence[Any]) -> list[Any] | None:
-    """Factors of a product that share draws, listed jointly; None if they cannot be.
-
-    The mean of their product is not the product of their means.
-    """
-    softs = [x for x in values if is_soft(x)]
-    if len(softs) < 2 or tokens(softs[0]).isdisjoint(tokens(softs[1])):
-        return None
-    try:
-        return listed_jointly([exact(x) for x in values])
-    except TypeError:
-        return None
+    if name not in ("eq", "ne") or operands[0] is not operands[1]:
+        return False
+    return operands[0].values is None
 
 
 # --- linear operations ----------------------------------------------------------------
 
 
-def _is_linear(name: str, values: Sequence[Any], params: dict[str, Any]) -> bool:
+def _is_linear(name: str, operands: Sequence[Operand], params: Params) -> bool:
+    """Whether the mean of the result is the result for the means."""
     if name in _LINEAR:
         return True
     if name == "mul":
-        first, second = values
-        return not (is_soft(first) and is_soft(second)) or tokens(first).isdisjoint(
-            tokens(second)
-        )
+        return _are_independent(*operands)
     if name == "convert_element_type":
-        dtype = params["new_dtype"]
-        same_kind = not _inexact(values[0]) and jnp.issubdtype(dtype, jnp.integer)
-        return jnp.issubdtype(dtype, jnp.inexact) or same_kind
-    if name not in _PLAIN or (name == "div" and not _inexact(values[0])):
+        return _keeps_numbers(operands[0], params["new_dtype"])
+    if name == "select_n" and isinstance(operands[0], SoftIndex):
+        which, *cases = operands
+        return tokens(which).isdisjoint(tokens(*cases))
+    if name not in _PLAIN_POSITIONS or (name == "div" and not is_inexact(operands[0])):
         return False
-    return not any(map(is_soft, values[_PLAIN[name]]))
+    return not any(map(is_soft, operands[_PLAIN_POSITIONS[name]]))
 
 
-def _choice_is_apart(values: Sequence[Any]) -> bool:
-    """Whether a soft choice has no draw in common with what it chooses from."""
-    which, *cases = values
-    return isinstance(which, SoftIndex) and tokens(which).isdisjoint(tokens(*cases))
+def _are_independent(first: Operand, second: Operand) -> bool:
+    if not (is_soft(first) and is_soft(second)):
+        return True
+    return tokens(first).isdisjoint(tokens(second))
 
 
-def _linear(
-    apply: Callable, primitive: Any, values: list[Any], params: dict[str, Any]
-) -> Any:
-    def compute() -> Any:
-        out = apply(primitive, [exact(x) for x in values], params)
-        return [exact(x) for x in out] if primitive.multiple_results else exact(out)
-
-    dtype = _result_dtype(primitive, values, params)
+def _keeps_numbers(x: Operand, dtype: DTypeLike) -> bool:
+    """Whether a conversion rounds nothing: to floats, or from integers to integers."""
     if jnp.issubdtype(dtype, jnp.inexact):
-        means = [_mean(x) for x in values]
-        out = _applied(apply, primitive, means, params)
+        return True
+    return not is_inexact(x) and jnp.issubdtype(dtype, jnp.integer)
+
+
+def _apply_linear(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    """Apply a linear primitive to the means, and leave the values for later."""
+
+    def compute_values() -> Result:
+        result = apply_primitive(primitive, [exact(x) for x in operands], params)
+        if primitive.multiple_results:
+            return [exact(x) for x in result]
+        return exact(result)
+
+    dtype = _result_dtype(primitive, operands, params)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        means = _apply_to_float_means(primitive, operands, params)
     else:
-        out = _of_integers(primitive, values, params)
+        means = _apply_to_integer_means(primitive, operands, params)
     if not primitive.multiple_results:
-        return average_of(out, values, dtype, Values(compute))
+        return average_of(means, operands, dtype, Values(compute_values))
     return [
-        average_of(x, values, dtype, Values(lambda i=i: compute()[i]))
-        for i, x in enumerate(out)
+        average_of(mean, operands, dtype, Values(lambda i=i: compute_values()[i]))
+        for i, mean in enumerate(means)
     ]
 
 
-def _applied(
-    apply: Callable, primitive: Any, means: list[Any], params: dict[str, Any]
-) -> Any:
-    """The mean of the result for means, of which some may be soft choices."""
-    if not any(map(is_soft, means)):
-        return primitive.bind(*means, **params)
-    out = apply(primitive, means, params)
-    return out.average if isinstance(out, AbstractAverage) else out
-
-
-def _result_dtype(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+def _result_dtype(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> DTypeLike:
     if primitive.name == "convert_element_type":
         return params["new_dtype"]
-    return typed(values[1 if primitive.name == "select_n" else 0]).dtype
+    if primitive.name == "select_n":
+        return typed(operands[1]).dtype
+    return typed(operands[0]).dtype
 
 
-def _mean(x: Any) -> Any:
-    return x.average if isinstance(x, AbstractAverage) else _float_mean(x)
+def _apply_to_float_means(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    """Return the mean of a result of floats, of which the operands may be choices."""
+    means = [_mean_unless_choice(x) for x in operands]
+    if not any(map(is_soft, means)):
+        return primitive.bind(*means, **params)
+    return mean_of_average(apply_primitive(primitive, means, params))
 
 
-def _float_mean(x: Any) -> Any:
-    """The mean of a float; an integer stays soft, for it chooses."""
-    return x.number() if isinstance(x, SoftIndex) and _inexact(x) else x
+def mean_of_average(x: Operand) -> Operand:
+    """Return the mean of an average; others as they are.
+
+    Args:
+        x: An operand.
+    """
+    return x.average if isinstance(x, AbstractAverage) else x
 
 
-def _of_integers(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    """Apply a linear function of integers to their means, which are floats."""
+def _mean_unless_choice(x: Operand) -> Operand:
+    """Return the mean of an average or a float; integers, which choose, stay soft."""
+    if isinstance(x, AbstractAverage):
+        return x.average
+    if isinstance(x, SoftIndex) and is_inexact(x):
+        return x.number()
+    return x
+
+
+def _apply_to_integer_means(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    """Apply a function of integers to their means, which are floats."""
     name = primitive.name
-    fixed = _PLAIN.get(name, slice(0))
     if name == "convert_element_type":
-        return values[0].average
-    means = [x.number() if is_soft(x) else x for x in values]
-    softs = [m for m, x in zip(means, values, strict=True) if is_soft(x)]
-    dtype = jnp.result_type(*softs)
-    numbers = [jnp.asarray(m, dtype) for m in means]
-    numbers[fixed] = values[fixed]
-    of_name = {"reduce_sum": _sum, "gather": _gather}
-    return of_name.get(name, _bound)(primitive, numbers, params)
-
-
-def _bound(primitive: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Any:
+        return operands[0].average
+    means = [x.number() for x in operands if is_soft(x)]
+    dtype = jnp.result_type(*means)
+    numbers = [jnp.asarray(_number_or_plain(x), dtype) for x in operands]
+    plain_positions = _PLAIN_POSITIONS.get(name, slice(0))
+    numbers[plain_positions] = operands[plain_positions]
+    # Two primitives for integers have parameters that do not fit floats.
+    if name == "reduce_sum":
+        return numbers[0].sum(params["axes"])
+    if name == "gather":
+        return _gather_floats(numbers[0], numbers[1], params)
     return primitive.bind(*numbers, **params)
 
 
-def _sum(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
-    return numbers[0].sum(params["axes"])
+def _number_or_plain(x: Operand) -> Operand:
+    return x.number() if is_soft(x) else x
 
 
-def _gather(_: Any, numbers: Sequence[Array], params: dict[str, Any]) -> Array:
-    kept = ("dimension_numbers", "slice_sizes", "mode")
-    return lax.gather(numbers[0], numbers[1], **{k: params[k] for k in kept})
+def _gather_floats(table: Array, indices: Array, params: Params) -> Array:
+    names = ("dimension_numbers", "slice_sizes", "mode")
+    return lax.gather(table, indices, **{name: params[name] for name in names})
+
+
+# --- networks -------------------------------------------------------------------------
+
+
+@rule(NETWORKS)
+def _network(primitive: Primitive, operands: list[Operand], params: Params) -> Result:
+    """Let a network see the mean: plain if it is one of floats."""
+    float_types = [typed(x).dtype for x in operands if is_inexact(x)]
+    if float_types and sum(map(is_soft, operands)) == 1:
+        dtype = jnp.result_type(*float_types)
+        means = [x.number().astype(dtype) if is_soft(x) else x for x in operands]
+        return primitive.bind(*means, **params)
+    averages = [_as_average(x) if is_soft(x) else x for x in operands]
+    return with_averages(primitive, averages, params)
+
+
+def _as_average(soft: SoftIndex) -> AbstractAverage:
+    values = Values(lambda: soft)
+    return average_of(soft.number(), [soft], soft.table.dtype, values)
+
+
+def _apply_network(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    """Multiply means; where the factors share draws, each joint value of these.
+
+    The mean of a product of such factors is not the product of their means.
+    """
+    jointly = _listed_if_draws_are_shared(operands)
+    if jointly is not None:
+        return on_each_value(primitive, jointly, params)
+    return _apply_to_means(primitive, operands, params)
+
+
+def _listed_if_draws_are_shared(operands: Sequence[Operand]) -> list[Operand] | None:
+    softs = [x for x in operands if is_soft(x)]
+    if len(softs) < 2 or _are_independent(softs[0], softs[1]):
+        return None
+    try:
+        return listed_jointly([exact(x) for x in operands])
+    except TypeError:
+        return None
 
 
 # --- where the values are not known ---------------------------------------------------
 
 
-def _on_means(
-    apply: Callable, primitive: Any, values: list[Any], params: dict[str, Any]
-) -> Any:
+def _apply_to_means(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
     """Let a function of floats see the means, and refuse what would round them."""
-    name, site = primitive.name, named(*values)
-    averages = [x for x in values if isinstance(x, AbstractAverage)]
-    if not all(map(_inexact, averages)):
-        return _on_means_of_integers(primitive, values, params)
-    if name in _COMPARISONS or name == "sign":
-        return _unknown(primitive, values, params)
-    if name in _ROUNDING:
-        raise TypeError(refusal(site, name))
-    means = [x.average if isinstance(x, AbstractAverage) else x for x in values]
-    if any(map(is_soft, means)):
-        return apply(primitive, means, params)
-    out = primitive.bind(*means, **params)
-    several = out if primitive.multiple_results else [out]
-    if not all(map(_inexact, several)):
-        raise TypeError(refusal(site, name))
-    if name in _NETWORKS or primitive.multiple_results:
-        return out
-    return average_of(out, values, out.dtype, None)
-
-
-def _on_means_of_integers(
-    primitive: Any, values: list[Any], params: dict[str, Any]
-) -> Any:
     name = primitive.name
-    floats = [x for x in values if _inexact(x)]
-    if name == "dot_general" and not floats:
-        means = [x.number() if is_soft(x) else jnp.asarray(x) for x in values]
-        out = lax.dot_general(*_same_type(means), params["dimension_numbers"])
-        return average_of(out, values, typed(values[0]).dtype, None)
-    if name in ("mul", "integer_pow", "cumprod", "reduce_prod"):
-        return average_of(
-            _of_integers(primitive, values, params),
-            values,
-            typed(values[0]).dtype,
-            None,
-        )
-    raise TypeError(refusal(named(*values), name))
+    if any(_is_integer_average(x) for x in operands):
+        return _multiply_integer_means(primitive, operands, params)
+    if name in _COMPARISONS:
+        return _unknown(primitive, operands, params)
+    if name in _ROUNDING:
+        raise TypeError(refusal(named(*operands), name))
+    means = [mean_of_average(x) for x in operands]
+    if any(map(is_soft, means)):
+        return apply_primitive(primitive, means, params)
+    return _apply_to_plain_means(primitive, operands, means, params)
 
 
-def _same_type(means: Sequence[Array]) -> list[Array]:
-    floats = [m.dtype for m in means if jnp.issubdtype(m.dtype, jnp.inexact)]
-    return [m.astype(jnp.result_type(*floats)) for m in means]
+def _apply_to_plain_means(
+    primitive: Primitive, operands: list[Operand], means: list[Array], params: Params
+) -> Result:
+    name = primitive.name
+    result = primitive.bind(*means, **params)
+    if not all(map(is_inexact, jax.tree.leaves(result))):
+        raise TypeError(refusal(named(*operands), name))
+    if name in _NETWORKS or primitive.multiple_results:
+        return result
+    return average_of(result, operands, result.dtype, None)
 
 
-def _unknown(primitive: Any, values: list[Any], params: dict[str, Any]) -> Unknown:
-    """The result of a comparison of means, which is refused where it is used."""
-    shapes = [jax.ShapeDtypeStruct(typed(x).shape, typed(x).dtype) for x in values]
-    out = jax.eval_shape(lambda *x: primitive.bind(*x, **params), *shapes)
-    zeros = jnp.zeros(out.shape, out.dtype)
-    return Unknown(zeros, out.dtype, named(*values), tokens(*values))
+def _is_integer_average(x: Operand) -> bool:
+    return isinstance(x, AbstractAverage) and not is_inexact(x)
 
 
-def _of_truths(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    to = params.get("new_dtype", bool)
-    if primitive.name not in _OF_TRUTHS or jnp.dtype(to) != jnp.bool_:
-        raise TypeError(refusal(named(*values), "using what a comparison of it says"))
-    return _unknown(primitive, values, params)
+def _multiply_integer_means(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> AbstractAverage:
+    """Return a product of integers of different draws, whose mean is that of theirs."""
+    if primitive.name == "dot_general" and not any(map(is_inexact, operands)):
+        mean = _multiply_matrices(*operands, params["dimension_numbers"])
+    elif primitive.name in _PRODUCTS_OF_INTEGERS:
+        mean = _apply_to_integer_means(primitive, operands, params)
+    else:
+        raise TypeError(refusal(named(*operands), primitive.name))
+    return average_of(mean, operands, typed(operands[0]).dtype, None)
+
+
+def _multiply_matrices(
+    first: Operand, second: Operand, dimension_numbers: lax.DotDimensionNumbers
+) -> Array:
+    numbers = [number_of(first), number_of(second)]
+    dtype = jnp.result_type(*(x.dtype for x in numbers if is_inexact(x)))
+    first_mean, second_mean = (x.astype(dtype) for x in numbers)
+    return lax.dot_general(first_mean, second_mean, dimension_numbers)
+
+
+# --- comparisons of means -------------------------------------------------------------
+
+
+def _unknown(primitive: Primitive, operands: list[Operand], params: Params) -> Unknown:
+    """Return the result of a comparison of means, which is refused where it is used."""
+    shapes = [jax.ShapeDtypeStruct(typed(x).shape, typed(x).dtype) for x in operands]
+    result = jax.eval_shape(lambda *x: primitive.bind(*x, **params), *shapes)
+    zeros = jnp.zeros(result.shape, result.dtype)
+    return Unknown(zeros, result.dtype, named(*operands), tokens(*operands))
+
+
+def _combine_comparisons(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Unknown:
+    dtype = jnp.dtype(params.get("new_dtype", bool))
+    if primitive.name not in _OF_COMPARISONS or dtype != jnp.bool_:
+        operation = "using what a comparison of it says"
+        raise TypeError(refusal(named(*operands), operation))
+    return _unknown(primitive, operands, params)

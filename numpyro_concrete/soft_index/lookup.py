@@ -1,12 +1,15 @@
-"""Reading at soft indices: gather, dynamic slices.
+"""Reading at soft indices: gather and dynamic slices.
 
-Counterpart: ``pyro_concrete.soft_index``.
+An operation that reads a table is first described by a :class:`Reading`. A plain table
+is read at every joint value of the indices; a soft table is read by its probabilities,
+one plain table for each value of its support.
+
+Counterpart: ``pyro_concrete.soft_index.lookup``.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +19,15 @@ from jax import Array, lax
 from numpyro_concrete.soft_index.algebra import (
     Joint,
     Table,
+    as_table,
     averaged,
     concrete,
     enumerate_operands,
     finish,
-    flat_weights,
     held,
+    is_inexact,
+    joint_weights,
+    listed_jointly,
     on_support,
     placed,
     ranked,
@@ -32,9 +38,20 @@ from numpyro_concrete.soft_index.algebra import (
     uniform,
     values_of,
 )
+from numpyro_concrete.soft_index.averages import mean_of_average
 from numpyro_concrete.soft_index.expectation import bounded, mixed
+from numpyro_concrete.soft_index.joining import join_pieces, with_exact_pieces
+from numpyro_concrete.soft_index.registry import (
+    Operand,
+    Params,
+    Primitive,
+    Result,
+    Shape,
+    rule,
+)
+from numpyro_concrete.soft_index.shapes import move_elements
+from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.value import (
-    AbstractAverage,
     Known,
     Pieces,
     SoftIndex,
@@ -45,63 +62,8 @@ from numpyro_concrete.soft_index.value import (
     tokens,
 )
 
-
-def shapes_of(soft: SoftIndex, function: Callable, known: bool = True) -> Any:
-    """Apply a function that only moves elements to one value.
-
-    Args:
-        soft: The value.
-        function: What it does to an array of the value's shape; one array or several.
-        known: Whether the function is known while tracing, so that draws keep their
-            identity.
-    """
-    rows = range(math.prod(soft.extent))
-    places = np.array(rows, int).reshape(soft.extent)
-    shapes = jax.eval_shape(function, places)
-    several = isinstance(shapes, list | tuple)
-    shapes = list(shapes) if several else [shapes]
-    parts = [_part(soft, function, i if several else None, s.shape, known)
-             for i, s in enumerate(shapes)]  # fmt: skip
-    return parts if several else parts[0]
-
-
-def _part(
-    soft: SoftIndex,
-    function: Callable,
-    i: int | None,
-    shape: tuple[int, ...],
-    known: bool,
-) -> SoftIndex:
-    def one(x: Table) -> Array:
-        return function(x) if i is None else function(x)[i]
-
-    def move(x: Table, lead: int) -> Table:
-        return moved(one, x, lead, soft.extent, len(shape))
-
-    table = move(soft.table, len(soft.factors))
-    weights = [move(w, 1) for w in soft.weights]
-    if known:
-        ids = [move(f.ids.array, 0) for f in soft.factors]
-        return rebuilt(soft, table, weights, ids, shape)
-    factors = [fresh(f.site, w.shape[1:], f.tokens)
-               for f, w in zip(soft.factors, weights, strict=True)]  # fmt: skip
-    return SoftIndex(held(table), tuple(weights), tuple(factors), shape)
-
-
-def moved(
-    function: Callable, x: Table, lead: int, shape: Sequence[int], rank: int
-) -> Table:
-    """Apply a function that only moves elements behind leading axes."""
-    if math.prod(x.shape[lead:]) == 1:
-        return x.reshape(x.shape[:lead] + (1,) * rank)
-    broadcast = np.broadcast_to if isinstance(x, np.ndarray) else jnp.broadcast_to
-    head = x.shape[:lead]
-    flat = broadcast(x, (*head, *shape)).reshape(math.prod(head), *shape)
-    out = run(jax.vmap(function), flat)
-    return out.reshape(head + out.shape[1:])
-
-
-# --- reading --------------------------------------------------------------------------
+_CLIP = lax.GatherScatterMode.CLIP
+_FILL = lax.GatherScatterMode.FILL_OR_DROP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,296 +71,394 @@ class Reading:
     """How an operation reads a table at indices.
 
     Args:
-        at: Reads at indices `batch + (n,)`.
-        rows: Reads at indices `(K, n)`: `(K,) + window`; None if they have a batch.
+        name: Name of the operation, for errors.
+        read: Reads a table at indices `batch + (n,)`.
+        read_rows: Reads a table at indices `(K, n)`: `(K,) + window`. None if the
+            table has a batch of its own.
         window: Axes of the result that come from the table; the others are the batch.
         shape: Shape of the result.
     """
 
-    at: Callable
-    rows: Callable | None
+    name: str
+    read: Callable[[Operand, Table], Table]
+    read_rows: Callable[[Operand, Table], Table] | None
     window: tuple[int, ...]
-    shape: tuple[int, ...]
+    shape: Shape
 
     @property
-    def batch(self) -> tuple[int, ...]:
+    def batch_axes(self) -> tuple[int, ...]:
+        """Axes of the result that come from the indices."""
+        return tuple(a for a in range(len(self.shape)) if a not in self.window)
+
+    @property
+    def batch(self) -> Shape:
         """The part of the result's shape that comes from the indices."""
-        return tuple(n for a, n in enumerate(self.shape) if a not in self.window)
+        return tuple(self.shape[a] for a in self.batch_axes)
 
-    def spaced(self, x: Table, lead: int) -> Table:
+    def place_batch(self, array: Table, lead: int) -> Table:
         """Return an array over the batch with axes of size one for the window."""
-        return x.reshape(x.shape[:lead] + self._spaced(x.shape[lead:]))
+        sizes = self._with_ones(array.shape[lead:], self.batch_axes)
+        return array.reshape(array.shape[:lead] + sizes)
 
-    def _spaced(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        left = iter(sizes)
-        return tuple(
-            1 if a in self.window else next(left) for a in range(len(self.shape))
-        )
+    def place_draws(self, joint: Joint) -> Joint:
+        """Return the draws of the indices on the axes of the result."""
+        return placed(joint, self.shape, self.place_batch)
+
+    def place_window(self, sizes: Sequence[int]) -> Shape:
+        """Return the sizes of a window with ones for the batch."""
+        return self._with_ones(sizes, sorted(self.window))
+
+    def _with_ones(self, sizes: Sequence[int], axes: Sequence[int]) -> Shape:
+        shape = [1] * len(self.shape)
+        for size, axis in zip(sizes, axes, strict=True):
+            shape[axis] = size
+        return tuple(shape)
 
 
-def _gather(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    operand, indices = values
+# --- the primitives -------------------------------------------------------------------
+
+
+@rule("gather")
+def _gather(primitive: Primitive, operands: list[Operand], params: Params) -> Result:
+    jointly = _listed_if_draws_are_shared(operands)
+    if jointly is not None:
+        return on_each_value(primitive, jointly, params)
+    table, indices = operands
     if not is_soft(indices):
-        known = concrete(indices)
-        index = indices if known is None else known
+        return _gather_at_plain_indices(primitive, table, indices, params)
+    components = index_components(indices)
+    if not is_soft(table):
+        return read_at(table, components, _gather_reading(primitive, operands, params))
+    if not _may_be_out_of_range(table, components, params):
+        params = {**params, "mode": _CLIP}
+        return read_at(table, components, _gather_reading(primitive, operands, params))
+    fill_value = _fill_value(table, params)
+    # Out of range, each probability of the table is zero. The rest is that of the fill.
+    params = {**params, "fill_value": 0}
+    reading = _gather_reading(primitive, operands, params)
+    return _read_soft_table(table, components, reading, fill_value)
 
-        # Only where indices are known, can some be known to be out of range.
-        fills = params["mode"] == lax.GatherScatterMode.FILL_OR_DROP
-        clipped = {**params, "mode": lax.GatherScatterMode.CLIP} if fills else params
 
-        def function(x: Table) -> Array:
-            return primitive.bind(x, index, **clipped)
-
-        result = shapes_of(operand, function, known is not None)
-        if not fills or known is None:
-            return result
-        return _filled(primitive, result, operand, known, params)
-    parts = components(indices)
-    fill = _fill_of(operand, parts, params)
-    if fill is not None:
-        params = {**params, "fill_value": 0}
-    elif is_soft(operand):
-        params = {**params, "mode": lax.GatherScatterMode.CLIP}
-    out = jax.eval_shape(
-        lambda x, i: primitive.bind(x, i, **params),
-        *(jax.ShapeDtypeStruct(typed(x).shape, typed(x).dtype) for x in values),
+@rule("dynamic_slice")
+def _dynamic_slice(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    jointly = _listed_if_draws_are_shared(operands)
+    if jointly is not None:
+        return on_each_value(primitive, jointly, params)
+    table, *starts = operands
+    if any(map(is_soft, starts)):
+        return read_at(table, starts, _slice_reading(params["slice_sizes"]))
+    return move_elements(
+        table,
+        lambda x: primitive.bind(x, *starts, **params),
+        is_known=all(concrete(start) is not None for start in starts),
     )
+
+
+def _listed_if_draws_are_shared(operands: Sequence[Operand]) -> list[Operand] | None:
+    """Return operands listed jointly, where indices share draws with what they read."""
+    table, *indices = operands
+    if tokens(table).isdisjoint(tokens(*indices)):
+        return None
+    return listed_jointly(with_exact_pieces(operands))
+
+
+def _gather_reading(
+    primitive: Primitive, operands: Sequence[Operand], params: Params
+) -> Reading:
+    shapes = [jax.ShapeDtypeStruct(typed(x).shape, typed(x).dtype) for x in operands]
+
+    def read(table: Operand, index: Table) -> Table:
+        return primitive.bind(table, index, **params)
+
     dims = params["dimension_numbers"]
-    window = len(dims.offset_dims)
-    kept = {k: params[k] for k in ("slice_sizes", "mode", "fill_value") if k in params}
-    flat = dims._replace(offset_dims=tuple(range(1, 1 + window)))
-    reading = Reading(
-        lambda x, i: primitive.bind(x, i, **params),
-        None
-        if dims.operand_batching_dims
-        else lambda x, i: lax.gather(x, i, flat, **kept),
-        tuple(map(int, dims.offset_dims)),
-        out.shape,
+    # The same operation, for indices with one batch axis.
+    row_dims = dims._replace(offset_dims=tuple(range(1, 1 + len(dims.offset_dims))))
+    row_params = {
+        name: params[name]
+        for name in ("slice_sizes", "mode", "fill_value")
+        if name in params
+    }
+
+    def read_rows(table: Operand, index: Table) -> Table:
+        return lax.gather(table, index, row_dims, **row_params)
+
+    return Reading(
+        name=primitive.name,
+        read=read,
+        read_rows=None if dims.operand_batching_dims else read_rows,
+        window=tuple(map(int, dims.offset_dims)),
+        shape=jax.eval_shape(read, *shapes).shape,
     )
-    if fill is not None:
-        return _read_soft(operand, parts, reading, primitive.name, fill)
-    return read(operand, parts, reading, primitive.name)
 
 
-def _filled(
-    primitive: Any, result: Any, operand: Any, index: Table, params: dict[str, Any]
-) -> Any:
-    """What was read at known indices, with the fill value where they are too large."""
-    places = np.zeros(operand.extent, np.int8)
-    missed = run(lambda i: primitive.bind(places, i, **{**params, "fill_value": 1}),
-                 index)  # fmt: skip
-    if not missed.any():
+def _slice_reading(sizes: Sequence[int]) -> Reading:
+    rank = len(sizes)
+
+    def read(table: Operand, index: Table) -> Table:
+        return lax.dynamic_slice(table, [index[i] for i in range(rank)], sizes)
+
+    dims = lax.GatherDimensionNumbers(
+        offset_dims=tuple(range(1, rank + 1)),
+        collapsed_slice_dims=(),
+        start_index_map=tuple(range(rank)),
+    )
+
+    def read_rows(table: Operand, index: Table) -> Table:
+        return lax.gather(table, index, dims, slice_sizes=sizes, mode=_CLIP)
+
+    return Reading(
+        name="dynamic_slice",
+        read=read,
+        read_rows=read_rows,
+        window=tuple(range(rank)),
+        shape=tuple(sizes),
+    )
+
+
+# --- plain indices, and what is out of range ------------------------------------------
+
+
+def _gather_at_plain_indices(
+    primitive: Primitive, table: SoftIndex, indices: Operand, params: Params
+) -> Result:
+    index = as_table(indices)
+    is_known = isinstance(index, np.ndarray)
+    fills = params["mode"] == _FILL
+    read_params = dict(params)
+    if fills:
+        read_params["mode"] = _CLIP
+    result = move_elements(
+        table, lambda x: primitive.bind(x, index, **read_params), is_known
+    )
+    # Only where indices are known, can some be known to be out of range.
+    if fills and is_known:
+        return _fill_out_of_range(primitive, result, table, index, params)
+    return result
+
+
+def _fill_out_of_range(
+    primitive: Primitive,
+    result: Result,
+    table: SoftIndex,
+    index: np.ndarray,
+    params: Params,
+) -> Result:
+    """Put the fill value into what was read, where the known indices are too large."""
+    zeros = np.zeros(table.extent, np.int8)
+    fill_params = {**params, "fill_value": 1}
+    is_out = run(lambda i: primitive.bind(zeros, i, **fill_params), index)
+    if not is_out.any():
         return result
-    fill = np.asarray(_fill_value(operand, params), operand.table.dtype)
+    fill_value = np.asarray(_fill_value(table, params), table.table.dtype)
 
-    def choose(at: Table, x: Table) -> Array:
-        return jnp.where(at == 1, fill, x)
+    def fill(is_out: Table, values: Table) -> Array:
+        return jnp.where(is_out == 1, fill_value, values)
 
-    table, joint = enumerate_operands(choose, [missed, result], missed.shape)
-    return finish(table, joint, missed.shape)
+    values, joint = enumerate_operands(fill, [is_out, result], is_out.shape)
+    return finish(values, joint, is_out.shape)
 
 
-def _fill_value(operand: Any, params: dict[str, Any]) -> Any:
+def _fill_value(table: SoftIndex, params: Params) -> float | int:
+    """Return what JAX reads out of range: the extreme integer, or NaN."""
     if params["fill_value"] is not None:
         return params["fill_value"]
-    dtype = operand.table.dtype
+    dtype = table.table.dtype
     if jnp.issubdtype(dtype, jnp.inexact):
         return np.nan
     if jnp.issubdtype(dtype, jnp.bool_):
         return True
-    info = jnp.iinfo(dtype)
-    return info.min if info.min else info.max
+    if jnp.issubdtype(dtype, jnp.unsignedinteger):
+        return jnp.iinfo(dtype).max
+    return jnp.iinfo(dtype).min
 
 
-def _fill_of(operand: Any, parts: Sequence[Any], params: dict[str, Any]) -> Any:
-    """The value of a soft table out of range, if soft indices can be there; or None."""
-    if not isinstance(operand, SoftIndex):
-        return None
-    if params["mode"] != lax.GatherScatterMode.FILL_OR_DROP:
-        return None
+def _may_be_out_of_range(
+    table: Operand, components: Sequence[Operand], params: Params
+) -> bool:
+    """Whether soft indices can be where a table of soft integers is to be filled."""
+    if not isinstance(table, SoftIndex) or params["mode"] != _FILL:
+        return False
     axes = params["dimension_numbers"].start_index_map
-    for axis, part in zip(axes, parts, strict=True):
-        values = values_of(part)
-        largest = operand.extent[axis] - params["slice_sizes"][axis]
+    for axis, component in zip(axes, components, strict=True):
+        values = values_of(component)
+        largest = table.extent[axis] - params["slice_sizes"][axis]
         if values is not None and ((values < 0) | (values > largest)).any():
-            return _fill_value(operand, params)
-    return None
+            return True
+    return False
 
 
-def _dynamic_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    operand, *starts = values
-    if not any(map(is_soft, starts)):
-        known = all(concrete(s) is not None for s in starts)
-        return shapes_of(operand, lambda x: primitive.bind(x, *starts, **params), known)
-    sizes = params["slice_sizes"]
-
-    def at(x: Table, index: Table) -> Array:
-        return lax.dynamic_slice(x, [index[i] for i in range(len(sizes))], sizes)
-
-    n = len(sizes)
-    dims = lax.GatherDimensionNumbers(tuple(range(1, n + 1)), (), tuple(range(n)))
-
-    def rows(x: Table, index: Table) -> Array:
-        clip = lax.GatherScatterMode.CLIP
-        return lax.gather(x, index, dims, slice_sizes=sizes, mode=clip)
-
-    reading = Reading(at, rows, tuple(range(n)), tuple(sizes))
-    return read(operand, starts, reading, primitive.name)
+# --- indices --------------------------------------------------------------------------
 
 
-def components(indices: Any) -> list[Any]:
-    """Return an array of indices as one array for each axis that it addresses."""
-    if isinstance(indices, Pieces) and indices.axis == len(indices.aval().shape) - 1:
-        return [c for part in indices.parts for c in components(part)]
+def index_components(indices: Operand) -> list[Operand]:
+    """Return an array of indices as one array for each axis that it addresses.
+
+    Args:
+        indices: The array, soft or plain, whose last axis is that of the components;
+            or pieces of it.
+    """
     if isinstance(indices, Pieces):
-        from numpyro_concrete.soft_index.rules import joined
-
-        indices = joined(indices)
-    n = typed(indices).shape[-1]
-    known = concrete(indices)
-    if known is not None:
-        return [known[..., i] for i in range(n)]
-    if not is_soft(indices):
-        return [indices[..., i] for i in range(n)]
-    return [_component(indices, i) for i in range(n)]
+        if indices.axis == len(indices.aval().shape) - 1:
+            return [c for piece in indices.parts for c in index_components(piece)]
+        indices = join_pieces(indices)
+    size = typed(indices).shape[-1]
+    if is_soft(indices):
+        return [_soft_component(indices, i) for i in range(size)]
+    array = as_table(indices)
+    return [array[..., i] for i in range(size)]
 
 
-def _component(soft: SoftIndex, i: int) -> Any:
-    def at(x: Table) -> Table:
-        return x[..., i if x.shape[-1] > 1 else 0]
+def _soft_component(soft: SoftIndex, i: int) -> Operand:
+    def take(array: Table) -> Table:
+        return array[..., i if array.shape[-1] > 1 else 0]
 
-    table, weights, extent = at(soft.table), map(at, soft.weights), soft.extent[:-1]
+    shape = soft.extent[:-1]
     if not soft.factors:  # repeated along axes, which no lookup has to know
-        return SoftIndex(held(table), (), (), extent)
-    ids = [at(f.ids.array) for f in soft.factors]
-    part = rebuilt(soft, table, [*weights], ids, extent)
-    return simplified(part.table, part.factors, part.weights, extent)
-
-
-def _table_of(x: Any, joint: Joint, where: Sequence[int]) -> Table:
-    if is_soft(x):
-        return joint.spread(x.table, where)
-    known = concrete(x)
-    table = jnp.asarray(x) if known is None else uniform(known)
-    missing = len(joint.shape) - table.ndim
-    return joint.spread(table.reshape((1,) * missing + table.shape), [])
+        return SoftIndex(held(take(soft.table)), (), (), shape)
+    component = rebuilt(
+        soft,
+        table=take(soft.table),
+        weights=[take(w) for w in soft.weights],
+        ids=[take(factor.ids.array) for factor in soft.factors],
+        extent=shape,
+    )
+    return simplified(component.table, component.factors, component.weights, shape)
 
 
 def joint_indices(
-    parts: Sequence[Any], batch: Sequence[int]
+    components: Sequence[Operand], batch: Sequence[int]
 ) -> tuple[list[Table], Joint]:
-    """Return the joint values of the indices of several axes."""
-    joint = Joint(batch)
-    parts = [ranked(x, len(batch)) if is_soft(x) else x for x in parts]
-    where = [joint.add(x) if is_soft(x) else [] for x in parts]
-    joint.check()
-    tables = [_table_of(x, joint, w) for x, w in zip(parts, where, strict=True)]
-    return tables, joint
-
-
-def stacked(tables: Sequence[Table], shape: Sequence[int]) -> Table:
-    """Return indices `shape + (n,)`, known if all of them are."""
-    known = all(isinstance(t, np.ndarray) for t in tables)
-    xp = np if known else jnp
-    dtype = jnp.result_type(*(t.dtype for t in tables))
-    full = [xp.broadcast_to(t, tuple(shape)).astype(dtype) for t in tables]
-    return xp.stack(full, -1)
-
-
-def read(operand: Any, parts: Sequence[Any], reading: Reading, name: str) -> Any:
-    """Return what is found at soft indices.
+    """Return the joint values of the indices of several axes, and their draws.
 
     Args:
-        operand: The table, plain or soft.
-        parts: Indices of each axis, of the shape of the batch.
-        reading: How to read.
-        name: Name of the operation, for errors.
+        components: The indices of each axis, soft or plain.
+        batch: Shape with which they broadcast.
     """
-    if is_soft(operand):
-        return _read_soft(operand, parts, reading, name)
-    tables, joint = joint_indices(parts, reading.batch)
+    joint = Joint(batch)
+    rank = len(joint.shape)
+    tables_and_axes: list[tuple[Table, list[int]]] = []
+    for component in components:
+        if is_soft(component):
+            soft = ranked(component, rank)
+            tables_and_axes.append((soft.table, joint.add(soft)))
+        else:
+            tables_and_axes.append((_plain_table(component, rank), []))
+    joint.check()
+    return [joint.spread(table, axes) for table, axes in tables_and_axes], joint
+
+
+def _plain_table(x: Operand, rank: int) -> Table:
+    table = concrete(x)
+    table = jnp.asarray(x) if table is None else uniform(table)
+    return table.reshape((1,) * (rank - table.ndim) + table.shape)
+
+
+def stack_components(tables: Sequence[Table], shape: Sequence[int]) -> Table:
+    """Return indices `shape + (n,)`, known while tracing if all of them are.
+
+    Args:
+        tables: The indices of each of `n` axes.
+        shape: Shape with which they broadcast.
+    """
+    are_known = all(isinstance(t, np.ndarray) for t in tables)
+    xp = np if are_known else jnp
+    dtype = jnp.result_type(*(t.dtype for t in tables))
+    return xp.stack(
+        [xp.broadcast_to(t, tuple(shape)).astype(dtype) for t in tables], -1
+    )
+
+
+# --- reading --------------------------------------------------------------------------
+
+
+def read_at(table: Operand, components: Sequence[Operand], reading: Reading) -> Result:
+    """Return what is in a table at soft indices.
+
+    Args:
+        table: The table, plain or soft.
+        components: Indices of each axis, of the shape of the batch.
+        reading: How to read.
+    """
+    if is_soft(table):
+        return _read_soft_table(table, components, reading)
+    tables, joint = joint_indices(components, reading.batch)
     sizes = joint.sizes()
     lead = len(sizes)
-    constant = all(math.prod(t.shape[lead:]) == 1 for t in tables)
-    if constant and reading.rows is not None:
-        index = stacked([t.reshape(t.shape[:lead]) for t in tables], sizes)
-        index = index.reshape(-1, len(tables))
-        rows = _read(reading.rows, operand, index)
-        table = rows.reshape(sizes + _window_only(rows.shape[1:], reading))
-        if jnp.issubdtype(rows.dtype, jnp.inexact):
-            mean = _weighted_rows(rows, joint, reading)
-            spaced = placed(joint, reading.shape, reading.spaced)
-            return averaged(table, spaced.factors, spaced.weights, reading.shape, mean)
-    else:
-        # Read once what is the same all along an axis.
-        batch = reading.batch
-        if reading.rows is not None:
-            batch = np.broadcast_shapes(*(t.shape[lead:] for t in tables))
-        index = stacked(tables, sizes + batch)
-        index = index.reshape(math.prod(sizes), *batch, len(tables))
-        table = _read(jax.vmap(reading.at, (None, 0)), operand, index)
-        table = table.reshape(sizes + table.shape[1:])
-    spaced = placed(joint, reading.shape, reading.spaced)
-    return finish(table, spaced, reading.shape)
+    are_constant = all(math.prod(t.shape[lead:]) == 1 for t in tables)
+    if are_constant and reading.read_rows is not None:
+        # Indices that are the same at every position: one row for each joint value.
+        index = stack_components([t.reshape(t.shape[:lead]) for t in tables], sizes)
+        rows = _read(reading.read_rows, table, index.reshape(-1, len(tables)))
+        return _weigh_rows(rows, joint, reading)
+    # What is the same all along an axis is read once.
+    batch = reading.batch
+    if reading.read_rows is not None:
+        batch = np.broadcast_shapes(*(t.shape[lead:] for t in tables))
+    index = stack_components(tables, sizes + batch)
+    index = index.reshape(math.prod(sizes), *batch, len(tables))
+    values = _read(jax.vmap(reading.read, (None, 0)), table, index)
+    values = values.reshape(sizes + values.shape[1:])
+    return finish(values, reading.place_draws(joint), reading.shape)
 
 
-def _read(function: Callable, operand: Any, index: Table) -> Table:
-    known = concrete(operand)
-    if known is None or jnp.issubdtype(known.dtype, jnp.inexact):
-        return function(operand, jnp.asarray(index))
-    return run(lambda i: function(known, i), index)
+def _weigh_rows(rows: Table, joint: Joint, reading: Reading) -> Result:
+    """Return the result for the rows that each joint value of the indices reads."""
+    values = rows.reshape(joint.sizes() + reading.place_window(rows.shape[1:]))
+    if not is_inexact(rows):
+        return finish(values, reading.place_draws(joint), reading.shape)
+    mean = _average_rows(rows, joint, reading)
+    draws = reading.place_draws(joint)
+    return averaged(values, draws.factors, draws.weights, reading.shape, mean)
 
 
-def _window_only(window: Sequence[int], reading: Reading) -> tuple[int, ...]:
-    left = iter(window)
-    rank = len(reading.shape)
-    return tuple(next(left) if a in reading.window else 1 for a in range(rank))
+def _read(
+    function: Callable[[Operand, Table], Table], table: Operand, index: Table
+) -> Table:
+    """Read a table; what is read in known integers at known indices is known."""
+    known_table = concrete(table)
+    if known_table is None or is_inexact(known_table):
+        return function(table, jnp.asarray(index))
+    return run(lambda i: function(known_table, i), index)
 
 
-def _weighted_rows(rows: Array, joint: Joint, reading: Reading) -> Array:
+def _average_rows(rows: Table, joint: Joint, reading: Reading) -> Array:
     """Return the weighted sum of a few rows, by one matrix product."""
-    soft = SoftIndex(
-        Known(np.zeros(())), tuple(joint.weights), tuple(joint.factors), joint.shape
-    )
-    weights = flat_weights(soft)
-    finite, restore = bounded(rows, weights)
-    total = restore(mixed(weights, finite)).astype(rows.dtype)
+    weights = joint_weights(joint)
+    finite_rows, restore_infinities = bounded(rows, weights)
+    mean = restore_infinities(mixed(weights, finite_rows)).astype(rows.dtype)
     # The batch comes first: its axes, then the window's, go where the result has them.
-    rank = len(reading.shape)
-    order = [a for a in range(rank) if a not in reading.window] + list(reading.window)
-    total = total.transpose(*np.argsort(np.array(order, int))) if rank else total
-    return jnp.broadcast_to(total, reading.shape)
+    order = [*reading.batch_axes, *reading.window]
+    mean = mean.transpose(*(order.index(a) for a in range(len(order))))
+    return jnp.broadcast_to(mean, reading.shape)
 
 
-def _read_soft(
-    operand: SoftIndex,
-    parts: Sequence[Any],
+def _read_soft_table(
+    table: SoftIndex,
+    components: Sequence[Operand],
     reading: Reading,
-    name: str,
-    fill: Any = None,
+    fill_value: float | int | None = None,
 ) -> SoftIndex:
-    """Return what is found in soft integers: their weights, read like floats.
+    """Return what is in a table of soft integers: its weights are read like floats.
 
     With a fill value, what the weights lack is the probability to be out of range.
     """
-    support = values_of(operand)
-    site = named(operand, *parts)
+    support = values_of(table)
+    sites = named(table, *components)
     if support is None:
-        operation = f"{name} in values that are known only at run time"
-        raise TypeError(refusal(site, operation))
-    weights = on_support(operand, support)
-    weights = jnp.broadcast_to(weights, weights.shape[:1] + operand.extent)
-    weights = jax.vmap(lambda w: _mean(read(w, parts, reading, name)))(weights)
-    if fill is not None:
-        support = np.append(support, np.asarray(fill, support.dtype))
+        operation = f"{reading.name} in values that are known only at run time"
+        raise TypeError(refusal(sites, operation))
+
+    def read_weights(weights: Array) -> Array:
+        return mean_of_average(read_at(weights, components, reading))
+
+    weights = on_support(table, support)
+    weights = jnp.broadcast_to(weights, weights.shape[:1] + table.extent)
+    weights = jax.vmap(read_weights)(weights)
+    if fill_value is not None:
+        support = np.append(support, np.asarray(fill_value, support.dtype))
         weights = jnp.concatenate([weights, 1 - weights.sum(0, keepdims=True)])
-    table = support.reshape((-1,) + (1,) * len(reading.shape))
-    factor = fresh(site, reading.shape, tokens(operand, *parts))
-    return SoftIndex(Known(table), (weights,), (factor,), reading.shape)
-
-
-def _mean(x: Any) -> Any:
-    return x.average if isinstance(x, AbstractAverage) else x
-
-
-RULES: dict[str, Callable] = {"gather": _gather, "dynamic_slice": _dynamic_slice}
+    values = support.reshape((-1,) + (1,) * len(reading.shape))
+    factor = fresh(sites, reading.shape, tokens(table, *components))
+    return SoftIndex(Known(values), (weights,), (factor,), reading.shape)

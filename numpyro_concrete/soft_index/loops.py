@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from numpyro_concrete.soft_index import internals
+from numpyro_concrete import internals
 from numpyro_concrete.soft_index.algebra import (
     concrete,
     listed_jointly,
@@ -25,7 +25,7 @@ from numpyro_concrete.soft_index.algebra import (
     values_of,
 )
 from numpyro_concrete.soft_index.counts import LARGEST_SUPPORT
-from numpyro_concrete.soft_index.rules import apply
+from numpyro_concrete.soft_index.registry import apply_primitive, interpret, rule
 from numpyro_concrete.soft_index.single import is_small, on_each_value
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
@@ -441,12 +441,9 @@ def _known_or_guarded(x: Any) -> Any:
 
 def under_interpreter(function: Callable) -> Callable:
     """Return a function of soft and plain values that runs under an interpreter."""
-    from numpyro_concrete.soft_index.interpreter import Interpreter
 
     def run(*args: Any) -> list[Any]:
-        with Interpreter() as interpreter:
-            out = function(*interpreter.lift(list(args)))
-            return interpreter.drop(list(out))
+        return interpret(lambda *x: list(function(*x)), *args)
 
     return run
 
@@ -557,11 +554,9 @@ def chosen(which: Any, cases: Sequence[Any]) -> Any:
     shape = typed(cases[0]).shape
     if not is_soft(which):
         which = jnp.broadcast_to(which, shape)
-    return apply(lax.select_n_p, [which, *cases], {})
+    return apply_primitive(lax.select_n_p, [which, *cases], {})
 
 
-RULES: dict[str, Callable] = {
-    "scan": _of_one_draw(_scan),
-    "while": _of_one_draw(_while),
-    "cond": _cond,
-}
+rule("scan")(_of_one_draw(_scan))
+rule("while")(_of_one_draw(_while))
+rule("cond")(_cond)

@@ -9,23 +9,19 @@ from typing import Any
 import jax.numpy as jnp
 import quax
 
-
-def _evaluate(function: Callable, *args: Any) -> Any:
-    from numpyro_concrete.soft_index.interpreter import evaluate
-
-    return evaluate(function, *args)
+from numpyro_concrete.soft_index.registry import evaluate
 
 
 def _operator(function: Callable) -> Callable:
     def operator(self: Any, *others: Any) -> Any:
-        return _evaluate(lambda *x: function(*x), self, *others)
+        return evaluate(lambda *x: function(*x), self, *others)
 
     return operator
 
 
 def _reflected(function: Callable) -> Callable:
     def operator(self: Any, other: Any) -> Any:
-        return _evaluate(lambda x, y: function(y, x), self, other)
+        return evaluate(lambda x, y: function(y, x), self, other)
 
     return operator
 
@@ -33,15 +29,9 @@ def _reflected(function: Callable) -> Callable:
 def _method(function: Callable) -> Callable:
     # Shapes, axes and indices stay as they are.
     def operator(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _evaluate(lambda x: function(x, *args, **kwargs), self)
+        return evaluate(lambda x: function(x, *args, **kwargs), self)
 
     return operator
-
-
-def _unreadable(self: Any, *_: Any) -> None:
-    from numpyro_concrete.soft_index.value import refusal
-
-    raise TypeError(refusal(self.site, "reading it as a Python number"))
 
 
 class Operators(quax.ArrayValue):
@@ -65,5 +55,4 @@ class Operators(quax.ArrayValue):
     astype, reshape = _method(jnp.astype), _method(jnp.reshape)
     sum, mean = _method(jnp.sum), _method(jnp.mean)
     all, any = _method(jnp.all), _method(jnp.any)
-    __bool__ = __int__ = __float__ = __index__ = item = tolist = _unreadable
     __hash__ = object.__hash__

@@ -8,28 +8,31 @@ Counterpart: none; torch's functions have no bodies to run.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.scipy import special
 
 from numpyro_concrete.soft_index.algebra import (
     Joint,
-    concrete,
+    Table,
+    as_table,
     finish,
     is_one_draw,
     run,
     tables_of,
     words,
 )
-from numpyro_concrete.soft_index.value import (
-    Known,
-    SoftIndex,
-    named,
-    refusal,
+from numpyro_concrete.soft_index.registry import (
+    Operand,
+    Params,
+    Primitive,
+    Result,
+    Shape,
+    as_result,
 )
+from numpyro_concrete.soft_index.shapes import broadcast_table
+from numpyro_concrete.soft_index.value import Known, SoftIndex, named, refusal
 
 # More joint values are too many to run a loop for each.
 LARGEST_LOOP = 64
@@ -39,129 +42,152 @@ ELEMENTWISE_CALLS = words("searchsorted _interp polyval") | frozenset(
 ) - words("logsumexp softmax log_softmax sph_harm sph_harm_y lpmn lpmn_values")
 # Functions of JAX that mix their elements, and have products of matrices in them.
 JOINT_CALLS = words("_lstsq _pinv cov")
-# The others of their operands are tables, of which they read several elements.
-_TABLES = {"searchsorted": [0], "_interp": [1, 2], "polyval": [0]}
+# Positions of the operands that are tables, of which these read several elements.
+_TABLE_POSITIONS = {"searchsorted": [0], "_interp": [1, 2], "polyval": [0]}
 
 
-def reads_soft_tables(name: str, values: Sequence[Any]) -> bool:
+# --- elementwise functions ------------------------------------------------------------
+
+
+def reads_soft_tables(name: str, operands: Sequence[Operand]) -> bool:
     """Tell whether an elementwise function has a table of soft values.
 
     Args:
         name: Name of the function.
-        values: Its operands.
+        operands: Its operands.
     """
-    tables = [values[i] for i in _TABLES.get(name, []) if i < len(values)]
-    return any(isinstance(x, SoftIndex) for x in tables)
+    positions = _TABLE_POSITIONS.get(name, [])
+    return any(
+        isinstance(x, SoftIndex) for i, x in enumerate(operands) if i in positions
+    )
 
 
 def on_elements(
-    function: Callable, values: Sequence[Any], shape: tuple[int, ...]
-) -> Any:
+    function: Callable, operands: Sequence[Operand], shape: Shape
+) -> Operand:
     """Return what an elementwise function gives for soft values.
 
     Args:
         function: A function of arrays.
-        values: Its operands. Those that are not soft do not have to broadcast.
+        operands: Its operands. Those that are not soft do not have to broadcast.
         shape: Shape of the result.
 
     Raises:
         TypeError: If a soft operand has another shape.
     """
-    softs = [x for x in values if isinstance(x, SoftIndex)]
+    softs = [x for x in operands if isinstance(x, SoftIndex)]
     if not softs or any(x.extent != shape for x in softs):
         raise TypeError(refusal(named(*softs), "a function that mixes its elements"))
     tables, joint = tables_of(softs, shape)
     sizes = joint.sizes()
-    full = [_broadcast(t, (*sizes, *shape)) for t in tables]
-    left = iter([t.reshape(math.prod(sizes), *shape) for t in full])
-    operands = [next(left) if isinstance(x, SoftIndex) else _known(x) for x in values]
-    axes = [0 if isinstance(x, SoftIndex) else None for x in values]
-    table = run(jax.vmap(function, tuple(axes)), *operands)
+    states = math.prod(sizes)
+    soft_arrays = [
+        broadcast_table(table, (*sizes, *shape)).reshape(states, *shape)
+        for table in tables
+    ]
+    table = _map_over_states(function, operands, soft_arrays, states)
     return finish(table.reshape(*sizes, *shape), joint, shape)
 
 
-def _broadcast(table: Any, shape: Sequence[int]) -> Any:
-    known = isinstance(table, np.ndarray)
-    return (np if known else jnp).broadcast_to(table, tuple(shape))
-
-
-def _known(x: Any) -> Any:
-    known = concrete(x)
-    return x if known is None else known
+def _map_over_states(
+    function: Callable,
+    operands: Sequence[Operand],
+    soft_arrays: Sequence[Table],
+    states: int,
+) -> Result:
+    """Apply a function to the joint values of soft operands, on their first axis."""
+    arrays: list[Table] = []
+    axes: list[int | None] = []
+    next_soft_array = iter(soft_arrays)
+    for operand in operands:
+        if isinstance(operand, SoftIndex):
+            arrays.append(next(next_soft_array))
+            axes.append(0)
+        else:
+            arrays.append(as_table(operand))
+            axes.append(None)
+    return run(jax.vmap(function, tuple(axes), axis_size=states), *arrays)
 
 
 # --- one draw -------------------------------------------------------------------------
 
 
-def is_small(values: Sequence[Any]) -> bool:
-    """Tell whether values are one draw at all positions, and have few joint values."""
-    softs = [x for x in values if isinstance(x, SoftIndex)]
+def is_small(operands: Sequence[Operand]) -> bool:
+    """Tell whether operands are one draw at all positions with few joint values.
+
+    Args:
+        operands: Soft and plain operands.
+    """
+    softs = [x for x in operands if isinstance(x, SoftIndex)]
     if not all(map(is_one_draw, softs)):
         return False
     joint = Joint(())
-    for x in softs:
-        joint.add(_scalar(x))
+    for soft in softs:
+        joint.add(_without_positions(soft))
     return math.prod(joint.sizes()) <= LARGEST_LOOP
 
 
-def on_each_value(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
+def on_each_value(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
     """Return what a primitive gives for values that are one draw at all positions.
 
     Args:
         primitive: The primitive of JAX.
-        values: Its operands, of which the soft ones have no draw of a position's own.
+        operands: Its operands, of which the soft ones have no draw of a position's own.
         params: Its parameters.
     """
-
-    def function(*x: Any) -> Any:
-        return primitive.bind(*x, **params)
-
-    results = on_each_draw(function, values)
-    return results if primitive.multiple_results else results[0]
+    results = on_each_draw(lambda *x: primitive.bind(*x, **params), operands)
+    return as_result(primitive, results)
 
 
-def on_each_draw(function: Callable, values: Sequence[Any]) -> list[Any]:
+def on_each_draw(function: Callable, operands: Sequence[Operand]) -> list[Operand]:
     """Return the results of a function for values that are one draw at all positions.
 
     Args:
         function: Takes arrays; returns one or several.
-        values: Its operands, of which the soft ones have no draw of a position's own.
+        operands: Its operands, of which the soft ones have no draw of a position's own.
+
+    Raises:
+        TypeError: If there are more joint values than can be listed.
     """
     joint = Joint(())
-    where = [joint.add(_scalar(x)) if isinstance(x, SoftIndex) else None
-             for x in values]  # fmt: skip
+    softs = [x for x in operands if isinstance(x, SoftIndex)]
+    factor_axes = [joint.add(_without_positions(soft)) for soft in softs]
     joint.check()
     sizes = joint.sizes()
-    operands = [
-        _known(x) if axes is None else _spread(x, joint, axes)
-        for x, axes in zip(values, where, strict=True)
+    soft_arrays = [
+        _values_by_state(soft, joint, axes)
+        for soft, axes in zip(softs, factor_axes, strict=True)
     ]
-    axes = tuple(None if at is None else 0 for at in where)
-    out = run(jax.vmap(function, axes, axis_size=math.prod(sizes)), *operands)
-    several = out if isinstance(out, list | tuple) else [out]
-    return [_result(x.reshape(*sizes, *x.shape[1:]), joint) for x in several]
+    result = _map_over_states(function, operands, soft_arrays, math.prod(sizes))
+    tables = result if isinstance(result, list | tuple) else [result]
+    return [_with_draws(t.reshape(*sizes, *t.shape[1:]), joint) for t in tables]
 
 
-def _scalar(soft: SoftIndex) -> SoftIndex:
-    """The draws of a value, at no position."""
+def _without_positions(soft: SoftIndex) -> SoftIndex:
+    """Return the draws of a value, at no position."""
     weights = tuple(w.reshape(-1) for w in soft.weights)
     factors = tuple(f.at(f.ids.array.reshape(())) for f in soft.factors)
-    return SoftIndex(Known(np.zeros(tuple(map(len, weights)))), weights, factors, ())
+    no_values = Known(np.zeros(tuple(map(len, weights))))
+    return SoftIndex(no_values, weights, factors, ())
 
 
-def _spread(soft: SoftIndex, joint: Joint, axes: list[int]) -> Any:
-    """Values for every joint value of all draws, on one axis."""
-    n = len(soft.factors)
-    table = _broadcast(soft.table, (*soft.table.shape[:n], *soft.extent))
+def _values_by_state(soft: SoftIndex, joint: Joint, factor_axes: list[int]) -> Table:
+    """Return a soft operand's values for all joint values of all draws, on one axis."""
+    factor_sizes = soft.table.shape[: len(soft.factors)]
+    table = broadcast_table(soft.table, (*factor_sizes, *soft.extent))
     sizes = joint.sizes()
-    full = _broadcast(joint.spread(table, axes), (*sizes, *soft.extent))
-    return full.reshape(math.prod(sizes), *soft.extent)
+    full_shape = (*sizes, *soft.extent)
+    full_table = broadcast_table(joint.spread(table, factor_axes), full_shape)
+    return full_table.reshape(math.prod(sizes), *soft.extent)
 
 
-def _result(table: Any, joint: Joint) -> Any:
+def _with_draws(table: Table, joint: Joint) -> Operand:
+    """Return a result as a soft value whose draws stand at all of its positions."""
     shape = table.shape[len(joint.factors) :]
-    ones = (1,) * len(shape)
-    result = Joint(shape)
-    result.weights = [w.reshape(len(w), *ones) for w in joint.weights]
-    result.factors = [f.at(f.ids.array.reshape(ones)) for f in joint.factors]
-    return finish(table, result, shape)
+    no_positions = (1,) * len(shape)
+    draws = Joint(shape)
+    draws.weights = [w.reshape(len(w), *no_positions) for w in joint.weights]
+    draws.factors = [f.at(f.ids.array.reshape(no_positions)) for f in joint.factors]
+    return finish(table, draws, shape)

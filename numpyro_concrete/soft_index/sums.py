@@ -6,7 +6,7 @@ where `z` is at most `n`. What is left is independent, and is convolved.
 Counterpart: none; in Pyro they are among the rules.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import enumerate_operands, simplified, typed
 from numpyro_concrete.soft_index.counts import sum_of
+from numpyro_concrete.soft_index.registry import apply_primitive
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
@@ -30,13 +31,10 @@ Term = tuple[int, Any]
 _LARGEST_SUM = 64
 
 
-def sum_of_draws(
-    apply: Callable, primitive: Any, values: Sequence[Any], shape: Sequence[int]
-) -> Any:
+def sum_of_draws(primitive: Any, values: Sequence[Any], shape: Sequence[int]) -> Any:
     """Return the sum or difference of two integers as a count.
 
     Args:
-        apply: Applies a primitive.
         primitive: `add` or `sub`.
         values: Its operands.
         shape: Shape of the result.
@@ -48,7 +46,7 @@ def sum_of_draws(
         terms = [(1, first), (sign, second)]
 
     def compute() -> Any:
-        return _total(apply, [(s, exact(x)) for s, x in terms], shape)
+        return _total([(s, exact(x)) for s, x in terms], shape)
 
     mean = jnp.broadcast_to(_number(first) + sign * _number(second), tuple(shape))
     dtype = typed(first).dtype
@@ -65,14 +63,16 @@ def _terms(x: Any, sign: int) -> list[Term]:
     return [(sign, x)]
 
 
-def _total(apply: Callable, terms: Sequence[Term], shape: Sequence[int]) -> Any:
+def _total(terms: Sequence[Term], shape: Sequence[int]) -> Any:
     softs = [t for t in terms if isinstance(t[1], SoftIndex)]
     plain = [t for t in terms if not isinstance(t[1], SoftIndex)]
     total, *others = [_joint_sum(group, shape) for group in _groups(softs)]
     for other in others:
-        total = _independent_sum(apply, total, other)
+        total = _independent_sum(total, other)
     for sign, x in plain:
-        total = exact(apply(lax.add_p if sign > 0 else lax.sub_p, [total, x], {}))
+        total = exact(
+            apply_primitive(lax.add_p if sign > 0 else lax.sub_p, [total, x], {})
+        )
     return total
 
 
@@ -103,9 +103,9 @@ def _joint_sum(terms: Sequence[Term], shape: Sequence[int]) -> Any:
     return simplified(table, joint.factors, joint.weights, shape)
 
 
-def _independent_sum(apply: Callable, x: Any, y: Any) -> Any:
+def _independent_sum(x: Any, y: Any) -> Any:
     if not (isinstance(x, SoftIndex) and isinstance(y, SoftIndex)):
-        return exact(apply(lax.add_p, [x, y], {}))
+        return exact(apply_primitive(lax.add_p, [x, y], {}))
     result = sum_of(x, y)
     if result is None:
         raise TypeError(refusal(named(x, y), "the values of a sum of it"))

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from numpyro_concrete.soft_index import internals
+from numpyro_concrete import internals
 from numpyro_concrete.soft_index.expectation import contract
 from numpyro_concrete.soft_index.operators import Operators
 
@@ -136,8 +136,14 @@ def positions(shape: tuple[int, ...]) -> Known:
     return Known(np.arange(math.prod(shape)).reshape(shape))
 
 
+def _unreadable(self: Any, *_: Any) -> None:
+    raise TypeError(refusal(self.site, "reading it as a Python number"))
+
+
 class AbstractSoft(Operators):
     """What stands for an integer in a relaxed program."""
+
+    __bool__ = __int__ = __float__ = __index__ = item = tolist = _unreadable
 
     def materialise(self) -> ArrayLike:
         """Refuse to become an integer array."""

@@ -1,11 +1,10 @@
-"""Writing at soft indices: scatter, updates of slices.
+"""Writing at soft indices: scatter, and updates of slices.
 
-Counterpart: ``pyro_concrete.soft_index.lookup``, which does both.
+Counterpart: ``pyro_concrete.soft_index.writing``.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +12,40 @@ import numpy as np
 from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import (
+    Table,
     common_values,
     concrete,
     finish,
-    flat_weights,
+    is_inexact,
+    joint_weights,
+    listed_jointly,
+    number_of,
     pick,
     placed,
     typed,
     weights_on,
 )
+from numpyro_concrete.soft_index.joining import move_together, with_exact_pieces
 from numpyro_concrete.soft_index.lookup import (
-    components,
+    index_components,
     joint_indices,
-    stacked,
+    stack_components,
 )
+from numpyro_concrete.soft_index.registry import (
+    Operand,
+    Params,
+    Primitive,
+    Result,
+    rule,
+)
+from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.value import (
+    AbstractAverage,
     Known,
     SoftIndex,
     Values,
     average_of,
+    exact,
     fresh,
     is_soft,
     named,
@@ -39,169 +53,221 @@ from numpyro_concrete.soft_index.value import (
     tokens,
 )
 
+# --- slices ---------------------------------------------------------------------------
 
-def write_slice(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-    """Write a plain slice at a soft place: the whole operation at each place."""
-    operand, update, *starts = values
+
+@rule("dynamic_update_slice")
+def _update_slice(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    operand, update, *starts = operands
+    if not any(map(is_soft, starts)):
+        return move_together(
+            lambda x, y: primitive.bind(x, y, *starts, **params), [operand, update]
+        )
     if is_soft(operand) or is_soft(update):
-        raise TypeError(refusal(named(*values), primitive.name))
+        raise TypeError(refusal(named(*operands), primitive.name))
+
+    def write(index: Array) -> Array:
+        values_of_starts = [index[i] for i in range(len(starts))]
+        return primitive.bind(operand, update, *values_of_starts, **params)
+
+    # The whole operation, for each joint value of the starts.
     tables, joint = joint_indices(starts, ())
     sizes = joint.sizes()
-    index = stacked(tables, sizes).reshape(math.prod(sizes), len(tables))
-
-    def write(i: Array) -> Array:
-        starts_ = [i[a] for a in range(len(tables))]
-        return primitive.bind(operand, update, *starts_, **params)
-
+    index = stack_components(tables, sizes).reshape(math.prod(sizes), len(tables))
     shape = typed(operand).shape
-    table = jax.vmap(write)(jnp.asarray(index)).reshape(sizes + shape)
-    spaced = placed(
-        joint, shape, lambda x, lead: x.reshape(x.shape[:lead] + (1,) * len(shape))
-    )
-    return finish(table, spaced, shape)
+    values = jax.vmap(write)(jnp.asarray(index)).reshape(sizes + shape)
+
+    def add_axes(array: Table, lead: int) -> Table:
+        return array.reshape(array.shape[:lead] + (1,) * len(shape))
+
+    return finish(values, placed(joint, shape, add_axes), shape)
 
 
-def write(
-    primitive: Any, values: list[Any], params: dict[str, Any], behind: Values
-) -> Any:
-    """Set or add values at some places.
+# --- scatter --------------------------------------------------------------------------
 
-    Args:
-        primitive: The primitive of JAX.
-        values: The operand, the indices and the updates, of which some are soft.
-        params: Its parameters.
-        behind: Computes the values of the result, for where its mean is not enough.
 
-    Raises:
-        TypeError: If the result has no relaxation; it names the site.
+@rule("scatter scatter-add scatter_add")
+def _scatter(primitive: Primitive, operands: list[Operand], params: Params) -> Result:
+    """Set or add values at some targets.
+
+    Floats and sums are means: the operand and the updates, weighted with the
+    probabilities of the targets. Integers that are set get new probabilities.
     """
-    operand, indices, updates = values
-    adds = primitive.name != "scatter"
-    floats = jnp.issubdtype(typed(operand).dtype, jnp.inexact)
+
+    def write_each_value() -> Operand:
+        jointly = listed_jointly(with_exact_pieces(operands))
+        if jointly is None:
+            raise TypeError(refusal(named(*operands), primitive.name))
+        return exact(on_each_value(primitive, jointly, params))
+
+    values = Values(write_each_value)
+    operand, indices, updates = operands
+    is_sum = primitive.name != "scatter"
     if not is_soft(indices):
-        if not adds and not floats:
-            return pick(lambda x, u: _set(x, indices, u, params), [operand, updates])
-        return _as_numbers(primitive, values, params, behind)
-    places = Places(indices, typed(operand).shape, params)
-    if adds:
-        total = places.add(_mean(operand, places), _mean(updates, places))
-        return _average(total, values, behind)
-    if not places.distinct:
-        raise TypeError(
-            refusal(named(*values), "writing at several places that may coincide")
+        if is_sum or is_inexact(operand):
+            return _write_means(primitive, operands, params, values)
+        return pick(lambda x, y: _set(x, indices, y, params), [operand, updates])
+    targets = SoftPlaces(indices, typed(operand).shape, params)
+    if is_sum:
+        total = targets.add(_mean(operand, targets), _mean(updates, targets))
+        return _average_like_operand(total, operands, values)
+    if not targets.are_distinct:
+        operation = "writing at several places that may coincide"
+        raise TypeError(refusal(named(*operands), operation))
+    if is_inexact(operand):
+        mean = targets.set(_mean(operand, targets), _mean(updates, targets))
+        return _average_like_operand(mean, operands, values)
+    return _set_integers(primitive, operands, targets)
+
+
+def _write_means(
+    primitive: Primitive, operands: list[Operand], params: Params, values: Values
+) -> AbstractAverage:
+    """Write soft values at plain places: their means."""
+    operand, indices, updates = operands
+    dtype = typed(operand).dtype
+    if not is_inexact(operand):
+        dtype = jnp.result_type(
+            *(number_of(x) for x in (operand, updates) if is_soft(x))
         )
-    if floats:
-        result = places.set(_mean(operand, places), _mean(updates, places))
-        return _average(result, values, behind)
+    write = lax.scatter if primitive.name == "scatter" else lax.scatter_add
+    mean = write(
+        number_of(operand).astype(dtype),
+        indices,
+        number_of(updates).astype(dtype),
+        params["dimension_numbers"],
+        **_index_options(params),
+    )
+    return _average_like_operand(mean, operands, values)
+
+
+def _set(x: Array, indices: Operand, updates: Array, params: Params) -> Array:
+    dims = params["dimension_numbers"]
+    index = jnp.asarray(indices)
+    return lax.scatter(x, index, updates, dims, **_index_options(params))
+
+
+def _index_options(params: Params) -> Params:
+    names = ("indices_are_sorted", "unique_indices", "mode")
+    return {name: params[name] for name in names}
+
+
+def _set_integers(
+    primitive: Primitive, operands: list[Operand], targets: "SoftPlaces"
+) -> SoftIndex:
+    """Set integers at soft places: the probability of each value, like a float."""
+    operand, _, updates = operands
+    sites = named(*operands)
     support = common_values([operand, updates])
     if support is None:
-        raise TypeError(refusal(named(*values), primitive.name))
-    full = [
-        jnp.broadcast_to(
-            weights_on(x, support, places.dtype), (len(support), *typed(x).shape)
-        )
-        for x in (operand, updates)
-    ]
-    weights = jax.vmap(places.set)(*full)
+        raise TypeError(refusal(sites, primitive.name))
+
+    def probabilities(x: Operand) -> Array:
+        weights = weights_on(x, support, targets.dtype)
+        return jnp.broadcast_to(weights, (len(support), *typed(x).shape))
+
+    weights = jax.vmap(targets.set)(probabilities(operand), probabilities(updates))
     shape = typed(operand).shape
     table = support.reshape((-1,) + (1,) * len(shape))
-    factor = fresh(named(*values), shape, tokens(*values))
+    factor = fresh(sites, shape, tokens(*operands))
     return SoftIndex(Known(table), (weights,), (factor,), shape)
 
 
-def _average(mean: Array, values: Sequence[Any], behind: Values) -> Any:
-    dtype = typed(values[0]).dtype
+def _average_like_operand(
+    mean: Array, operands: Sequence[Operand], values: Values
+) -> AbstractAverage:
+    dtype = typed(operands[0]).dtype
     if jnp.issubdtype(dtype, jnp.inexact):
         mean = mean.astype(dtype)
-    return average_of(mean, values, dtype, behind)
+    return average_of(mean, operands, dtype, values)
 
 
-def _mean(x: Any, places: "Places") -> Array:
-    x = x.number() if is_soft(x) else jnp.asarray(x)
-    return x.astype(jnp.result_type(x.dtype, places.dtype))
+def _mean(x: Operand, targets: "SoftPlaces") -> Array:
+    number = number_of(x)
+    return number.astype(jnp.result_type(number.dtype, targets.dtype))
 
 
-def _as_numbers(
-    primitive: Any, values: list[Any], params: dict[str, Any], behind: Values
-) -> Any:
-    """Write soft values at plain places as numbers."""
-    operand, indices, updates = values
-    softs = [x for x in (operand, updates) if is_soft(x)]
-    dtype = jnp.result_type(*(x.number() for x in softs))
-    if jnp.issubdtype(typed(operand).dtype, jnp.inexact):
-        dtype = typed(operand).dtype
-    new = [(x.number() if is_soft(x) else jnp.asarray(x)).astype(dtype)
-           for x in (operand, updates)]  # fmt: skip
-    scatter = lax.scatter_add if primitive.name != "scatter" else lax.scatter
-    kept = {k: params[k] for k in ("indices_are_sorted", "unique_indices", "mode")}
-    dims = params["dimension_numbers"]
-    result = scatter(new[0], indices, new[1], dims, **kept)
-    return _average(result, values, behind)
+class SoftPlaces:
+    """Soft places to write at: every joint value of the indices, with its weight.
 
+    Args:
+        indices: Where to write, soft.
+        shape: Shape of the array that is written to.
+        params: Parameters of the primitive.
 
-def _set(x: Array, indices: Any, updates: Array, params: dict[str, Any]) -> Array:
-    kept = {k: params[k] for k in ("indices_are_sorted", "unique_indices", "mode")}
-    dims = params["dimension_numbers"]
-    return lax.scatter(x, jnp.asarray(indices), updates, dims, **kept)
+    Attributes:
+        index: The joint values of the indices, `(K,) + batch + (n,)`.
+        weights: Their weights, `(K,) + batch`.
+        dtype: Type of the weights.
+        are_distinct: Whether no two places coincide, whatever the soft indices are.
+    """
 
-
-class Places:
-    """Soft places to write at: every joint value of the indices, with its weight."""
-
-    def __init__(
-        self, indices: Any, shape: Sequence[int], params: dict[str, Any]
-    ) -> None:
+    def __init__(self, indices: Operand, shape: Sequence[int], params: Params) -> None:
         self.dims = params["dimension_numbers"]
         self.mode = params["mode"]
         self.shape = tuple(shape)
-        parts = components(indices)
         self.batch = typed(indices).shape[:-1]
-        tables, joint = joint_indices(parts, self.batch)
-        sizes = joint.sizes()
-        full = stacked(tables, sizes + self.batch)
-        states = math.prod(sizes)
-        self.index = jnp.asarray(full.reshape(states, *self.batch, len(parts)))
-        soft = SoftIndex(
-            Known(np.zeros(())), tuple(joint.weights), tuple(joint.factors), joint.shape
-        )
-        weights = flat_weights(soft)
-        self.weights = jnp.broadcast_to(weights, (states, *self.batch))
+        components = index_components(indices)
+        tables, joint = joint_indices(components, self.batch)
+        states = math.prod(joint.sizes())
+        index = stack_components(tables, joint.sizes() + self.batch)
+        index = index.reshape(states, *self.batch, len(components))
+        self.index = jnp.asarray(index)
+        self.weights = jnp.broadcast_to(joint_weights(joint), (states, *self.batch))
         self.dtype = self.weights.dtype
-        self.distinct = self._distinct(parts)
+        self.are_distinct = self._are_distinct(components)
 
-    def _distinct(self, parts: Sequence[Any]) -> bool:
-        """Whether no two places coincide, whatever the soft indices are."""
-        batched = self.dims.scatter_indices_batching_dims
-        apart = [concrete(x) for x in parts]
-        grids = [np.broadcast_to(x, self.batch) for x in apart if x is not None]
-        grids += [g for a, g in enumerate(np.indices(self.batch)) if a in batched]
+    def _are_distinct(self, components: Sequence[Operand]) -> bool:
         if math.prod(self.batch) <= 1:
             return True
-        if not grids:
+        # Places are apart where they differ in an index that is known, or in an axis
+        # that is one of the batch in the array too.
+        arrays = [x for x in map(concrete, components) if x is not None]
+        coordinates = [np.broadcast_to(x, self.batch) for x in arrays]
+        positions = np.indices(self.batch)
+        coordinates += [positions[a] for a in self._batching_axes]
+        if not coordinates:
             return False
-        rows = np.stack([g.reshape(-1) for g in grids], -1)
+        rows = np.stack([x.reshape(-1) for x in coordinates], -1)
         return len(np.unique(rows, axis=0)) == len(rows)
 
+    @property
+    def _batching_axes(self) -> tuple[int, ...]:
+        return self.dims.scatter_indices_batching_dims
+
     def add(self, operand: Array, updates: Array) -> Array:
-        """Add to each place its update times its weight."""
+        """Return an array with each update, times the weight of its place, added.
+
+        Args:
+            operand: The array.
+            updates: What to add at each place.
+        """
         window = self.dims.update_window_dims
-        left = iter(self.batch)
-        spaced = [1 if a in window else next(left) for a in range(updates.ndim)]
-        weights = self.weights.reshape(-1, *spaced)
+        batch_axes = [a for a in range(updates.ndim) if a not in window]
+        sizes = [1] * updates.ndim
+        for axis, size in zip(batch_axes, self.batch, strict=True):
+            sizes[axis] = size
+        # The joint values are one more axis of the batch, the first.
         dims = self.dims._replace(
             update_window_dims=tuple(a + 1 for a in window),
-            scatter_indices_batching_dims=tuple(
-                a + 1 for a in self.dims.scatter_indices_batching_dims
-            ),
+            scatter_indices_batching_dims=tuple(a + 1 for a in self._batching_axes),
         )
+        weighted_updates = self.weights.reshape(-1, *sizes) * updates
         return lax.scatter_add(
-            operand, self.index, weights * updates, dims, mode=self.mode
+            operand, self.index, weighted_updates, dims, mode=self.mode
         )
 
     def set(self, operand: Array, updates: Array) -> Array:
-        """Replace at each place, as far as its weight goes."""
+        """Return an array with each place replaced, as far as its weight goes.
+
+        Args:
+            operand: The array.
+            updates: What to write at each place.
+        """
         zeros = jnp.zeros(self.shape, self.dtype)
-        hit = self.add(zeros, jnp.ones(updates.shape, self.dtype))
+        replaced_weight = self.add(zeros, jnp.ones(updates.shape, self.dtype))
         # What is replaced for sure may have been infinite.
-        old = jnp.where(hit == 1, 0, operand) * (1 - hit)
-        return old + self.add(zeros.astype(operand.dtype), updates)
+        remaining = jnp.where(replaced_weight == 1, 0, operand) * (1 - replaced_weight)
+        return remaining + self.add(zeros.astype(operand.dtype), updates)

@@ -1,0 +1,137 @@
+"""The private API of NumPyro, JAX and quax that this package uses.
+
+Each function says why no public name serves. All were read in NumPyro 0.22;
+pyproject.toml bounds the versions of the three libraries.
+
+Counterpart: ``pyro_concrete.internals``.
+"""
+
+import contextlib
+import copy
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+# An interpreter needs to know which trace is current, and to make another so; it reads
+# the shapes of what it traces, and runs the bodies of functions and loops.
+from jax._src.core import (
+    ClosedJaxpr,
+    Jaxpr,
+    ShapedArray,
+    Trace,
+    Tracer,
+    TraceTag,
+    eval_trace,
+    jaxpr_as_fun,
+    set_current_trace,
+    take_current_trace,
+    trace_ctx,
+    typeof,
+)
+from jax.extend.linear_util import WrappedFun as WrappedFunction
+from numpyro.distributions import Distribution, MaskedDistribution
+
+# SVI takes an optimizer for NumPyro's own by its private base class.
+from numpyro.optim import _NumPyroOptim as NumPyroOptim
+from numpyro.primitives import _PYRO_STACK, Messenger
+
+# quax has arrays in public, and in private the trace in which they are values.
+from quax._compat import unpack_scan_args
+from quax._trace import _QuaxTrace as QuaxTrace
+from quax._trace import _QuaxTracer as QuaxTracer
+
+# What comes from the libraries under its own name, or a public one.
+__all__ = [
+    "ClosedJaxpr",
+    "Jaxpr",
+    "NumPyroOptim",
+    "QuaxTrace",
+    "QuaxTracer",
+    "ShapedArray",
+    "Trace",
+    "TraceTag",
+    "Tracer",
+    "WrappedFunction",
+    "eval_trace",
+    "jaxpr_as_fun",
+    "set_current_trace",
+    "take_current_trace",
+    "typeof",
+    "unpack_scan_args",
+]
+
+SomeDistribution = TypeVar("SomeDistribution", bound=Distribution)
+
+# The module of NumPyro's handler of enumeration, by its name, since it needs funsor.
+_ENUMERATION = "numpyro.contrib.funsor.enum_messenger"
+
+# --- traces ---------------------------------------------------------------------------
+
+
+def current_trace() -> Trace:
+    """Return the trace that operations go to at present.
+
+    Example:
+        >>> current_trace() is trace_ctx.trace
+        True
+    """
+    return trace_ctx.trace
+
+
+# --- handlers -------------------------------------------------------------------------
+
+
+def active_handlers() -> list[Messenger]:
+    """Return the handlers around the running program, the outermost first.
+
+    A handler in NumPyro knows nothing of the others. `relax` has to: it samples a
+    second site past those inside of it, and runs discrete inside of `harden` and
+    Predictive.
+    """
+    return _PYRO_STACK
+
+
+@contextlib.contextmanager
+def only_handlers_around(handler: Messenger) -> Generator[None]:
+    """Leave out a handler, and those inside of it, from what statements are sent to.
+
+    ``numpyro.primitives.apply_stack`` takes no list of handlers.
+    """
+    index = _PYRO_STACK.index(handler)
+    left_out = _PYRO_STACK[index:]
+    del _PYRO_STACK[index:]
+    try:
+        yield
+    finally:
+        _PYRO_STACK.extend(left_out)
+
+
+def is_enumeration(handler: Messenger) -> bool:
+    """Tell whether a handler is the one by which NumPyro enumerates sites."""
+    return type(handler).__module__ == _ENUMERATION
+
+
+# --- distributions --------------------------------------------------------------------
+
+
+def wrapper_mask(fn: MaskedDistribution) -> Any:
+    """Return the mask of a masked distribution, which has no public name."""
+    return fn._mask
+
+
+def without_validation(fn: SomeDistribution) -> SomeDistribution:
+    """Return a distribution that does not validate values.
+
+    `validate_args` is an argument of constructors; a distribution that exists already
+    keeps it in a private attribute.
+    """
+    unvalidated = copy.copy(fn)
+    unvalidated._validate_args = False
+    return unvalidated
+
+
+def set_batch_shape(fn: Distribution, batch_shape: tuple[int, ...]) -> None:
+    """Change what a distribution says of its batch shape, as under `vmap`.
+
+    A distribution that exists already keeps it in a private attribute.
+    """
+    fn._batch_shape = batch_shape
