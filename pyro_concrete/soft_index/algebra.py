@@ -9,18 +9,22 @@ probabilities the average is the term that was drawn, infinite or not.
 Counterpart: ``numpyro_concrete.soft_index.algebra``.
 """
 
-import contextlib
-import itertools
 import math
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from pyro_concrete.ops.precision import known_finite
+from pyro_concrete.soft_index.elements import (
+    CERTAIN,
+    Elements,
+    share_origins,
+    untraced,
+)
+from pyro_concrete.soft_index.refusals import LostJointError
 
 # A sum of independent counts is exact up to this number of values.
 LARGEST_SUPPORT = 512
@@ -30,80 +34,6 @@ _BOUNDS = {
     dtype: torch.tensor(-math.log(torch.finfo(dtype).tiny), dtype=dtype).item()
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 }
-
-# What is certain is one element, wherever it is.
-_CERTAIN = -1
-_BITS_OF_AN_ELEMENT = 32
-# Pickled elements keep their numbers: two processes do not start with the same.
-_NEXT_SITE = itertools.count(secrets.randbits(30))
-
-
-class Elements:
-    """Which element of which site each position of a draw is.
-
-    Numbers are made when two values meet that may share elements, which is rare.
-
-    Args:
-        make: Returns one number for each position, equal at equal elements.
-        sites: Numbers of the relaxed values that they may belong to.
-    """
-
-    __slots__ = ("_made", "_make", "sites")
-
-    def __init__(self, make: Callable[[], Tensor], sites: frozenset[int]) -> None:
-        self._make = make
-        self._made: Tensor | None = None
-        self.sites = sites
-
-    @classmethod
-    def of_new_site(cls, weights: Tensor) -> "Elements":
-        """Return the elements of a value that is like no other, by its weights."""
-        site = next(_NEXT_SITE)
-
-        def make() -> Tensor:
-            shape = weights.shape[1:]  # now, as a tracer would record it before
-            first = site << _BITS_OF_AN_ELEMENT
-            return first + torch.arange(math.prod(shape)).reshape(shape)
-
-        return cls(make, frozenset([site]))
-
-    @classmethod
-    def of_a_constant(cls) -> "Elements":
-        """Return the element that stands for whatever is certain."""
-        return cls(lambda: torch.tensor(_CERTAIN), frozenset())
-
-    def numbers(self) -> Int[Tensor, "*positions"]:
-        """Return one number for each position."""
-        if self._made is None:
-            with untraced():
-                self._made = self._make()
-        return self._made
-
-    def moved(self, move: Callable[[Tensor], Tensor]) -> "Elements":
-        """Return the elements after their positions were moved."""
-        return Elements(lambda: move(self.numbers()), self.sites)
-
-    def __reduce__(self) -> tuple:
-        """Pickle as numbers."""
-        return _known_elements, (self.numbers(), self.sites)
-
-
-def _known_elements(numbers: Tensor, sites: frozenset[int]) -> Elements:
-    return Elements(lambda: numbers, sites)
-
-
-@contextlib.contextmanager
-def untraced() -> Iterator[None]:
-    """Compute constants without a tracer that would record them."""
-    state = torch._C._get_tracing_state()
-    if state is None:
-        yield
-        return
-    torch._C._set_tracing_state(None)  # ty: ignore[missing-attribute]
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # ty: ignore[missing-attribute]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -147,19 +77,35 @@ def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
         return False
     with untraced():
         own = a.elements.numbers()
-        shared = (own == b.elements.numbers()) & (own != _CERTAIN)
+        shared = (own == b.elements.numbers()) & (own != CERTAIN)
         if bool(shared.all()):
             return True
         return shared if bool(shared.any()) else False
 
 
+def merged_draw(probabilities: Tensor, draws: Sequence[Draw]) -> Draw:
+    """Return a new draw that is made of others, and remembers them."""
+    elements = Elements.merged(probabilities, [draw.elements for draw in draws])
+    return Draw(probabilities, joint_name(draws), elements)
+
+
 def union(groups: Iterable[Sequence[Draw]]) -> tuple[Draw, ...]:
-    """Return the distinct draws of several values, in order of appearance."""
+    """Return the distinct draws of several values, in order of appearance.
+
+    Raises:
+        LostJointError: If draws of two values depend on each other, and it is not known
+            how, as one of them was merged.
+    """
     distinct: list[Draw] = []
     for group in groups:
+        others = len(distinct)
         for draw in group:
-            if not any(shared_positions(x, draw) is True for x in distinct):
-                distinct.append(draw)
+            if any(shared_positions(x, draw) is True for x in distinct):
+                continue
+            for other in distinct[:others]:
+                if share_origins(other.elements, draw.elements):
+                    raise LostJointError(joint_name([other, draw]))
+            distinct.append(draw)
     return tuple(distinct)
 
 
@@ -272,13 +218,13 @@ def one_draw(draws: Sequence[Draw]) -> Draw:
     weights = draws[0].positions(rank)
     for i in range(1, len(draws)):
         weights = weights.unsqueeze(i) * _conditional_weights(draws, i, rank)
-    site = joint_name(draws)
-    return new_draw(weights.flatten(0, len(draws) - 1), site)
+    return merged_draw(weights.flatten(0, len(draws) - 1), draws)
 
 
 def joint_name(draws: Iterable[Draw]) -> str:
     """Return the names of the sites of several draws, for errors."""
-    return " and ".join(dict.fromkeys(d.site for d in draws))
+    names = [name for draw in draws for name in draw.site.split(" and ")]
+    return " and ".join(dict.fromkeys(names))
 
 
 def merged(
@@ -302,7 +248,7 @@ def merged(
         empty = weights.new_zeros((len(distinct), *positions))
         shape = (len(states), *positions)
         added = empty.scatter_add(0, places.expand(shape), weights.expand(shape))
-    return distinct, new_draw(added, draw.site)
+    return distinct, merged_draw(added, draws)
 
 
 def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | None:
@@ -311,6 +257,9 @@ def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | Non
     Args:
         draws: Draws whose elements may be shared.
         most: Where there are more joint values than this, the result is None.
+
+    Raises:
+        LostJointError: If elements depend on each other, as one of them was merged.
     """
     found: dict[int, Draw] = {}
     for draw in draws:
@@ -321,17 +270,29 @@ def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | Non
             return None
         weights = weights.expand(-1, *shape).flatten(1) if shape else weights[:, None]
         for place, element in enumerate(numbers.expand(shape).flatten().tolist()):
-            if element == _CERTAIN or len(weights) == 1:
+            if element == CERTAIN or len(weights) == 1:
                 continue
             known = found.get(element)
             if known is None or _knows_more(draw, known):
-                own = Elements(
-                    lambda element=element: torch.tensor(element), draw.elements.sites
-                )
+                own = draw.elements.at(place, shape)
                 found[element] = Draw(weights[:, place], draw.site, own)
         if math.prod(len(d.weights) for d in found.values()) > most:
             return None
+    _check_origins(found.values())
     return found
+
+
+def _check_origins(draws: Iterable[Draw]) -> None:
+    """Raise an error if draws of different elements are made of the same ones."""
+    draws = [*draws]
+    if not any(draw.elements.are_merged for draw in draws):
+        return
+    draw_of_origin: dict[int, Draw] = {}
+    for draw in draws:
+        for origin in set(draw.elements.origins().tolist()) - {CERTAIN}:
+            other = draw_of_origin.setdefault(origin, draw)
+            if other is not draw:
+                raise LostJointError(joint_name([other, draw]))
 
 
 def _fits(elements: int, most: int) -> bool:

@@ -42,11 +42,7 @@ def put_together(
     joined = _JoinedTensors(parts, shape)
     place = over_support(func)
     draws = [
-        Draw(
-            place(*joined.weights(axis)),
-            joined.site,
-            Elements(lambda axis=axis: func(*joined.elements(axis)), joined.sites),
-        )
+        Draw(place(*joined.weights(axis)), joined.site, joined.elements(func, axis))
         for axis in range(len(joined.supports))
     ]
     states = joined.common_states()
@@ -92,16 +88,16 @@ class _JoinedTensors:
             everywhere.append(weights)
         return everywhere
 
-    def elements(self, axis: int) -> list[Tensor]:
-        """Return the numbers of each tensor's elements."""
-        numbers = []
-        for x, shape in zip(self._parts, self._shapes, strict=True):
-            if isinstance(x, SoftIndex) and axis < len(x.draws):
-                elements = x.draws[axis].elements
-            else:
-                elements = Elements.of_a_constant()
-            numbers.append(elements.numbers().expand(tuple(shape)))
-        return numbers
+    def elements(self, func: Callable, axis: int) -> Elements:
+        """Return the elements that a function chooses among those of each tensor."""
+        certain = Elements.of_a_constant()
+        parts = [
+            x.draws[axis].elements
+            if isinstance(x, SoftIndex) and axis < len(x.draws)
+            else certain
+            for x in self._parts
+        ]
+        return Elements.placed(func, parts, self._shapes, self.sites)
 
     def common_states(self) -> Tensor | None:
         """Return the states where they are the same for all tensors and positions."""

@@ -19,12 +19,12 @@ from pyro_concrete.soft_index.algebra import (
     Draw,
     finite,
     lined_up,
-    new_draw,
     restored,
     union,
 )
+from pyro_concrete.soft_index.elements import Elements
 from pyro_concrete.soft_index.joining import common_support
-from pyro_concrete.soft_index.reductions import are_independent, of_all_values
+from pyro_concrete.soft_index.reductions import of_all_values
 from pyro_concrete.soft_index.rules import (
     averaged,
     check_size,
@@ -39,6 +39,7 @@ from pyro_concrete.soft_index.value import (
     Call,
     SoftIndex,
     SoftNumber,
+    are_independent,
     is_soft,
     plain,
     refusal,
@@ -102,7 +103,25 @@ def _lookup_of_soft(x: SoftIndex, index: tuple) -> SoftIndex:
     whole = () if any(i is Ellipsis for i in index) else (Ellipsis,)
     table = weights.movedim(0, -1)
     picked = plain(lookup(table, (*index, *whole, _WHOLE))).movedim(-1, 0)
-    return SoftIndex(support, (new_draw(picked, sites((x, index))),))
+    elements = _elements_of_picked(x, (*index, *whole), picked)
+    return SoftIndex(support, (Draw(picked, sites((x, index)), elements),))
+
+
+def _elements_of_picked(x: SoftIndex, index: tuple, picked: Tensor) -> Elements:
+    """Return new elements, made of those of the index and of all that it may pick."""
+
+    def of_each_value(numbers: Tensor) -> tuple[Tensor, list[Draw]]:
+        table = numbers.to(x.device).expand(x.shape)
+        terms, draws, _ = _lookup_of_each_value(*_basic(table, index))
+        return terms.flatten(0, len(draws) - 1), draws
+
+    def picks(origins: Tensor) -> Tensor:
+        return torch.cat([of_each_value(row)[0].cpu() for row in origins])
+
+    _, draws_of_index = of_each_value(torch.zeros((), dtype=torch.int64))
+    parts = [draw.elements for draw in draws_of_index]
+    parts += [draw.elements.with_origins(picks) for draw in x.draws]
+    return Elements.merged(picked, parts)
 
 
 def lookup(table: Tensor, index: tuple) -> Any:

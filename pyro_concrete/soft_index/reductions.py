@@ -19,6 +19,8 @@ from pyro_concrete.soft_index.algebra import (
     assigned,
     draws_of_elements,
 )
+from pyro_concrete.soft_index.elements import any_shared_across_positions
+from pyro_concrete.soft_index.refusals import LostJointError, refusal
 from pyro_concrete.soft_index.rules import (
     averaged,
     elementwise,
@@ -36,12 +38,12 @@ from pyro_concrete.soft_index.value import (
     Call,
     SoftIndex,
     SoftNumber,
+    are_independent,
     average,
     exact_or_none,
     is_soft,
     of_averages,
     plain,
-    refusal,
     rule,
     sites,
     soft_real,
@@ -143,7 +145,16 @@ def jointly(call: Call) -> Any:
     The result is None where these are unknown, or too many.
     """
     try:
+        return _of_joint_values(call)
+    except LostJointError:
+        return None
+
+
+def _of_joint_values(call: Call) -> Any:
+    try:
         known = call.with_arguments(exact)
+    except LostJointError:
+        raise
     except TypeError:
         return None
     operands = softs(known.operands)
@@ -186,16 +197,10 @@ def jointly(call: Call) -> Any:
 
 def of_all_values(call: Call) -> Any:
     """Apply a function to all joint values, or refuse it."""
-    result = jointly(call)
+    result = _of_joint_values(call)
     if result is None:
         raise TypeError(refusal(call.sites, f"{call.name} of so many joint values"))
     return result
-
-
-def are_independent(operands: Any) -> bool:
-    """Tell whether no two soft operands depend on the same site."""
-    names = [x.site.split(" and ") for x in softs(operands)]
-    return len(set().union(*names)) == sum(map(len, names))
 
 
 # --- sums ---------------------------------------------------------------------------
@@ -358,11 +363,11 @@ def _is_valid(call: Call) -> Tensor:
 
 def share_a_draw(x: Any) -> bool:
     """Tell whether several positions of a soft value depend on one element."""
-    for draw in x.exact().draws if is_soft(x) else ():
-        numbers = draw.elements.numbers()
-        if numbers.expand(x.shape).unique().numel() < x.numel():
-            return True
-    return False
+    if not is_soft(x):
+        return False
+    exact = x.exact()
+    elements = [draw.elements for draw in exact.draws]
+    return any_shared_across_positions(elements, x.shape)
 
 
 # --- order --------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from pyro_concrete.soft_index.algebra import (
     total,
     union,
 )
+from pyro_concrete.soft_index.refusals import LostJointError, refusal
 from pyro_concrete.soft_index.trees import joint_shape, leaves
 from pyro_concrete.soft_index.value import (
     AbstractSoft,
@@ -33,11 +34,12 @@ from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
     SoftReal,
+    are_independent,
+    average,
     blank,
     is_soft,
     of_averages,
     plain,
-    refusal,
     rule,
     sites,
     soft_real,
@@ -145,6 +147,11 @@ _OF_NETWORKS = names("""
     add sub rsub radd mul rmul div truediv true_divide neg tanh sigmoid relu exp log
     softplus gelu silu elu leaky_relu log_sigmoid logsigmoid square pow clamp
 """)
+# What compares its argument with a bound, and so is none of the average of counts.
+_BENDING = names("""
+    clamp clamp_min clamp_max clip minimum maximum fmin fmax relu relu6 abs absolute
+    hardtanh threshold
+""")
 _CHECKS = names("isnan isinf isfinite isposinf isneginf")
 _ROUNDING = names("""
     floor ceil round trunc fix sign sgn remainder fmod rmod floor_divide rfloordiv
@@ -187,6 +194,13 @@ _SINGULAR = names("""
 """)
 def elementwise(call: Call) -> Any:
     """Apply a function to every joint value of its soft operands."""
+    try:
+        return _elementwise(call)
+    except LostJointError as error:
+        return _without_joint(call, error)
+
+
+def _elementwise(call: Call) -> Any:
     operands = softs(call.operands)
     if all(type(x) is SoftIndex for x in operands):
         return _on_values(call, operands)
@@ -201,9 +215,32 @@ def elementwise(call: Call) -> Any:
         return linear(call, lambda: elementwise(call.with_arguments(exact)).exact())
     try:
         known = call.with_arguments(exact)
+    except LostJointError:
+        raise
     except TypeError:
         return _on_averages(call)
     return _on_values(known, softs(known.operands))
+
+
+def _without_joint(call: Call, error: LostJointError) -> Any:
+    """Apply a function to averages where these are enough, or raise the error.
+
+    A product of independent values has the product of the means. A comparison of reals
+    is refused where it is used, as validation does not use it.
+    """
+    operands = softs(call.operands)
+
+    def lost() -> SoftIndex:
+        raise LostJointError(error.site)
+
+    is_product = call.name in _SCALING and are_independent(operands)
+    if _is_linear(call, operands) or is_product:
+        return linear(call, lost)
+    of_integers = any(isinstance(x, AbstractSoftInteger) for x in operands)
+    if call.name in _COMPARING and not of_integers:
+        result = call.on(average)
+        return SoftNumber(result, result.dtype, call.sites, lost)
+    raise error
 
 
 def _is_of_averages(operands: Sequence[Any]) -> bool:
@@ -320,7 +357,7 @@ def averaged(
 
 
 def _are_whole(call: Call) -> bool:
-    return all(map(is_whole, numbers(call.operands)))
+    return _hold_whole_numbers(call.operands)
 
 
 def is_whole(x: Any) -> bool:
@@ -488,8 +525,13 @@ def number(
     dtype = functools.reduce(torch.promote_types, types)
     dtype = torch.int64 if dtype is torch.bool else dtype
     if dtype.is_floating_point:
-        return soft_real(result.to(dtype), sites(operands), values)
+        whole = functools.partial(_hold_whole_numbers, operands)
+        return soft_real(result.to(dtype), sites(operands), values, whole)
     return SoftNumber(result, dtype, sites(operands), values)
+
+
+def _hold_whole_numbers(operands: Any) -> bool:
+    return all(map(is_whole, numbers(operands)))
 
 
 def _on_averages(call: Call) -> Any:
@@ -500,6 +542,8 @@ def _on_averages(call: Call) -> Any:
     needs_values = call.name in _ROUNDING or (of_integers and call.name in _COMPARING)
     if needs_values and not _of_truths(call):
         raise TypeError(refusal(call.sites, call.name))
+    if call.name in _BENDING and any(map(is_whole, softs(call.operands))):
+        raise TypeError(refusal(call.sites, f"{call.name} of so many values"))
     if call.name in _CLOSED and all(map(integral, numbers(call.operands))):
         return number(call.on(plain), call.operands)
     return of_averages(call)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from pyro_concrete.soft_index.algebra import (
     Draw,
-    new_draw,
+    merged_draw,
     total,
     union,
-    untraced,
 )
+from pyro_concrete.soft_index.elements import untraced
 from pyro_concrete.soft_index.joining import put_together
 from pyro_concrete.soft_index.rules import (
     elementwise,
@@ -277,6 +277,10 @@ def _cast(call: Call) -> Any:
 
     if isinstance(x, SoftIndex):
         return _cast_values(move, x)
+    if x.dtype is torch.bool:
+        if x.values is None:
+            raise TypeError(refusal(x.site, "a comparison of averages"))
+        return _cast_values(move, x.exact())
     dtype = move(blank(x)[..., :0] if x.dim() else blank(x)).dtype
     values = None
     if x.values is not None:
@@ -350,7 +354,7 @@ def _two_valued(condition: SoftIndex) -> SoftIndex:
     true = total(condition.states.to(dtype), condition.draws)
     weights = torch.stack([1 - true, true])
     truths = torch.tensor([False, True], device=condition.device)
-    return SoftIndex(truths, (new_draw(weights, condition.site),), condition.shape)
+    return SoftIndex(truths, (merged_draw(weights, condition.draws),), condition.shape)
 
 
 @rule("masked_fill")

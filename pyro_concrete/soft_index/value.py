@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import register_pytree_node
 
 from pyro_concrete.soft_index.algebra import Draw, joint_name, new_draw, total
+from pyro_concrete.soft_index.refusals import LostJointError, refusal
 from pyro_concrete.soft_index.trees import joint_shape, leaves, mapped
 
 
@@ -75,25 +76,6 @@ def rule(names: str) -> Callable:
         return function
 
     return register
-
-
-def refusal(site: str, operation: str) -> str:
-    """Return the message for an operation that has no relaxation.
-
-    Args:
-        site: Name of the relaxed site.
-        operation: What the program tried to do with its value.
-
-    Example:
-        >>> print(refusal("z", "sort"))
-        site 'z' is relaxed: its value is soft, and sort needs one that is drawn. ...
-    """
-    return (
-        f"site {site!r} is relaxed: its value is soft, and {operation} needs one that "
-        "is drawn. Leave the site out with infer={'relax': False} or enumerate it with "
-        "infer={'enumerate': 'parallel'}; or, where the mean of the soft value is "
-        "meant, take it with pyro_concrete.soft_index.plain(value)"
-    )
 
 
 def _operator(name: str) -> Callable:
@@ -199,7 +181,7 @@ class AbstractSoft(Tensor):
                 return bool(truths[0])
         raise TypeError(refusal(self.site, "a Python condition on it"))
 
-    def __format__(self, spec: str) -> str:
+    def __format__(self, format_spec: str) -> str:
         """Show what it is, whatever the format for numbers."""
         return repr(self)
 
@@ -367,7 +349,12 @@ class SoftNumber(AbstractSoftInteger):
 
     def __reduce_ex__(self, proto: Any) -> tuple:
         """Pickle as a number with its values."""
-        return _known_number, (self.number, self.dtype, self.site, exact_or_none(self))
+        return _known_number, (
+            self.number,
+            self.dtype,
+            self.site,
+            _exact_to_pickle(self),
+        )
 
 
 class SoftReal(AbstractSoft):
@@ -461,7 +448,7 @@ class SoftReal(AbstractSoft):
 
     def __reduce_ex__(self, proto: Any) -> tuple:
         """Pickle as an average with its values."""
-        return _known_real, (self.number, self.site, exact_or_none(self))
+        return _known_real, (self.number, self.site, _exact_to_pickle(self))
 
 
 def _unknown() -> bool:
@@ -576,13 +563,21 @@ class SoftIndex(AbstractSoftInteger):
         return soft
 
     @property
-    def site(self) -> str:  # ty: ignore[invalid-attribute-override]
+    def site(self) -> str:
         """Names of the sites that it depends on."""
         return joint_name(self.draws)
 
     def exact(self) -> "SoftIndex":
         """Return the value itself."""
         return self
+
+    def become(self, other: "SoftIndex") -> None:
+        """Take the values of another one of the same shape and type."""
+        self.states = other.states
+        self.draws = other.draws
+        self.known_range = False
+        self.known_mean = None
+        self.known_simplex = None
 
     def __repr__(self) -> str:
         """Show the site, the shape and the size of the support."""
@@ -660,7 +655,20 @@ def is_soft(x: Any) -> bool:
 
 
 def exact_or_none(x: AbstractSoft) -> SoftIndex | None:
-    """Return a soft value with its support, or None if only its mean is known."""
+    """Return a soft value with its support, or None if only its mean is known.
+
+    Raises:
+        LostJointError: If it combines values whose joint distribution is not known.
+    """
+    try:
+        return x.exact()
+    except LostJointError:
+        raise
+    except TypeError:
+        return None
+
+
+def _exact_to_pickle(x: AbstractSoft) -> SoftIndex | None:
     try:
         return x.exact()
     except TypeError:
@@ -675,6 +683,12 @@ def softs(tree: Any) -> list[Any]:
 def sites(tree: Any) -> str:
     """Return the names of the sites among arguments, for errors."""
     return " and ".join(dict.fromkeys(x.site for x in softs(tree)))
+
+
+def are_independent(operands: Any) -> bool:
+    """Tell whether no two soft operands depend on the same site."""
+    names = [x.site.split(" and ") for x in softs(operands)]
+    return len(set().union(*names)) == sum(map(len, names))
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -718,9 +732,11 @@ def _mean(x: Any) -> Any:
     if not isinstance(x, AbstractSoft):
         return x
     if not isinstance(x, SoftIndex):
-        if x.dtype is torch.bool and x.values is None:
+        if x.dtype is not torch.bool:
+            return x.number
+        if x.values is None:
             raise TypeError(refusal(x.site, "a comparison of averages"))
-        return x.number
+        x = x.exact()
     if x.known_mean is not None:
         return x.known_mean
     dtype = x.states.dtype if x.is_floating_point() else x.draws[0].weights.dtype

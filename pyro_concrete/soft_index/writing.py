@@ -7,25 +7,26 @@ Counterpart: ``numpyro_concrete.soft_index.writing``.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_concrete.soft_index.reductions import (
-    are_independent,
     jointly,
     share_a_draw,
 )
+from pyro_concrete.soft_index.refusals import LostJointError, refusal
 from pyro_concrete.soft_index.rules import elementwise, is_whole, largest_value
 from pyro_concrete.soft_index.value import (
     Call,
     SoftIndex,
     SoftReal,
+    are_independent,
     exact_or_none,
     is_soft,
     plain,
-    refusal,
     rule,
     sites,
     soft_real,
@@ -225,22 +226,36 @@ def _written(x: Any, result: Any) -> Any:
             site = sites(result)
             raise TypeError(refusal(site, "writing it into a tensor of integers"))
         return x.copy_(plain(result))
-    exact = exact_or_none(result) if is_soft(result) else None
     if isinstance(x, SoftReal):
+        values = _values_from_now_on(result)
         x.number.copy_(plain(result))
-        x.values = None if exact is None else lambda: exact
+        x.values = values
         x.whole = functools.partial(is_whole, result)
-    elif isinstance(x, SoftIndex) and exact is not None:
-        exact = exact.to(x.dtype).expand(x.shape)
-        x.states = exact.states
-        x.draws = exact.draws
-        x.known_range = False
-        x.known_mean = None
-        x.known_simplex = None
     else:
-        raise TypeError(refusal(x.site, "writing into it"))
+        exact = exact_or_none(result) if is_soft(result) else None
+        if not isinstance(x, SoftIndex) or exact is None:
+            raise TypeError(refusal(x.site, "writing into it"))
+        x.become(exact.to(x.dtype).expand(x.shape))
     x.writes += 1
     return x
+
+
+def _values_from_now_on(result: Any) -> Callable[[], SoftIndex] | None:
+    """Return a function for the values of a result, which depend on no later write."""
+    if not is_soft(result):
+        return None
+    try:
+        exact = result.exact()
+    except LostJointError as error:
+        site = error.site
+
+        def lost() -> SoftIndex:
+            raise LostJointError(site)
+
+        return lost
+    except TypeError:
+        return None
+    return lambda: exact
 
 
 @rule("_in_place")
