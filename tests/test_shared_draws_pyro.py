@@ -301,3 +301,37 @@ def test_writing_at_places_that_share_draws_is_right_or_refused():
     merged = z.cumsum(0).clamp(max=8)
     with pytest.raises(TypeError, match="'z' is relaxed"):
         torch.zeros(9).scatter(0, merged, values)
+
+
+# --- elements of the same draws -----------------------------------------------------
+
+_TABLE = torch.as_tensor(np.random.default_rng(5).normal(size=(2, 3)))
+_ROUNDED = (2 * _TABLE).round()
+
+OF_THE_SAME_DRAWS = {
+    "sum": lambda z: (_ROUNDED[z].sum(-1) > 0).double(),
+    "sum, kept": lambda z: (_ROUNDED[z].sum(-1, keepdim=True) > 0).double(),
+    "sum of a float": lambda z: (_TABLE[z].sum(-1) > 0.3).double(),
+    "sum of truths": lambda z: ((_TABLE[z] > 0).sum(-1) == 2).double(),
+    "sum of the first": lambda z: _TABLE[z][None].expand(2, -1, 3).sum((0, 2)) > 0,
+    "mean": lambda z: (_TABLE[z].mean(-1) > 0.1).double(),
+    "running sum": lambda z: (_TABLE[z].cumsum(-1) > 0.1).double(),
+    "product": lambda z: _TABLE[z].prod(-1),
+    "product, kept": lambda z: _TABLE[z].prod(-1, keepdim=True),
+    "running product": lambda z: (_TABLE[z].cumprod(-1) > 0.1).double(),
+    "largest": lambda z: _TABLE[z].amax(-1),
+    "largest, kept": lambda z: _TABLE[z].amax(-1, keepdim=True) * 2,
+    "smallest of integers": lambda z: 1.0 * (z[:, None] + torch.arange(3)).amin(1),
+    "all": lambda z: (_TABLE[z] > -0.5).all(-1).double(),
+    "any, kept": lambda z: (_TABLE[z] > 0.5).any(-1, keepdim=True).double(),
+    "normalized": lambda z: _TABLE[z].exp() / _TABLE[z].exp().sum(-1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("function", OF_THE_SAME_DRAWS.values(), ids=OF_THE_SAME_DRAWS)
+def test_elements_of_the_same_draws_are_combined(function):
+    probs = _PROBS[:4]
+    result = plain(function(binary(probs)))
+    expected = function(torch.arange(4) % 2)
+    assert result.shape == expected.shape
+    assert_exact(result.double().numpy(), enumerated(function, probs))

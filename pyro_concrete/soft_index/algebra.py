@@ -69,6 +69,11 @@ def new_draw(weights: Tensor, site: str) -> Draw:
     return Draw(weights, site, Elements.of_new_site(weights))
 
 
+def number_of_states(draws: Sequence[Draw]) -> int:
+    """Return the number of joint values of draws."""
+    return math.prod(len(d.weights) for d in draws)
+
+
 def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
     """Where two draws are one: at all positions, at none, or at those of a mask."""
     if a.elements is b.elements:

@@ -8,18 +8,25 @@ Counterpart: ``numpyro_concrete.soft_index.rules``.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_concrete.soft_index.algebra import (
-    LARGEST_SUPPORT,
     assigned,
     draws_of_elements,
 )
 from pyro_concrete.soft_index.elements import any_shared_across_positions
+from pyro_concrete.soft_index.folds import (
+    accumulated,
+    accumulated_at_once,
+    check_number_of_sums,
+    dimensions,
+    folded,
+    reduced_at_once,
+)
 from pyro_concrete.soft_index.refusals import LostJointError, refusal
 from pyro_concrete.soft_index.rules import (
     averaged,
@@ -38,6 +45,7 @@ from pyro_concrete.soft_index.value import (
     Call,
     SoftIndex,
     SoftNumber,
+    SoftReal,
     are_independent,
     average,
     exact_or_none,
@@ -51,89 +59,12 @@ from pyro_concrete.soft_index.value import (
     tensors,
 )
 
-# Floats have no equal sums: of these many joint values their sums are not listed.
-_MOST_SUMS_OF_FLOATS = 2**12
 # A product of two soft matrices is exact up to this number of products of elements.
 _MOST_PRODUCTS = 2**16
 # A function of several positions is exact up to this number of joint values, ...
 _MOST_JOINT_VALUES = 2**12
 # ... and of numbers for all of them.
 _MOST_NUMBERS = 2**20
-
-
-# --- folds --------------------------------------------------------------------------
-
-
-def folded(function: Callable, x: Any, dim: Any, keepdim: bool = False) -> Any:
-    """Combine the elements along dimensions in pairs, by an elementwise function.
-
-    Args:
-        function: An associative and commutative function of two soft values.
-        x: Soft value.
-        dim: A dimension, several, or None for all.
-        keepdim: Whether they stay, with size one.
-    """
-    dims = _dimensions(dim, x.dim())
-    kept = [d for d in range(x.dim()) if d not in dims]
-    shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
-    x = _last(x, kept, dims)
-    leftovers = []
-    while x.shape[-1] > 1:
-        half = x.shape[-1] // 2
-        if x.shape[-1] % 2:
-            leftovers.append(x[..., -1])
-        x = function(x[..., :half], x[..., half : 2 * half])
-    result = x[..., 0]
-    for leftover in leftovers:
-        result = function(result, leftover)
-    return result.reshape(shape) if keepdim else result
-
-
-def _dimensions(dim: Any, rank: int) -> list[int]:
-    if dim is None or (isinstance(dim, tuple | list) and not dim):
-        return [*range(rank)]
-    dims = dim if isinstance(dim, tuple | list) else [dim]
-    return sorted(d % max(rank, 1) for d in dims if rank)
-
-
-def _last(x: Any, kept: Sequence[Any], dims: Sequence[Any]) -> Any:
-    """Move dimensions to the end, as one."""
-    if len(dims) == 1 and dims[0] == x.dim() - 1:
-        return x
-    sizes = [x.shape[d] for d in kept]
-    length = math.prod(x.shape[d] for d in dims)
-    if kept and dims:
-        x = x.permute(*kept, *dims)
-    return x.reshape(*sizes, length)
-
-
-def _check_number_of_sums(x: SoftIndex, dim: Any) -> None:
-    """Refuse a sum that has more values than are listed."""
-    dims = _dimensions(dim, x.dim())
-    elements = math.prod(_elements_along(x, d) for d in dims)
-    if elements == 1:
-        return
-    states = x.states
-    if states.is_floating_point() and bool((states != states.round()).any()):
-        size = max(2, number_along(x)) ** elements
-        too_many = size > _MOST_SUMS_OF_FLOATS
-    else:
-        span = int(states.max()) - int(states.min()) if states.numel() else 0
-        too_many = span * elements >= LARGEST_SUPPORT
-    if too_many:
-        operation = f"a function of a sum of more than {LARGEST_SUPPORT} values"
-        raise TypeError(refusal(x.site, operation))
-
-
-def number_along(x: SoftIndex) -> int:
-    """Return the number of joint values of one element."""
-    return math.prod(len(d.weights) for d in x.draws)
-
-
-def _elements_along(x: SoftIndex, dim: int) -> int:
-    """The number of draws along a dimension."""
-    sizes = [d.positions(x.dim()).shape[1 + dim] for d in x.draws]
-    return max(sizes)
 
 
 # --- all values at once -------------------------------------------------------------
@@ -215,9 +146,13 @@ def _sum(call: Call) -> Any:
         dim = call.kwargs["axis"]
 
     def values() -> SoftIndex:
-        known = x.exact()
-        _check_number_of_sums(known, dim)
-        return folded(torch.add, _for_sums(known, dtype), dim, keepdim).exact()
+        exact_x = x.exact()
+        check_number_of_sums(exact_x, dim)
+        terms = _for_sums(exact_x, dtype)
+        at_once = reduced_at_once(torch.sum, terms, dim, keepdim)
+        if at_once is not None:
+            return at_once
+        return folded(torch.add, terms, dim, keepdim).exact()
 
     return _reduced(call, x, values)
 
@@ -226,7 +161,7 @@ def _sum(call: Call) -> Any:
 def _mean(call: Call) -> Any:
     x, dim = call.arguments("input", "dim", dim=None)
     result = call.on(_in_reals(call))
-    count = math.prod(x.shape[d] for d in _dimensions(dim, x.dim()))
+    count = math.prod(x.shape[d] for d in dimensions(dim, x.dim()))
     given = {
         **call.kwargs,
         **dict(zip(("dim", "keepdim"), call.args[1:], strict=False)),
@@ -242,20 +177,15 @@ def _cumsum(call: Call) -> Any:
     x, dim, dtype = call.arguments("input", "dim", "dtype", dtype=None)
 
     def values() -> SoftIndex:
-        known = x.exact()
-        _check_number_of_sums(known, dim)
-        return _accumulated(torch.add, _for_sums(known, dtype), dim).exact()
+        exact_x = x.exact()
+        check_number_of_sums(exact_x, dim)
+        terms = _for_sums(exact_x, dtype)
+        at_once = accumulated_at_once(torch.cumsum, terms, dim)
+        if at_once is not None:
+            return at_once
+        return accumulated(torch.add, terms, dim).exact()
 
     return _reduced(call, x, values)
-
-
-def _accumulated(function: Callable, x: Any, dim: int) -> Any:
-    if not x.dim() or not x.shape[dim]:
-        return x
-    results = [x.select(dim, 0)]
-    for i in range(1, x.shape[dim]):
-        results.append(function(results[-1], x.select(dim, i)))
-    return torch.stack(results, dim)
 
 
 def _for_sums(x: SoftIndex, dtype: torch.dtype | None) -> Any:
@@ -284,20 +214,41 @@ def _prod(call: Call) -> Any:
     x, dim, keepdim, dtype = call.arguments(
         "input", "dim", "keepdim", "dtype", dim=None, keepdim=False, dtype=None
     )
-    known = exact_or_none(x)
-    if known is not None and x.numel():
-        known = _for_sums(known, dtype)
+    exact_x = exact_or_none(x)
+    if exact_x is not None and x.numel():
+        factors = _for_sums(exact_x, dtype)
         if call.name == "prod":
-            result = folded(torch.mul, known, dim, keepdim)
+            result = _product_of_elements(factors, dim, keepdim)
         else:
-            result = _accumulated(torch.mul, known, dim)
+            result = accumulated_at_once(torch.cumprod, factors, dim)
+            if result is None:
+                result = accumulated(torch.mul, factors, dim)
         if exact_or_none(result) is not None:
-            return result
-    return _reduced(call, x, lambda: x.exact() and _too_many(call))
+            return _of_type_of(x, result)
+
+    def values() -> SoftIndex:
+        raise TypeError(refusal(call.sites, f"a function of {call.name}"))
+
+    return _reduced(call, x, values)
 
 
-def _too_many(call: Call) -> SoftIndex:
-    raise TypeError(refusal(call.sites, f"a function of {call.name}"))
+def _of_type_of(x: Any, result: Any) -> Any:
+    """Return values that were computed from those of a float as a float again."""
+    if not isinstance(x, SoftReal) or not isinstance(result, SoftIndex):
+        return result
+    return soft_real(plain(result), result.site, lambda: result, x.whole)
+
+
+def _product_of_elements(x: SoftIndex, dim: Any, keepdim: bool) -> Any:
+    def product(y: Tensor, dims: list[int]) -> Tensor:
+        for d in reversed(dims):
+            y = y.prod(d)
+        return y
+
+    at_once = reduced_at_once(product, x, dim, keepdim)
+    if at_once is not None:
+        return at_once
+    return folded(torch.mul, x, dim, keepdim)
 
 
 @rule("diff")
@@ -338,6 +289,11 @@ def _all_or_any(call: Call) -> Any:
     states = truths.states.flatten(0, len(truths.draws) - 1)
     if bool((states == states[:1]).all()):
         return call.func(states[0].expand(x.shape), *call.args[1:], **call.kwargs)
+    at_once = reduced_at_once(
+        lambda y, dims: call.func(y, dim=tuple(dims)), truths, dim, keepdim
+    )
+    if at_once is not None:
+        return at_once
     joint = jointly(call.with_arguments(lambda y: truths if y is x else y))
     if joint is not None:
         return joint
@@ -378,18 +334,26 @@ def _extremum(call: Call) -> Any:
     two = len(call.args) == 2 and isinstance(call.args[1], Tensor)
     if two or isinstance(call.kwargs.get("other"), Tensor):
         return elementwise(call._replace(name=call.name + "imum"))
-    result = jointly(call)
-    has_indices = call.name in ("max", "min") and (call.kwargs or call.args[1:])
-    if result is not None or has_indices:
-        return result if result is not None else of_all_values(call)
+    if call.name in ("max", "min") and (call.kwargs or call.args[1:]):
+        return of_all_values(call)
     x, dim, keepdim = call.arguments("input", "dim", "keepdim", dim=(), keepdim=False)
-    known = exact_or_none(x)
-    if known is not None:
-        function = torch.maximum if "max" in call.name else torch.minimum
-        result = folded(function, known, dim, keepdim)
-        if exact_or_none(result) is not None:
-            return result
-    raise TypeError(refusal(call.sites, f"{call.name} over positions"))
+    exact_x = exact_or_none(x)
+    if exact_x is None:
+        raise TypeError(refusal(call.sites, f"{call.name} over positions"))
+    is_largest = "max" in call.name
+    at_once = reduced_at_once(
+        torch.amax if is_largest else torch.amin, exact_x, dim, keepdim
+    )
+    if at_once is not None:
+        return _of_type_of(x, at_once)
+    result = jointly(call)
+    if result is not None:
+        return result
+    function = torch.maximum if is_largest else torch.minimum
+    result = folded(function, exact_x, dim, keepdim)
+    if exact_or_none(result) is None:
+        raise TypeError(refusal(call.sites, f"{call.name} over positions"))
+    return _of_type_of(x, result)
 
 
 @rule("""

@@ -8,7 +8,6 @@ Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from pyro_concrete.soft_index.algebra import (
     joint_name,
     lined_up,
     merged,
+    number_of_states,
     total,
     union,
 )
@@ -455,11 +455,6 @@ def soft_integer(
         if len(distinct) < min(states, LARGEST_SUPPORT + 1):
             return SoftIndex(distinct, (draw,), shape)
     return SoftIndex(values, draws, shape)
-
-
-def number_of_states(draws: Sequence[Draw]) -> int:
-    """Return the number of joint values of draws."""
-    return math.prod(len(d.weights) for d in draws)
 
 
 def check_size(draws: Sequence[Draw]) -> None:
