@@ -18,12 +18,7 @@ from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from pyro_concrete.ops.precision import known_finite
-from pyro_concrete.soft_index.elements import (
-    CERTAIN,
-    Elements,
-    share_origins,
-    untraced,
-)
+from pyro_concrete.soft_index.elements import CERTAIN, Elements, share_origins, untraced
 from pyro_concrete.soft_index.refusals import LostJointError
 
 # A sum of independent counts is exact up to this number of values.
@@ -41,37 +36,37 @@ class Draw:
     """Probabilities over a support, for every position of the values that depend on it.
 
     Attributes:
-        weights: Probabilities, shape (support, *positions): the positions line up from
-            the right, and those of size one stand for all.
+        probabilities: Their shape is (support, *positions). Positions line up from the
+            right, and those of size one stand for all.
         site: Name of the relaxed site, for errors.
         elements: Which elements of which sites the positions are.
     """
 
-    weights: Tensor
+    probabilities: Tensor
     site: str
     elements: Elements
 
     def positions(self, rank: int) -> Tensor:
-        """Return the weights with this number of dimensions after the support."""
-        missing = rank + 1 - self.weights.dim()
+        """Return the probabilities with this number of dimensions after the support."""
+        missing = rank + 1 - self.probabilities.dim()
         if missing == 0:
-            return self.weights
-        shape = self.weights.shape
-        return self.weights.reshape(shape[:1] + (1,) * missing + shape[1:])
+            return self.probabilities
+        shape = self.probabilities.shape
+        return self.probabilities.reshape(shape[:1] + (1,) * missing + shape[1:])
 
-    def with_weights(self, weights: Tensor) -> "Draw":
+    def with_probabilities(self, probabilities: Tensor) -> "Draw":
         """Return the same draw with other probabilities, at the same positions."""
-        return Draw(weights, self.site, self.elements)
+        return Draw(probabilities, self.site, self.elements)
 
 
-def new_draw(weights: Tensor, site: str) -> Draw:
+def new_draw(probabilities: Tensor, site: str) -> Draw:
     """Return a draw that is like no other."""
-    return Draw(weights, site, Elements.of_new_site(weights))
+    return Draw(probabilities, site, Elements.of_new_site(probabilities))
 
 
 def number_of_states(draws: Sequence[Draw]) -> int:
     """Return the number of joint values of draws."""
-    return math.prod(len(d.weights) for d in draws)
+    return math.prod(len(d.probabilities) for d in draws)
 
 
 def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
@@ -114,7 +109,7 @@ def union(groups: Iterable[Sequence[Draw]]) -> tuple[Draw, ...]:
     return tuple(distinct)
 
 
-def lined_up(
+def aligned_states(
     values: Shaped[Tensor, "..."],
     own: Sequence[Draw],
     draws: Sequence[Draw],
@@ -133,7 +128,7 @@ def lined_up(
     places = [_place_among(own, draw) for draw in draws]
     order = [i for i in places if i is not None]
     values = values.permute(*order, *range(n, values.dim()))
-    supports = [1 if i is None else len(own[i].weights) for i in places]
+    supports = [1 if i is None else len(own[i].probabilities) for i in places]
     positions = values.shape[n:]
     return values.reshape(*supports, *(1,) * (rank - len(positions)), *positions)
 
@@ -145,7 +140,7 @@ def _place_among(own: Sequence[Draw], draw: Draw) -> int | None:
     return None
 
 
-def total(terms: Shaped[Tensor, "..."], draws: Sequence[Draw]) -> Tensor:
+def expectation(terms: Shaped[Tensor, "..."], draws: Sequence[Draw]) -> Tensor:
     """Average terms with the probabilities of their draws.
 
     Terms of probability zero do not count, not even infinite ones and NaN. Between
@@ -165,37 +160,39 @@ def total(terms: Shaped[Tensor, "..."], draws: Sequence[Draw]) -> Tensor:
     average = terms
     if not is_finite:
         average = finite(
-            terms, torch.promote_types(terms.dtype, draws[0].weights.dtype)
+            terms, torch.promote_types(terms.dtype, draws[0].probabilities.dtype)
         )
     for i in reversed(range(len(draws))):
-        weights = _conditional_weights(draws, i, rank)
+        probabilities = _conditional_probabilities(draws, i, rank)
         if not is_finite:
-            average = average.masked_fill(average.isnan() & (weights == 0), 0.0)
-        average = (weights * average).sum(i)
+            average = average.masked_fill(average.isnan() & (probabilities == 0), 0.0)
+        average = (probabilities * average).sum(i)
     if not is_finite:
         average = restored(average)
     return average.to(terms.dtype)
 
 
-def _conditional_weights(draws: Sequence[Draw], i: int, rank: int) -> Tensor:
+def _conditional_probabilities(draws: Sequence[Draw], i: int, rank: int) -> Tensor:
     """Probabilities of a draw given the draws before it, which may share elements.
 
     Shapes:
         result: (*supports up to this one, *positions), or shorter from the left.
     """
-    weights = draws[i].positions(rank)
+    probabilities = draws[i].positions(rank)
     for j in range(i):
         shared = shared_positions(draws[j], draws[i])
         if shared is False:
             continue
-        supports = len(draws[j].weights), len(draws[i].weights)
+        supports = len(draws[j].probabilities), len(draws[i].probabilities)
         between = (1,) * (i - j - 1)
         # The element was drawn already: it has the value that it had.
-        certain = torch.eye(*supports, dtype=weights.dtype, device=weights.device)
+        certain = torch.eye(
+            *supports, dtype=probabilities.dtype, device=probabilities.device
+        )
         certain = certain.reshape(supports[0], *between, supports[1], *(1,) * rank)
-        mask = torch.as_tensor(shared, device=weights.device)
-        weights = torch.where(mask, certain, weights)
-    return weights
+        mask = torch.as_tensor(shared, device=probabilities.device)
+        probabilities = torch.where(mask, certain, probabilities)
+    return probabilities
 
 
 def finite(terms: Tensor, dtype: torch.dtype) -> Tensor:
@@ -219,11 +216,13 @@ def one_draw(draws: Sequence[Draw]) -> Draw:
     """Return the joint draw of several."""
     if len(draws) == 1:
         return draws[0]
-    rank = max(d.weights.dim() for d in draws) - 1
-    weights = draws[0].positions(rank)
+    rank = max(d.probabilities.dim() for d in draws) - 1
+    probabilities = draws[0].positions(rank)
     for i in range(1, len(draws)):
-        weights = weights.unsqueeze(i) * _conditional_weights(draws, i, rank)
-    return merged_draw(weights.flatten(0, len(draws) - 1), draws)
+        probabilities = probabilities.unsqueeze(i) * _conditional_probabilities(
+            draws, i, rank
+        )
+    return merged_draw(probabilities.flatten(0, len(draws) - 1), draws)
 
 
 def joint_name(draws: Iterable[Draw]) -> str:
@@ -232,7 +231,7 @@ def joint_name(draws: Iterable[Draw]) -> str:
     return " and ".join(dict.fromkeys(names))
 
 
-def merged(
+def merge_equal_values(
     values: Shaped[Tensor, "*states_and_positions"], draws: Sequence[Draw]
 ) -> tuple[Tensor, Draw]:
     """Return the distinct values of several draws, and the draw of these.
@@ -244,15 +243,15 @@ def merged(
     states = values.flatten(0, len(draws) - 1)
     distinct, places = states.unique(return_inverse=True)
     rank = states.dim() - 1
-    weights = draw.positions(rank)
-    positions = torch.broadcast_shapes(weights.shape[1:], states.shape[1:])
+    probabilities = draw.positions(rank)
+    positions = torch.broadcast_shapes(probabilities.shape[1:], states.shape[1:])
     if places.numel() == len(places):
-        empty = weights.new_zeros((len(distinct), *weights.shape[1:]))
-        added = empty.index_add(0, places.flatten(), weights)
+        empty = probabilities.new_zeros((len(distinct), *probabilities.shape[1:]))
+        added = empty.index_add(0, places.flatten(), probabilities)
     else:
-        empty = weights.new_zeros((len(distinct), *positions))
+        empty = probabilities.new_zeros((len(distinct), *positions))
         shape = (len(states), *positions)
-        added = empty.scatter_add(0, places.expand(shape), weights.expand(shape))
+        added = empty.scatter_add(0, places.expand(shape), probabilities.expand(shape))
     return distinct, merged_draw(added, draws)
 
 
@@ -268,20 +267,24 @@ def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | Non
     """
     found: dict[int, Draw] = {}
     for draw in draws:
-        weights = draw.weights
+        probabilities = draw.probabilities
         numbers = draw.elements.numbers()
-        shape = torch.broadcast_shapes(numbers.shape, weights.shape[1:])
+        shape = torch.broadcast_shapes(numbers.shape, probabilities.shape[1:])
         if not _fits(numbers.unique().numel(), most) or not math.prod(shape):
             return None
-        weights = weights.expand(-1, *shape).flatten(1) if shape else weights[:, None]
+        probabilities = (
+            probabilities.expand(-1, *shape).flatten(1)
+            if shape
+            else probabilities[:, None]
+        )
         for place, element in enumerate(numbers.expand(shape).flatten().tolist()):
-            if element == CERTAIN or len(weights) == 1:
+            if element == CERTAIN or len(probabilities) == 1:
                 continue
             known = found.get(element)
             if known is None or _knows_more(draw, known):
                 own = draw.elements.at(place, shape)
-                found[element] = Draw(weights[:, place], draw.site, own)
-        if math.prod(len(d.weights) for d in found.values()) > most:
+                found[element] = Draw(probabilities[:, place], draw.site, own)
+        if math.prod(len(d.probabilities) for d in found.values()) > most:
             return None
     _check_origins(found.values())
     return found
@@ -306,12 +309,16 @@ def _fits(elements: int, most: int) -> bool:
 
 def _knows_more(draw: Draw, known: Draw) -> bool:
     """Whether a draw lists fewer impossible values, or has a gradient."""
-    has_gradient = draw.weights.requires_grad and not known.weights.requires_grad
-    fewer = len(draw.weights) < len(known.weights)
-    return fewer or (has_gradient and len(draw.weights) == len(known.weights))
+    has_gradient = (
+        draw.probabilities.requires_grad and not known.probabilities.requires_grad
+    )
+    fewer = len(draw.probabilities) < len(known.probabilities)
+    return fewer or (
+        has_gradient and len(draw.probabilities) == len(known.probabilities)
+    )
 
 
-def assigned(
+def states_at_joint_values(
     states: Shaped[Tensor, "..."],
     draws: Sequence[Draw],
     shape: Sequence[int],
@@ -323,7 +330,7 @@ def assigned(
         states: (*supports of the draws, *shape).
         result: (joint values of the elements, *shape).
     """
-    sizes = [len(d.weights) for d in elements.values()]
+    sizes = [len(d.probabilities) for d in elements.values()]
     places = torch.arange(math.prod(sizes))
     indices = [*torch.unravel_index(places, sizes)] if sizes else []
     # What is certain has the first value.
@@ -339,5 +346,5 @@ def assigned(
         for i, n in enumerate(shape)
     ]
     picks = [x.to(states.device) for x in picks]
-    supports = [len(d.weights) for d in draws]
+    supports = [len(d.probabilities) for d in draws]
     return states.expand(*supports, *shape)[tuple(picks)]

@@ -34,7 +34,7 @@ def dimensions(dim: Any, rank: int) -> list[int]:
     return sorted(d % max(rank, 1) for d in dims if rank)
 
 
-def reduced_at_once(
+def reduce_at_once(
     reduce: Callable[[Tensor, list[int]], Tensor],
     x: SoftIndex,
     dim: Any,
@@ -66,7 +66,7 @@ def reduced_at_once(
     return SoftIndex(states, draws, shape)
 
 
-def accumulated_at_once(
+def accumulate_at_once(
     accumulate: Callable[[Tensor, int], Tensor], x: SoftIndex, dim: int
 ) -> SoftIndex | None:
     """Accumulate along a dimension for each value of the draws, or return None."""
@@ -88,13 +88,13 @@ def _states_along(x: SoftIndex, dims: Sequence[int]) -> Tensor:
 def _without_dimensions(draw: Draw, dims: Sequence[int], rank: int) -> Draw:
     def move(numbers: Tensor) -> Tensor:
         numbers = numbers.reshape((1,) * (rank - numbers.dim()) + numbers.shape)
-        return numbers.squeeze(dims)
+        return numbers.squeeze(tuple(dims))
 
-    weights = draw.positions(rank).squeeze([1 + d for d in dims])
-    return Draw(weights, draw.site, draw.elements.moved(move))
+    probabilities = draw.positions(rank).squeeze(tuple(1 + d for d in dims))
+    return Draw(probabilities, draw.site, draw.elements.moved(move))
 
 
-def folded(
+def fold(
     function: Callable[[Any, Any], Any], x: Any, dim: Any, keepdim: bool = False
 ) -> Any:
     """Combine the elements along dimensions in pairs, by an elementwise function.
@@ -132,7 +132,7 @@ def _with_last(x: Any, dims: Sequence[int]) -> Any:
     return x.reshape(*sizes, length)
 
 
-def accumulated(function: Callable[[Any, Any], Any], x: Any, dim: int) -> Any:
+def accumulate(function: Callable[[Any, Any], Any], x: Any, dim: int) -> Any:
     """Combine each element along a dimension with all those before it."""
     if not x.dim() or not x.shape[dim]:
         return x

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from pyro_concrete.soft_index.algebra import (
     Draw,
-    Elements,
     joint_name,
-    merged,
+    merge_equal_values,
     one_draw,
 )
+from pyro_concrete.soft_index.elements import Elements
 from pyro_concrete.soft_index.trees import joint_shape, over_support
 from pyro_concrete.soft_index.value import SoftIndex, blank
 
@@ -29,7 +29,7 @@ from pyro_concrete.soft_index.value import SoftIndex, blank
 _MOST_JOINT_VALUES = 64
 
 
-def put_together(
+def join_tensors(
     func: Callable, parts: Sequence[Any], shape: Sequence[Any] | None = None
 ) -> SoftIndex:
     """Let a function place the elements of several tensors, soft and plain.
@@ -42,7 +42,9 @@ def put_together(
     joined = _JoinedTensors(parts, shape)
     place = over_support(func)
     draws = [
-        Draw(place(*joined.weights(axis)), joined.site, joined.elements(func, axis))
+        Draw(
+            place(*joined.probabilities(axis)), joined.site, joined.elements(func, axis)
+        )
         for axis in range(len(joined.supports))
     ]
     states = joined.common_states()
@@ -56,7 +58,7 @@ class _JoinedTensors:
 
     def __init__(self, parts: Sequence[Any], shape: Sequence[Any] | None) -> None:
         soft_parts = [x for x in parts if isinstance(x, SoftIndex)]
-        self._like = soft_parts[0].draws[0].weights
+        self._like = soft_parts[0].draws[0].probabilities
         device = soft_parts[0].device
         self._parts = [
             x if isinstance(x, SoftIndex) else torch.as_tensor(x, device=device)
@@ -72,20 +74,20 @@ class _JoinedTensors:
         self.site = joint_name(draws)
         self.sites = frozenset().union(*(d.elements.sites for d in draws))
 
-    def weights(self, axis: int) -> list[Tensor]:
+    def probabilities(self, axis: int) -> list[Tensor]:
         """Return the probabilities of each tensor's draw, as many for all."""
         size = self.supports[axis]
         everywhere = []
         for x, shape in zip(self._parts, self._shapes, strict=True):
             if isinstance(x, SoftIndex) and axis < len(x.draws):
-                weights = x.draws[axis].positions(len(shape))
+                probabilities = x.draws[axis].positions(len(shape))
             else:
-                weights = self._like.new_ones((1, *(1,) * len(shape)))
-            weights = weights.expand(-1, *shape)
-            if len(weights) < size:
-                rest = weights.new_zeros((size - len(weights), *shape))
-                weights = torch.cat([weights, rest])
-            everywhere.append(weights)
+                probabilities = self._like.new_ones((1, *(1,) * len(shape)))
+            probabilities = probabilities.expand(-1, *shape)
+            if len(probabilities) < size:
+                rest = probabilities.new_zeros((size - len(probabilities), *shape))
+                probabilities = torch.cat([probabilities, rest])
+            everywhere.append(probabilities)
         return everywhere
 
     def elements(self, func: Callable, axis: int) -> Elements:
@@ -144,14 +146,14 @@ class _JoinedTensors:
 
 def _supports(soft_parts: Sequence[SoftIndex]) -> list[int]:
     """The largest support of the draws on each dimension."""
-    sizes = [[len(d.weights) for d in x.draws] for x in soft_parts]
+    sizes = [[len(d.probabilities) for d in x.draws] for x in soft_parts]
     return [max(column) for column in itertools.zip_longest(*sizes, fillvalue=1)]
 
 
 def _over_one_draw(x: Any) -> Any:
     if not isinstance(x, SoftIndex) or len(x.draws) == 1:
         return x
-    distinct, draw = merged(x.states, x.draws)
+    distinct, draw = merge_equal_values(x.states, x.draws)
     return SoftIndex(distinct, (draw,), x.shape)
 
 
@@ -165,11 +167,11 @@ def common_support(x: SoftIndex) -> tuple[Tensor, Tensor]:
     states = x.states.flatten(0, len(x.draws) - 1)
     draw = one_draw(x.draws)
     if states.numel() == len(states):
-        weights = draw.positions(x.dim())
-        return states.flatten(), weights.expand(-1, *x.shape)
+        probabilities = draw.positions(x.dim())
+        return states.flatten(), probabilities.expand(-1, *x.shape)
     shape = joint_shape(states.shape[1:], draw.positions(x.dim()).shape[1:])
     distinct, at = states.unique(return_inverse=True)
-    weights = draw.positions(x.dim()).expand(-1, *shape)
-    empty = weights.new_zeros((len(distinct), *shape))
-    added = empty.scatter_add(0, at.expand(weights.shape), weights)
+    probabilities = draw.positions(x.dim()).expand(-1, *shape)
+    empty = probabilities.new_zeros((len(distinct), *shape))
+    added = empty.scatter_add(0, at.expand(probabilities.shape), probabilities)
     return distinct, added.expand(-1, *x.shape)

@@ -1,7 +1,7 @@
 """What torch's functions do with soft values: indexing.
 
 A lookup at a soft index is one at every value of its support. Where a table is looked
-up by one soft array alone, that is one product of its weights with the table's rows.
+up by one soft array alone, that is one product of probabilities with the table's rows.
 
 Counterpart: ``numpyro_concrete.soft_index.lookup``.
 """
@@ -15,39 +15,41 @@ import torch
 from torch import Tensor
 
 from pyro_concrete.ops.precision import known_finite
+from pyro_concrete.soft_index.abstract import (
+    AbstractSoft,
+    Call,
+    are_independent,
+    is_soft,
+    rule,
+    site_names,
+    soft_leaves,
+    tensor_leaves,
+)
 from pyro_concrete.soft_index.algebra import (
     Draw,
+    aligned_states,
     finite,
-    lined_up,
     restored,
     union,
 )
+from pyro_concrete.soft_index.averages import deferred
 from pyro_concrete.soft_index.elements import Elements
 from pyro_concrete.soft_index.joining import common_support
-from pyro_concrete.soft_index.reductions import of_all_values
-from pyro_concrete.soft_index.rules import (
-    averaged,
+from pyro_concrete.soft_index.joint import apply_to_all_values
+from pyro_concrete.soft_index.refusals import refusal
+from pyro_concrete.soft_index.shapes import move_elements
+from pyro_concrete.soft_index.states import (
+    average_over_draws,
     check_size,
-    later,
-    possible,
     soft_integer,
+    with_possible_values,
 )
-from pyro_concrete.soft_index.shapes import moved
-from pyro_concrete.soft_index.trees import joint_shape, mapped
+from pyro_concrete.soft_index.trees import joint_shape, map_leaves
 from pyro_concrete.soft_index.value import (
-    AbstractSoft,
-    Call,
     SoftIndex,
     SoftNumber,
-    are_independent,
-    is_soft,
     plain,
-    refusal,
-    rule,
-    sites,
     soft_real,
-    softs,
-    tensors,
 )
 
 _WHOLE = slice(None)
@@ -58,29 +60,31 @@ _WHOLE = slice(None)
 @rule("getitem")
 def _getitem(call: Call) -> Any:
     x, index = call.args
-    if not softs(index):
-        return moved(lambda y: y[index], x)
+    if not soft_leaves(index):
+        return move_elements(lambda y: y[index], x)
     if isinstance(index, tuple):
-        index = mapped(_as_index, index)
+        index = map_leaves(_as_index, index)
     else:
-        index = (_as_index(index) if is_soft(index) else mapped(_as_index, index),)
+        index = (_as_index(index) if is_soft(index) else map_leaves(_as_index, index),)
     if not isinstance(x, AbstractSoft):
         try:
             return lookup(x, index)
         except IndexError:
             # What is out of range may have probability zero.
-            return lookup(x, mapped(possible, index))
+            return lookup(x, map_leaves(with_possible_values, index))
     if not are_independent((x, index)):
-        return of_all_values(call._replace(args=(x, index)))
+        return apply_to_all_values(call._replace(args=(x, index)))
     if isinstance(x, SoftIndex):
         return _lookup_of_soft(x, index)
     values = None
     if x.values is not None:
-        values = later(lambda: _lookup_of_soft(x.exact(), index), x, *tensors(index))
+        values = deferred(
+            lambda: _lookup_of_soft(x.exact(), index), x, *tensor_leaves(index)
+        )
     average = plain(lookup(x.number, index))
     if isinstance(x, SoftNumber):
-        return SoftNumber(average, x.dtype, sites(call.args), values)
-    return soft_real(average, sites(call.args), values, x.whole)
+        return SoftNumber(average, x.dtype, site_names(call.args), values)
+    return soft_real(average, site_names(call.args), values, x.whole)
 
 
 def _as_index(x: Any) -> Any:
@@ -99,12 +103,12 @@ def _as_index(x: Any) -> Any:
 
 def _lookup_of_soft(x: SoftIndex, index: tuple) -> SoftIndex:
     """An element that is picked by a soft index: its probabilities are looked up."""
-    support, weights = common_support(x)
+    support, probabilities = common_support(x)
     whole = () if any(i is Ellipsis for i in index) else (Ellipsis,)
-    table = weights.movedim(0, -1)
+    table = probabilities.movedim(0, -1)
     picked = plain(lookup(table, (*index, *whole, _WHOLE))).movedim(-1, 0)
     elements = _elements_of_picked(x, (*index, *whole), picked)
-    return SoftIndex(support, (Draw(picked, sites((x, index)), elements),))
+    return SoftIndex(support, (Draw(picked, site_names((x, index)), elements),))
 
 
 def _elements_of_picked(x: SoftIndex, index: tuple, picked: Tensor) -> Elements:
@@ -132,23 +136,23 @@ def lookup(table: Tensor, index: tuple) -> Any:
         if len(soft.draws) == 1 and soft.states.numel() == len(soft.states):
             mixed = _lookup_by_rows(view, dim, soft)
             find = functools.partial(_lookup_of_each_value, view, arrays)
-            values = later(lambda: SoftIndex(*find()), view, soft)
+            values = deferred(lambda: SoftIndex(*find()), view, soft)
             return soft_real(mixed, soft.site, values)
     terms, draws, shape = _lookup_of_each_value(view, arrays)
     if not terms.is_floating_point():
         return soft_integer(terms, draws, shape)
-    return averaged(terms, draws, shape)
+    return average_over_draws(terms, draws, shape)
 
 
 def _lookup_of_each_value(
     view: Tensor, arrays: dict[int, Any]
 ) -> tuple[Tensor, list[Draw], Sequence[Any]]:
     """Look up a table at every joint value of the indices."""
-    draws = union(x.draws for x in softs([*arrays.values()]))
+    draws = union(x.draws for x in soft_leaves([*arrays.values()]))
     check_size(draws)
     shape = joint_shape(*(x.shape for x in arrays.values()))
     picks = tuple(
-        lined_up(x.states, x.draws, draws, len(shape)) if is_soft(x) else x
+        aligned_states(x.states, x.draws, draws, len(shape)) if is_soft(x) else x
         for x in arrays.values()
     )
     count = len(draws)
@@ -164,9 +168,9 @@ def _lookup_of_each_value(
             numbers = numbers.reshape((1,) * (rank - numbers.dim()) + numbers.shape)
             return _to(numbers[(..., *(None,) * rest)], 0, rank, lead)
 
-        weights = draw.positions(rank)[(..., *(None,) * rest)]
+        probabilities = draw.positions(rank)[(..., *(None,) * rest)]
         elements = draw.elements.moved(move)
-        return Draw(_to(weights, 1, rank, lead), draw.site, elements)
+        return Draw(_to(probabilities, 1, rank, lead), draw.site, elements)
 
     terms = _to(terms, count, rank, lead)
     return terms, [placed(d) for d in draws], terms.shape[count:]
@@ -178,34 +182,34 @@ def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
     rows = table.movedim(dim, 0) if dim else table
     if not soft.known_range or len(rows) != len(soft.states):
         rows = rows[soft.states.flatten()]
-    weights = _weights_last(soft, draw)
+    probabilities = _probabilities_last(soft, draw)
     dtype = rows.dtype
-    if weights.dtype is not dtype:
-        dtype = torch.promote_types(weights.dtype, dtype)
-        weights = weights.to(dtype)
+    if probabilities.dtype is not dtype:
+        dtype = torch.promote_types(probabilities.dtype, dtype)
+        probabilities = probabilities.to(dtype)
     flat = rows.flatten(1) if rows.dim() > 2 else rows
-    mixed = _mixed(weights, flat, dtype)
+    mixed = _mixed(probabilities, flat, dtype)
     if rows.dim() > 2:
         mixed = mixed.unflatten(-1, rows.shape[1:])
     return _to(mixed, 0, soft.dim(), dim).to(table.dtype)
 
 
-def _mixed(weights: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
+def _mixed(probabilities: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Average rows; those of probability zero do not count."""
     if known_finite(rows):
-        return weights @ rows.to(dtype)
+        return probabilities @ rows.to(dtype)
     undefined = rows.isnan()
-    mixed = restored(weights @ finite(rows, dtype).masked_fill(undefined, 0.0))
-    return mixed.masked_fill(weights @ undefined.to(dtype) > 0, math.nan)
+    mixed = restored(probabilities @ finite(rows, dtype).masked_fill(undefined, 0.0))
+    return mixed.masked_fill(probabilities @ undefined.to(dtype) > 0, math.nan)
 
 
-def _weights_last(soft: SoftIndex, draw: Draw) -> Tensor:
+def _probabilities_last(soft: SoftIndex, draw: Draw) -> Tensor:
     if soft.known_simplex is not None:
         return soft.known_simplex
-    weights = draw.positions(soft.dim())
-    if weights.shape[1:] != soft.shape:
-        weights = weights.expand(-1, *soft.shape)
-    return weights.movedim(0, -1) if soft.dim() else weights
+    probabilities = draw.positions(soft.dim())
+    if probabilities.shape[1:] != soft.shape:
+        probabilities = probabilities.expand(-1, *soft.shape)
+    return probabilities.movedim(0, -1) if soft.dim() else probabilities
 
 
 def _basic(table: Tensor, index: tuple) -> tuple[Tensor, dict[int, Any]]:
@@ -293,7 +297,7 @@ def _gather(call: Call) -> Any:
         given = {"dim": dim, "index": index}
         if call.name == "take_along_dim":
             given = {"dim": dim, "indices": index}
-        return moved(lambda y: call.func(y, **given), x)
+        return move_elements(lambda y: call.func(y, **given), x)
     if not x.dim() or not index.dim():
         return x.reshape(-1).gather(0, index.reshape(1)).reshape(index.shape)
     # The same as an index with an arange for each of the other dimensions.

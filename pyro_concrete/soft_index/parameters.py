@@ -14,17 +14,15 @@ from typing import Any
 
 import torch
 from pyro.distributions.score_parts import ScoreParts
-from pyro.distributions.torch_distribution import (
-    MaskedDistribution,
-    TorchDistribution,
-)
+from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Transform
 
 from pyro_concrete.relaxation.finite_support import finite_values, log_probs
-from pyro_concrete.soft_index import SoftIndex, SoftReal, is_soft, plain, refusal
-from pyro_concrete.soft_index.algebra import Draw, lined_up, total, union
-from pyro_concrete.soft_index.value import exact_or_none
+from pyro_concrete.soft_index.abstract import is_soft
+from pyro_concrete.soft_index.algebra import Draw, aligned_states, expectation, union
+from pyro_concrete.soft_index.refusals import refusal
+from pyro_concrete.soft_index.value import SoftIndex, SoftReal, exact_or_none, plain
 
 _NESTED = (Distribution, Transform, list, tuple)
 
@@ -207,7 +205,7 @@ class SoftParameters(TorchDistribution):
         return self._most_probable(sample_shape).rsample()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return total(*self._log_probs_of_each(value))
+        return expectation(*self._log_probs_of_each(value))
 
     def mixture_log_prob(self, value: Tensor) -> Tensor:
         r"""Return the log-probability of the mixture over the soft parameters.
@@ -218,7 +216,7 @@ class SoftParameters(TorchDistribution):
         and a value that is impossible for some counts only is no impossible one.
         """
         terms, draws = self._log_probs_of_each(value)
-        probability = total(terms.exp(), draws)
+        probability = expectation(terms.exp(), draws)
         is_possible = probability > 0
         # The slope of the logarithm at zero is infinite.
         log_probability = torch.where(is_possible, probability, 1.0).log()
@@ -233,14 +231,14 @@ class SoftParameters(TorchDistribution):
         draws = union(x.draws for x in soft_values)
         rank = max(len(self.batch_shape), value.dim() - len(self.event_shape))
         lifted = {
-            name: lined_up(x.states, x.draws, draws, rank)
+            name: aligned_states(x.states, x.draws, draws, rank)
             for name, x in self.parameters.items()
         }
         ones = (1,) * (rank - len(self.batch_shape))
-        supports = [len(d.weights) for d in draws]
+        supports = [len(d.probabilities) for d in draws]
         shape = (*supports, *ones, *self.batch_shape)
         if observation is not None:
-            value = lined_up(observation.states, observation.draws, draws, rank)
+            value = aligned_states(observation.states, observation.draws, draws, rank)
             shape = torch.broadcast_shapes(shape, observation.shape)
         terms = log_probs(_replaced(self.base, lifted, shape), value)
         return terms.expand(torch.broadcast_shapes(terms.shape, shape)), draws

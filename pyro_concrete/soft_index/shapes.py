@@ -14,41 +14,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.algebra import (
-    Draw,
-    merged_draw,
-    total,
-    union,
-)
-from pyro_concrete.soft_index.elements import untraced
-from pyro_concrete.soft_index.joining import put_together
-from pyro_concrete.soft_index.rules import (
-    elementwise,
-    exact,
-    integral,
-    is_whole,
-    later,
-    linear,
-    stand_in,
-)
-from pyro_concrete.soft_index.trees import joint_shape, over_support
-from pyro_concrete.soft_index.value import (
+from pyro_concrete.soft_index.abstract import (
     AbstractSoft,
     Call,
+    is_soft,
+    rule,
+    site_names,
+    soft_leaves,
+)
+from pyro_concrete.soft_index.algebra import Draw
+from pyro_concrete.soft_index.averages import deferred, is_whole
+from pyro_concrete.soft_index.elements import untraced
+from pyro_concrete.soft_index.metadata import stand_in
+from pyro_concrete.soft_index.refusals import refusal
+from pyro_concrete.soft_index.trees import joint_shape, over_support
+from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
     SoftReal,
     blank,
-    is_soft,
-    refusal,
-    rule,
-    sites,
     soft_real,
-    softs,
-    tensors,
 )
-
-# --- shapes -------------------------------------------------------------------------
 
 
 @rule("""
@@ -63,7 +49,7 @@ from pyro_concrete.soft_index.value import (
 """)
 def _placed(call: Call) -> Any:
     x, *rest = call.args
-    if softs((rest, call.kwargs)) and not call.name.endswith("_as"):
+    if soft_leaves((rest, call.kwargs)) and not call.name.endswith("_as"):
         raise TypeError(refusal(call.sites, f"{call.name} by it"))
     if not isinstance(x, AbstractSoft):
         return stand_in(call)
@@ -72,7 +58,7 @@ def _placed(call: Call) -> Any:
     if call.name == "view_copy" and any(isinstance(y, torch.dtype) for y in rest):
         raise TypeError(refusal(x.site, "view_copy with a type"))
     rest = _known_sizes(rest)
-    return moved(lambda y: call.func(y, *rest, **call.kwargs), x)
+    return move_elements(lambda y: call.func(y, *rest, **call.kwargs), x)
 
 
 @rule("atleast_1d atleast_2d atleast_3d")
@@ -80,7 +66,7 @@ def _with_dimensions(call: Call) -> Any:
     (x, *others) = call.args
     if others or isinstance(x, tuple | list):
         return tuple(call.func(y) for y in ((x, *others) if others else x))
-    return moved(call.func, x)
+    return move_elements(call.func, x)
 
 
 def _known_sizes(x: Any) -> Any:
@@ -125,20 +111,20 @@ def _reshaped(call: Call) -> Any:
         return _placed(call)
     # The same with a support in front: no need of vmap.
     (draw,) = x.draws
-    weights = draw.positions(x.dim()).expand(-1, *x.shape)
+    probabilities = draw.positions(x.dim()).expand(-1, *x.shape)
     sizes = blank(x).reshape(sizes).shape
-    weights = weights.reshape(len(weights), *sizes)
+    probabilities = probabilities.reshape(len(probabilities), *sizes)
     elements = draw.elements.moved(lambda y: y.expand(x.shape).reshape(sizes))
-    return SoftIndex(x.states.flatten(), [Draw(weights, draw.site, elements)])
+    return SoftIndex(x.states.flatten(), [Draw(probabilities, draw.site, elements)])
 
 
-def moved(move: Callable, x: Any) -> Any:
+def move_elements(move: Callable, x: Any) -> Any:
     """Move the elements of a soft value as those of a plain one."""
     if not isinstance(x, SoftIndex):
         return _moved_average(move, x)
     many = over_support(move)
     draws = [_moved_draw(move, many, draw, x.shape) for draw in x.draws]
-    supports = [len(d.weights) for d in x.draws]
+    supports = [len(d.probabilities) for d in x.draws]
     if x.states.numel() == math.prod(supports):
         values = x.states.reshape(supports)
         return _each(lambda *several: SoftIndex(values, several), *draws)
@@ -153,29 +139,29 @@ def moved(move: Callable, x: Any) -> Any:
 def _moved_draw(
     move: Callable, many: Callable, draw: Draw, shape: Sequence[Any]
 ) -> Draw | tuple[Draw, ...]:
-    weights = many(draw.positions(len(shape)).expand(-1, *shape))
-    if isinstance(weights, Tensor):
+    probabilities = many(draw.positions(len(shape)).expand(-1, *shape))
+    if isinstance(probabilities, Tensor):
         elements = draw.elements.moved(lambda y: move(y.expand(shape)))
-        return Draw(weights, draw.site, elements)
+        return Draw(probabilities, draw.site, elements)
     return tuple(
         Draw(w, draw.site, draw.elements.moved(lambda y, i=i: move(y.expand(shape))[i]))
-        for i, w in enumerate(weights)
+        for i, w in enumerate(probabilities)
     )
 
 
 def _moved_average(move: Callable, x: Any) -> Any:
     moved_number = move(x.number)
     if isinstance(moved_number, Tensor):
-        return _like(x, moved_number, lambda y: moved(move, y))
+        return _like(x, moved_number, lambda y: move_elements(move, y))
     return tuple(
-        _like(x, piece, lambda y, i=i: moved(move, y)[i])
+        _like(x, piece, lambda y, i=i: move_elements(move, y)[i])
         for i, piece in enumerate(moved_number)
     )
 
 
 def _like(x: Any, number: Tensor, transform: Callable[[SoftIndex], SoftIndex]) -> Any:
     """Return a value of the same kind, with another average and other values."""
-    values = None if x.values is None else later(lambda: transform(x.exact()), x)
+    values = None if x.values is None else deferred(lambda: transform(x.exact()), x)
     if isinstance(x, SoftReal):
         return soft_real(number, x.site, values, x.whole)
     return SoftNumber(number, x.dtype, x.site, values)
@@ -224,7 +210,7 @@ def _constant_pad(call: Call) -> Any:
 
 def _padded(x: Any, pad: Any, mode: str, value: Any) -> Any:
     if is_soft(value) or not is_soft(x):
-        raise TypeError(refusal(sites((x, pad, value)), "padding with it"))
+        raise TypeError(refusal(site_names((x, pad, value)), "padding with it"))
     # Where each element comes from; the first place is that of the padding.
     places = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
     padding = torch.full((1,), value or 0, dtype=x.dtype, device=x.device)
@@ -255,7 +241,7 @@ def _everywhere(call: Call) -> Any:
         return call.func(y, *rest, **call.kwargs)
 
     def moved_exact(y: SoftIndex) -> SoftIndex:
-        draws = [d.with_weights(move(d.weights)) for d in y.draws]
+        draws = [d.with_probabilities(move(d.probabilities)) for d in y.draws]
         return SoftIndex(move(y.states), draws, y.shape)
 
     if isinstance(x, SoftIndex):
@@ -284,7 +270,7 @@ def _cast(call: Call) -> Any:
     dtype = move(blank(x)[..., :0] if x.dim() else blank(x)).dtype
     values = None
     if x.values is not None:
-        values = later(lambda: _cast_values(move, x.exact()), x)
+        values = deferred(lambda: _cast_values(move, x.exact()), x)
     if dtype.is_floating_point:
         whole = functools.partial(is_whole, x)
         return soft_real(move(x.number).to(dtype), x.site, values, whole)
@@ -302,100 +288,5 @@ def _cast_values(move: Callable, x: SoftIndex) -> SoftIndex:
         cast.known_range = x.known_range and values.dtype is not torch.bool
         cast.known_simplex = x.known_simplex
         return cast
-    draws = [d.with_weights(d.weights.to(values.device)) for d in x.draws]
+    draws = [d.with_probabilities(d.probabilities.to(values.device)) for d in x.draws]
     return SoftIndex(values, draws, x.shape)
-
-
-# --- selection ----------------------------------------------------------------------
-
-
-@rule("where")
-def _where(call: Call) -> Any:
-    condition, *branches = (*call.args, *call.kwargs.values())
-    if len(branches) != 2:
-        raise TypeError(refusal(call.sites, "where with one argument"))
-    if call.func is Tensor.where:
-        condition, branches = branches[0], [condition, branches[1]]
-    call = Call("where", torch.where, (condition, *branches), {})
-    if isinstance(condition, SoftNumber):
-        condition = condition.exact()
-    if isinstance(condition, SoftIndex):
-        return _where_soft(call)
-    averages = any(isinstance(x, SoftNumber) for x in branches)
-    whole = all(map(integral, branches)) and not averages
-    if whole and len(union(x.draws for x in softs(branches))) == 1:
-        return elementwise(call)
-    shape = joint_shape(*(x.shape for x in tensors(call.args)))
-
-    # The condition takes part, so that the result has its shape.
-    def choose(*several: Any) -> Tensor:
-        return torch.where(condition, *several)
-
-    if whole:
-        return put_together(choose, branches, shape)
-    return linear(
-        call, lambda: put_together(choose, [exact(x) for x in branches], shape)
-    )
-
-
-def _where_soft(call: Call) -> Any:
-    condition, *branches = call.args
-    has_many_values = len(condition.draws) > 1 or condition.states.numel() > 2
-    if softs(branches) or all(map(integral, branches)) or not has_many_values:
-        return elementwise(call)
-    # The branches take part twice, not once for every value of the condition.
-    chosen = elementwise(call._replace(args=(_two_valued(condition), *branches)))
-    return soft_real(chosen.number, chosen.site, lambda: elementwise(call).exact())
-
-
-def _two_valued(condition: SoftIndex) -> SoftIndex:
-    """Return a boolean as a draw of two values."""
-    dtype = condition.draws[0].weights.dtype
-    true = total(condition.states.to(dtype), condition.draws)
-    weights = torch.stack([1 - true, true])
-    truths = torch.tensor([False, True], device=condition.device)
-    return SoftIndex(truths, (merged_draw(weights, condition.draws),), condition.shape)
-
-
-@rule("masked_fill")
-def _masked_fill(call: Call) -> Any:
-    x, mask, value = call.arguments("input", "mask", "value")
-    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
-    return torch.where(mask, value, x)
-
-
-@rule("triu tril")
-def _triangle(call: Call) -> Any:
-    x, *rest = call.args
-    ones = torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device)
-    zero = torch.zeros((), dtype=x.dtype, device=x.device)
-    return torch.where(call.func(ones, *rest, **call.kwargs), x, zero)
-
-
-@rule("diag diag_embed diagflat")
-def _diagonal(call: Call) -> Any:
-    x, *rest = call.args
-    if call.name == "diag" and x.dim() == 2:
-        return torch.diagonal(x, *rest, **call.kwargs)
-    # Where each element comes from; the first place is that of the zeros.
-    places = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
-    zero = torch.zeros(1, dtype=x.dtype, device=x.device)
-    return torch.cat([zero, x.reshape(-1)])[call.func(places, *rest, **call.kwargs)]
-
-
-@rule("""
-    stack cat concat concatenate hstack vstack row_stack column_stack dstack
-    cartesian_prod
-""")
-def _concatenated(call: Call) -> Any:
-    parts = call.args[0] if isinstance(call.args[0], tuple | list) else call.args
-    rest = call.args[1:] if parts is call.args[0] else ()
-
-    def join(*several: Any) -> Tensor:
-        several = several if parts is call.args else (several,)
-        return call.func(*several, *rest, **call.kwargs)
-
-    averages = any(isinstance(x, SoftNumber) for x in parts)
-    if all(map(integral, parts)) and not averages:
-        return put_together(join, parts)
-    return linear(call, lambda: put_together(join, [exact(x) for x in parts]))

@@ -31,12 +31,12 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield from leaves(x)
 
 
-def mapped(transform: Callable, tree: Any) -> Any:
+def map_leaves(transform: Callable, tree: Any) -> Any:
     """Return nested tuples, lists and dictionaries with their leaves transformed."""
     if isinstance(tree, dict):
-        return {key: mapped(transform, x) for key, x in tree.items()}
+        return {key: map_leaves(transform, x) for key, x in tree.items()}
     if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
-        return type(tree)([mapped(transform, x) for x in tree])
+        return type(tree)([map_leaves(transform, x) for x in tree])
     return transform(tree)
 
 

@@ -13,24 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.reductions import (
-    jointly,
-    share_a_draw,
-)
-from pyro_concrete.soft_index.refusals import LostJointError, refusal
-from pyro_concrete.soft_index.rules import elementwise, is_whole, largest_value
-from pyro_concrete.soft_index.value import (
+from pyro_concrete.soft_index.abstract import (
     Call,
+    are_independent,
+    is_soft,
+    rule,
+    site_names,
+    soft_leaves,
+)
+from pyro_concrete.soft_index.averages import averages_in_reals, is_whole
+from pyro_concrete.soft_index.elementwise import elementwise
+from pyro_concrete.soft_index.joint import apply_jointly, shares_a_draw
+from pyro_concrete.soft_index.refusals import LostJointError, refusal
+from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftReal,
-    are_independent,
     exact_or_none,
-    is_soft,
     plain,
-    rule,
-    sites,
     soft_real,
-    softs,
 )
 
 # Writing compares each place with each index: no more comparisons than these.
@@ -44,7 +44,7 @@ _MOST_COMPARISONS = 2**24
 def _scatter(call: Call) -> Any:
     x, dim, index, source = _scatter_arguments(call)
     if call.kwargs.get("reduce") is not None:
-        raise TypeError(refusal(sites(call.operands), "scatter with a reduction"))
+        raise TypeError(refusal(site_names(call.operands), "scatter with a reduction"))
     if not x.dim():
         return _in_place(call, x, source.reshape(()) + torch.zeros_like(x))
     if not index.dim():
@@ -57,7 +57,7 @@ def _scatter(call: Call) -> Any:
         source = source[_corner(index)] if source.dim() else source
         return _in_place(call, x, torch.where(index == _slots(x, dim), source, x))
     source = source[_corner(index)] if source.dim() else source.expand(index.shape)
-    written = jointly(Call("scatter", torch.scatter, (x, dim, index, source), {}))
+    written = apply_jointly(Call("scatter", torch.scatter, (x, dim, index, source), {}))
     if written is None:
         written = _written_at(x, _places_along(x, dim, index), source)
     return _in_place(call, x, written)
@@ -106,12 +106,12 @@ def _written_at(
         places: (*written,), numbers of elements of the flat tensor.
         values: broadcasts to places.
     """
-    site = sites((x, places, values))
+    site = site_names((x, places, values))
     if not x.is_floating_point():
         raise TypeError(refusal(site, "writing into integers at a soft index"))
     if places.numel() * x.numel() > _MOST_COMPARISONS:
         raise TypeError(refusal(site, f"writing at {places.numel()} soft indices"))
-    if not are_independent((x, places, values)) or share_a_draw(places):
+    if not are_independent((x, places, values)) or shares_a_draw(places):
         raise TypeError(refusal(site, "writing so many values that share a draw"))
     values = torch.broadcast_to(torch.as_tensor(values, device=x.device), places.shape)
     slots = torch.arange(x.numel(), device=x.device)
@@ -178,11 +178,11 @@ def _put(x: Tensor, index: Any, values: Any, *, accumulate: bool = False) -> Ten
         mask = index[(..., *(None,) * (x.dim() - index.dim()))]
         return torch.where(mask, torch.as_tensor(values, device=x.device), x)
     places = torch.arange(x.numel(), device=x.device).reshape(x.shape)[index]
-    if softs(index):
+    if soft_leaves(index):
         values = torch.as_tensor(values, dtype=x.dtype, device=x.device)
         indices = index if isinstance(index, tuple) else (index,)
         operands = x, indices, values, accumulate
-        written = jointly(Call("index_put", torch.index_put, operands, {}))
+        written = apply_jointly(Call("index_put", torch.index_put, operands, {}))
         if written is not None:
             return written
         return _written_at(x, places, values, accumulate=accumulate)
@@ -206,7 +206,7 @@ def _replaced(x: Any, places: Tensor, values: Any) -> Any:
 @rule("setitem")
 def _setitem(call: Call) -> None:
     x, index, value = call.args
-    if not is_soft(x) and not softs(index) and x.is_floating_point():
+    if not is_soft(x) and not soft_leaves(index) and x.is_floating_point():
         x[index] = plain(value)
         return
     _written(x, _put(x, index, value))
@@ -223,7 +223,7 @@ def _written(x: Any, result: Any) -> Any:
     """Put a result in the place of a value."""
     if not is_soft(x):
         if is_soft(result) and not x.is_floating_point():
-            site = sites(result)
+            site = site_names(result)
             raise TypeError(refusal(site, "writing it into a tensor of integers"))
         return x.copy_(plain(result))
     if isinstance(x, SoftReal):
@@ -256,6 +256,14 @@ def _values_from_now_on(result: Any) -> Callable[[], SoftIndex] | None:
     except TypeError:
         return None
     return lambda: exact
+
+
+@rule("copy_")
+def _copied(call: Call) -> Any:
+    target = call.args[0]
+    if is_soft(target) or not target.is_floating_point():
+        raise TypeError(refusal(call.sites, "writing it to integers"))
+    return call.run(averages_in_reals(call))
 
 
 @rule("_in_place")
@@ -292,80 +300,3 @@ def _operator_in_place(call: Call) -> Any:
     if is_soft(x) or not isinstance(result, SoftReal):
         return x
     return soft_real(x, result.site, result.values, result.whole)
-
-
-# --- counting -----------------------------------------------------------------------
-
-
-@rule("bincount")
-def _bincount(call: Call) -> Any:
-    x, weights, size = call.arguments(
-        "input", "weights", "minlength", weights=None, minlength=0
-    )
-    x = x.exact() if is_soft(x) else x
-    largest = largest_value(x) if is_soft(x) else int(x.max())
-    if is_soft(x) and largest >= size:
-        raise TypeError(refusal(x.site, f"bincount with minlength={size}"))
-    slots = torch.arange(max(size, largest + 1), device=x.device)
-    hits = slots == x.unsqueeze(-1)
-    if weights is None:
-        return hits.sum(0)
-    weights = weights if weights.dtype is torch.float32 else weights.double()
-    return (hits * weights.unsqueeze(-1)).sum(0)
-
-
-@rule("bucketize")
-def _bucketize(call: Call) -> Any:
-    x, boundaries = call.arguments("input", "boundaries")
-    if is_soft(boundaries):
-        raise TypeError(refusal(call.sites, "bucketize with soft boundaries"))
-    options = {k: v for k, v in call.kwargs.items() if k in ("right", "out_int32")}
-
-    def of_each(values: Tensor) -> Tensor:
-        return torch.bucketize(values.contiguous(), boundaries, **options)
-
-    return elementwise(Call("bucketize", of_each, (x,), {}))
-
-
-@rule("searchsorted")
-def _searchsorted(call: Call) -> Any:
-    boundaries, x = call.arguments("sorted_sequence", "input")
-    right = call.kwargs.get("right", False) or call.kwargs.get("side") == "right"
-    if call.kwargs.get("sorter") is not None or is_soft(boundaries):
-        raise TypeError(refusal(call.sites, "searchsorted in this form"))
-    if boundaries.dim() > 1:
-        boundaries = boundaries.unsqueeze(-2)
-    x = x.unsqueeze(-1)
-    # NaN comes after all of them.
-    from_here_on = boundaries > x if right else boundaries >= x
-    count = (~from_here_on).sum(-1)
-    return count.int() if call.kwargs.get("out_int32") else count
-
-
-@rule("isin")
-def _isin(call: Call) -> Any:
-    x, among = call.arguments("elements", "test_elements")
-    invert = call.kwargs.get("invert", False)
-    x = x if isinstance(x, Tensor) else torch.as_tensor(x)
-    among = among if isinstance(among, Tensor) else torch.as_tensor(among)
-    found = (x.unsqueeze(-1) == among.reshape(-1)).any(-1)
-    return ~found if invert else found
-
-
-# --- losses -------------------------------------------------------------------------
-
-
-@rule("nll_loss nll_loss_nd cross_entropy cross_entropy_loss")
-def _nll_loss(call: Call) -> Any:
-    scores, target, weight = call.arguments("input", "target", "weight", weight=None)
-    reduction = call.kwargs.get("reduction", "mean")
-    if weight is not None or call.kwargs.get("label_smoothing"):
-        operation = f"{call.name} with class weights or smoothing"
-        raise TypeError(refusal(call.sites, operation))
-    dim = min(1, scores.dim() - 1)
-    if call.name.startswith("cross"):
-        scores = scores.log_softmax(dim)
-    losses = -scores.gather(dim, target.unsqueeze(dim)).squeeze(dim)
-    if reduction == "none":
-        return losses
-    return losses.sum() if reduction == "sum" else losses.mean()
