@@ -7,13 +7,21 @@ Counterpart: ``numpyro_concrete.soft_index.value``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from pyro_concrete.internals import tensor_without_data
 from pyro_concrete.soft_index.refusals import refusal
-from pyro_concrete.soft_index.trees import leaves, map_leaves
+from pyro_concrete.soft_index.trees import Argument, Tree, leaves, map_leaves
+
+# What a function of a tensor returns: one, or several such as those of `split`.
+Results: TypeAlias = Tensor | tuple[Tensor, ...]
+# A function that moves the elements of a tensor, or changes their type.
+Move: TypeAlias = Callable[[Tensor], Tensor]
+# Dimensions that torch's reductions take.
+Dims: TypeAlias = int | Sequence[int] | None
 
 
 class Call(NamedTuple):
@@ -52,10 +60,10 @@ class Call(NamedTuple):
         args, kwargs = map_leaves(transform, self.operands)
         return self._replace(args=args, kwargs=kwargs)
 
-    def arguments(self, *names: str, **defaults: Any) -> list[Any]:
+    def arguments(self, *names: str, **defaults: Any) -> list[Argument]:
         """Return arguments in this order, however they were given."""
-        given = defaults | self.kwargs | dict(zip(names, self.args, strict=False))
-        return [given[name] for name in names]
+        arguments = defaults | self.kwargs | dict(zip(names, self.args, strict=False))
+        return [arguments[name] for name in names]
 
 
 # What to do with a torch function, by its name.
@@ -75,7 +83,7 @@ def rule(names: str) -> Callable:
 def _operator(name: str) -> Callable:
     function = getattr(torch, name)
 
-    def operator(self: Tensor, other: Any) -> Any:
+    def operator(self: Tensor, other: Argument) -> Argument:
         if not isinstance(other, Tensor | int | float):
             return NotImplemented
         return AbstractSoft.__torch_function__(function, (), (self, other))
@@ -88,7 +96,7 @@ def _reflected(name: str, operator: str) -> Callable:
     # Not all of torch's functions take a number on the left.
     of_number = getattr(Tensor, operator)
 
-    def reflected(self: Tensor, other: Any) -> Any:
+    def reflected(self: Tensor, other: Argument) -> Argument:
         if isinstance(other, Tensor):
             return AbstractSoft.__torch_function__(function, (), (other, self))
         if not isinstance(other, int | float):
@@ -98,7 +106,7 @@ def _reflected(name: str, operator: str) -> Callable:
     return reflected
 
 
-def _unreadable(self: "AbstractSoft", *_: Any) -> None:
+def _unreadable(self: "AbstractSoft", *_: object) -> None:
     raise TypeError(refusal(self.site, "reading it as a Python number"))
 
 
@@ -185,7 +193,7 @@ class AbstractSoft(Tensor):
     @classmethod
     def __torch_function__(
         cls,
-        func: Any,
+        func: Callable,
         types: Iterable[type],
         args: tuple = (),
         kwargs: dict[str, Any] | None = None,
@@ -206,44 +214,44 @@ class AbstractSoftInteger(AbstractSoft):
     """An integer that is soft: it has a shape and a type, and no data of its own.
 
     Attributes:
-        kind: Its shape, type and device, which tracers need not know of.
+        tensor_spec: Its shape, type and device, which tracers need not know of.
     """
 
-    kind: tuple[torch.Size, torch.dtype, torch.device]
+    tensor_spec: tuple[torch.Size, torch.dtype, torch.device]
 
     # Read without a detour through __torch_function__, and past tracers.
     @property
     def shape(self) -> torch.Size:
         """The shape of the site."""
-        return self.kind[0]
+        return self.tensor_spec[0]
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the site's samples."""
-        return self.kind[1]
+        return self.tensor_spec[1]
 
     @property
     def device(self) -> torch.device:
         """The device of the values."""
-        return self.kind[2]
+        return self.tensor_spec[2]
 
     @property
     def ndim(self) -> int:
         """The number of dimensions."""
-        return len(self.kind[0])
+        return len(self.tensor_spec[0])
 
     def dim(self) -> int:
         """Return the number of dimensions."""
-        return len(self.kind[0])
+        return len(self.tensor_spec[0])
 
     def is_floating_point(self) -> bool:
         """Tell whether the type of the site's samples is a floating one."""
-        return self.kind[1].is_floating_point
+        return self.tensor_spec[1].is_floating_point
 
     @classmethod
     def __torch_dispatch__(
         cls,
-        func: Any,
+        func: Callable,
         types: Iterable[type],
         args: tuple = (),
         kwargs: dict[str, Any] | None = None,
@@ -251,6 +259,14 @@ class AbstractSoftInteger(AbstractSoft):
         """Refuse what reaches the dispatcher: a soft value has no data to read."""
         # Tensor's operators would take a TypeError for "compare them in another way".
         raise RuntimeError(refusal(site_names((args, kwargs)), str(func)))
+
+
+def each_result(transform: Callable[[Argument], Argument], results: Tree) -> Tree:
+    """Transform what a function of torch returns: a value, or a tuple of values."""
+    if not isinstance(results, tuple | list):
+        return transform(results)
+    # Tuples, lists, and torch's own kinds of named tuples.
+    return type(results)([transform(x) for x in results])
 
 
 def is_soft(x: Any) -> bool:
@@ -268,23 +284,23 @@ def is_soft(x: Any) -> bool:
     return isinstance(x, AbstractSoft)
 
 
-def soft_leaves(tree: Any) -> list[Any]:
+def soft_leaves(tree: Tree) -> list[Argument]:
     """Return the soft values among arguments."""
     return [x for x in leaves(tree) if isinstance(x, AbstractSoft)]
 
 
-def site_names(tree: Any) -> str:
+def site_names(tree: Tree) -> str:
     """Return the names of the sites among arguments, for errors."""
     return " and ".join(dict.fromkeys(x.site for x in soft_leaves(tree)))
 
 
-def are_independent(operands: Any) -> bool:
+def are_independent(operands: Tree) -> bool:
     """Tell whether no two soft operands depend on the same site."""
     names = [x.site.split(" and ") for x in soft_leaves(operands)]
     return len(set().union(*names)) == sum(map(len, names))
 
 
-def tensor_leaves(tree: Any) -> list[Tensor]:
+def tensor_leaves(tree: Tree) -> list[Tensor]:
     """Return the tensors among arguments, soft ones as well."""
     return [x for x in leaves(tree) if isinstance(x, Tensor)]
 
@@ -297,10 +313,10 @@ def _name(func: Any) -> str:
     return name[2:-2] if name.startswith("__") else name
 
 
-def tensor_without_data(
+def empty_soft_integer(
     cls: type, shape: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> Any:
-    """Return a tensor of a subclass that has a shape and a type, and no data."""
-    soft = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
-    soft.kind = (torch.Size(shape), dtype, device)
+    """Return a soft integer of a class, of a shape and a type, without values."""
+    soft = tensor_without_data(cls, shape, dtype, device)
+    soft.tensor_spec = (torch.Size(shape), dtype, device)
     return soft

@@ -10,7 +10,7 @@ Counterpart: ``numpyro_concrete.soft_index.algebra``.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,11 +76,13 @@ def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
     if a.elements.sites.isdisjoint(b.elements.sites):
         return False
     with untraced():
-        own = a.elements.numbers()
-        shared = (own == b.elements.numbers()) & (own != CERTAIN)
+        numbers = a.elements.numbers()
+        shared = (numbers == b.elements.numbers()) & (numbers != CERTAIN)
         if bool(shared.all()):
             return True
-        return shared if bool(shared.any()) else False
+        if not bool(shared.any()):
+            return False
+        return shared
 
 
 def merged_draw(probabilities: Tensor, draws: Sequence[Draw]) -> Draw:
@@ -98,13 +100,13 @@ def union(groups: Iterable[Sequence[Draw]]) -> tuple[Draw, ...]:
     """
     distinct: list[Draw] = []
     for group in groups:
-        others = len(distinct)
+        earlier = len(distinct)
         for draw in group:
             if any(shared_positions(x, draw) is True for x in distinct):
                 continue
-            for other in distinct[:others]:
-                if share_origins(other.elements, draw.elements):
-                    raise LostJointError(joint_name([other, draw]))
+            for partner in distinct[:earlier]:
+                if share_origins(partner.elements, draw.elements):
+                    raise LostJointError(joint_name([partner, draw]))
             distinct.append(draw)
     return tuple(distinct)
 
@@ -125,10 +127,10 @@ def aligned_states(
     n = len(own)
     if n == len(draws) == 1 and values.dim() == rank + 1:
         return values
-    places = [_place_among(own, draw) for draw in draws]
-    order = [i for i in places if i is not None]
+    axes = [_place_among(own, draw) for draw in draws]
+    order = [i for i in axes if i is not None]
     values = values.permute(*order, *range(n, values.dim()))
-    supports = [1 if i is None else len(own[i].probabilities) for i in places]
+    supports = [1 if i is None else len(own[i].probabilities) for i in axes]
     positions = values.shape[n:]
     return values.reshape(*supports, *(1,) * (rank - len(positions)), *positions)
 
@@ -241,17 +243,17 @@ def merge_equal_values(
     """
     draw = one_draw(draws)
     states = values.flatten(0, len(draws) - 1)
-    distinct, places = states.unique(return_inverse=True)
+    distinct, indices = states.unique(return_inverse=True)
     rank = states.dim() - 1
     probabilities = draw.positions(rank)
     positions = torch.broadcast_shapes(probabilities.shape[1:], states.shape[1:])
-    if places.numel() == len(places):
+    if indices.numel() == len(indices):
         empty = probabilities.new_zeros((len(distinct), *probabilities.shape[1:]))
-        added = empty.index_add(0, places.flatten(), probabilities)
+        added = empty.index_add(0, indices.flatten(), probabilities)
     else:
         empty = probabilities.new_zeros((len(distinct), *positions))
         shape = (len(states), *positions)
-        added = empty.scatter_add(0, places.expand(shape), probabilities.expand(shape))
+        added = empty.scatter_add(0, indices.expand(shape), probabilities.expand(shape))
     return distinct, merged_draw(added, draws)
 
 
@@ -265,57 +267,62 @@ def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | Non
     Raises:
         LostJointError: If elements depend on each other, as one of them was merged.
     """
-    found: dict[int, Draw] = {}
+    draw_of_element: dict[int, Draw] = {}
     for draw in draws:
-        probabilities = draw.probabilities
-        numbers = draw.elements.numbers()
-        shape = torch.broadcast_shapes(numbers.shape, probabilities.shape[1:])
-        if not _fits(numbers.unique().numel(), most) or not math.prod(shape):
+        if not _has_few_elements(draw, most):
             return None
-        probabilities = (
-            probabilities.expand(-1, *shape).flatten(1)
-            if shape
-            else probabilities[:, None]
-        )
-        for place, element in enumerate(numbers.expand(shape).flatten().tolist()):
-            if element == CERTAIN or len(probabilities) == 1:
-                continue
-            known = found.get(element)
-            if known is None or _knows_more(draw, known):
-                own = draw.elements.at(place, shape)
-                found[element] = Draw(probabilities[:, place], draw.site, own)
-        if math.prod(len(d.probabilities) for d in found.values()) > most:
+        for element, single in _single_draws(draw):
+            previous = draw_of_element.get(element)
+            if previous is None or _knows_more(draw, previous):
+                draw_of_element[element] = single
+        if number_of_states([*draw_of_element.values()]) > most:
             return None
-    _check_origins(found.values())
-    return found
+    _check_origins([*draw_of_element.values()])
+    return draw_of_element
 
 
-def _check_origins(draws: Iterable[Draw]) -> None:
+def _has_few_elements(draw: Draw, most: int) -> bool:
+    """Tell whether a draw has elements, and no more than so many joint values."""
+    elements = draw.elements.numbers().unique().numel()
+    return bool(math.prod(_shape_of(draw))) and 2 ** min(elements - 1, 64) <= most
+
+
+def _shape_of(draw: Draw) -> torch.Size:
+    numbers = draw.elements.numbers()
+    return torch.broadcast_shapes(numbers.shape, draw.probabilities.shape[1:])
+
+
+def _single_draws(draw: Draw) -> Iterator[tuple[int, Draw]]:
+    """Return the uncertain element at each position, and the draw of it alone."""
+    if len(draw.probabilities) == 1:
+        return
+    shape = _shape_of(draw)
+    probabilities = draw.probabilities.expand(-1, *shape)
+    probabilities = probabilities.reshape(len(probabilities), -1)
+    numbers = draw.elements.numbers().expand(shape).flatten().tolist()
+    for position, element in enumerate(numbers):
+        if element != CERTAIN:
+            elements = draw.elements.at(position, shape)
+            yield element, Draw(probabilities[:, position], draw.site, elements)
+
+
+def _check_origins(draws: Sequence[Draw]) -> None:
     """Raise an error if draws of different elements are made of the same ones."""
-    draws = [*draws]
     if not any(draw.elements.are_merged for draw in draws):
         return
     draw_of_origin: dict[int, Draw] = {}
     for draw in draws:
         for origin in set(draw.elements.origins().tolist()) - {CERTAIN}:
-            other = draw_of_origin.setdefault(origin, draw)
-            if other is not draw:
-                raise LostJointError(joint_name([other, draw]))
+            first = draw_of_origin.setdefault(origin, draw)
+            if first is not draw:
+                raise LostJointError(joint_name([first, draw]))
 
 
-def _fits(elements: int, most: int) -> bool:
-    return 2 ** min(elements - 1, 64) <= most
-
-
-def _knows_more(draw: Draw, known: Draw) -> bool:
-    """Whether a draw lists fewer impossible values, or has a gradient."""
-    has_gradient = (
-        draw.probabilities.requires_grad and not known.probabilities.requires_grad
-    )
-    fewer = len(draw.probabilities) < len(known.probabilities)
-    return fewer or (
-        has_gradient and len(draw.probabilities) == len(known.probabilities)
-    )
+def _knows_more(draw: Draw, previous: Draw) -> bool:
+    """Tell whether a draw lists fewer impossible values, or has a gradient."""
+    if len(draw.probabilities) != len(previous.probabilities):
+        return len(draw.probabilities) < len(previous.probabilities)
+    return draw.probabilities.requires_grad and not previous.probabilities.requires_grad
 
 
 def states_at_joint_values(
@@ -331,16 +338,16 @@ def states_at_joint_values(
         result: (joint values of the elements, *shape).
     """
     sizes = [len(d.probabilities) for d in elements.values()]
-    places = torch.arange(math.prod(sizes))
-    indices = [*torch.unravel_index(places, sizes)] if sizes else []
+    joint_values = torch.arange(math.prod(sizes))
+    indices = [*torch.unravel_index(joint_values, sizes)] if sizes else []
     # What is certain has the first value.
-    table = torch.stack([torch.zeros_like(places), *indices])
+    table = torch.stack([torch.zeros_like(joint_values), *indices])
     rows = {element: i for i, element in enumerate(elements, 1)}
     picks = []
     for draw in draws:
         numbers = draw.elements.numbers().expand(tuple(shape))
-        at = [rows.get(x, 0) for x in numbers.flatten().tolist()]
-        picks.append(table[at].T.reshape(-1, *shape))
+        columns = [rows.get(x, 0) for x in numbers.flatten().tolist()]
+        picks.append(table[columns].T.reshape(-1, *shape))
     picks += [
         torch.arange(n).reshape(-1, *(1,) * (len(shape) - i - 1))
         for i, n in enumerate(shape)

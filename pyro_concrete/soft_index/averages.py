@@ -7,18 +7,20 @@ Counterpart: ``numpyro_concrete.soft_index.averages``.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_concrete.internals import number_of_writes
 from pyro_concrete.ops.precision import can_be_read
 from pyro_concrete.soft_index.abstract import (
     RULES,
     AbstractSoft,
     AbstractSoftInteger,
     Call,
+    each_result,
     is_soft,
     rule,
     site_names,
@@ -34,7 +36,7 @@ from pyro_concrete.soft_index.function_names import (
     ROUNDING,
 )
 from pyro_concrete.soft_index.refusals import refusal
-from pyro_concrete.soft_index.trees import leaves, map_leaves
+from pyro_concrete.soft_index.trees import Argument, Tree, leaves
 from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
@@ -60,38 +62,39 @@ def apply_to_averages(call: Call) -> Any:
     """Apply a function to averages: of its results, no values are known."""
     site = call.sites
 
-    def guarded(x: Any) -> Any:
+    def guarded(x: Argument) -> Argument:
         if not isinstance(x, Tensor):
             return x
         if x.is_floating_point():
             return soft_real(x, site)
         return SoftNumber(x, x.dtype, site)
 
-    result = call.run(average)
-    if isinstance(result, Tensor):
-        return guarded(result)
-    if type(result) in (tuple, list):
-        return map_leaves(guarded, result)
-    if isinstance(result, tuple):  # torch's own kinds of named tuples
-        return type(result)([guarded(x) for x in result])
-    return result
+    return each_result(guarded, call.run(average))
 
 
-def apply_without_values(call: Call) -> Any:
-    """Let arithmetic see averages, and refuse what would round them."""
+def apply_without_values(call: Call) -> Tensor:
+    """Apply arithmetic to averages.
+
+    Raises:
+        TypeError: If the function would round or compare an average of whole numbers.
+    """
     if call.name in CHECKS:
         return call.run(plain)  # of the averages, for what is not finite
-    of_integers = any(
-        isinstance(x, AbstractSoftInteger) for x in soft_leaves(call.operands)
-    )
-    needs_values = call.name in ROUNDING or (of_integers and call.name in COMPARING)
-    if needs_values and not _of_truths(call):
+    operands = soft_leaves(call.operands)
+    if _needs_values(call, operands) and not _of_truths(call):
         raise TypeError(refusal(call.sites, call.name))
-    if call.name in BENDING and any(map(is_whole, soft_leaves(call.operands))):
+    if call.name in BENDING and any(map(is_whole, operands)):
         raise TypeError(refusal(call.sites, f"{call.name} of so many values"))
     if call.name in CLOSED and all(map(is_integral, numeric_leaves(call.operands))):
         return mean_of_integers(call.run(plain), call.operands)
     return apply_to_averages(call)
+
+
+def _needs_values(call: Call, operands: Sequence[AbstractSoft]) -> bool:
+    if call.name in ROUNDING:
+        return True
+    of_integers = any(isinstance(x, AbstractSoftInteger) for x in operands)
+    return of_integers and call.name in COMPARING
 
 
 def _of_truths(call: Call) -> bool:
@@ -105,7 +108,7 @@ def _of_truths(call: Call) -> bool:
     )
 
 
-def apply_linear(call: Call, values: Callable[[], SoftIndex]) -> Any:
+def apply_linear(call: Call, values: Callable[[], SoftIndex]) -> Tensor:
     """Apply a linear function to averages; the values are computed when needed."""
     result = call.run(plain)
     values = deferred(values, *tensor_leaves(call.operands))
@@ -141,23 +144,26 @@ def deferred(
 def _number_of_writes(x: Tensor) -> int:
     if isinstance(x, AbstractSoft):
         return x.writes
-    return 0 if x.is_inference() else x._version
+    if x.is_inference():
+        return 0
+    return number_of_writes(x)
 
 
 def mean_of_integers(
-    result: Tensor, operands: Any, values: Callable[[], SoftIndex] | None = None
+    result: Tensor, operands: Tree, values: Callable[[], SoftIndex] | None = None
 ) -> Tensor:
     """Return an average that stands for integers in the discrete program."""
     types = [x.dtype for x in tensor_leaves(operands)]
     dtype = functools.reduce(torch.promote_types, types)
-    dtype = torch.int64 if dtype is torch.bool else dtype
+    if dtype is torch.bool:
+        dtype = torch.int64
     if dtype.is_floating_point:
-        whole = functools.partial(hold_whole_numbers, operands)
-        return soft_real(result.to(dtype), site_names(operands), values, whole)
+        is_known_whole = functools.partial(hold_whole_numbers, operands)
+        return soft_real(result.to(dtype), site_names(operands), values, is_known_whole)
     return SoftNumber(result, dtype, site_names(operands), values)
 
 
-def hold_whole_numbers(operands: Any) -> bool:
+def hold_whole_numbers(operands: Tree) -> bool:
     """Tell whether all operands hold whole numbers that are no parameters."""
     return all(map(is_whole, numeric_leaves(operands)))
 
@@ -167,10 +173,10 @@ def are_whole(call: Call) -> bool:
     return hold_whole_numbers(call.operands)
 
 
-def is_whole(x: Any) -> bool:
+def is_whole(x: Argument) -> bool:
     """Tell whether an operand holds whole numbers that are no parameters."""
     if isinstance(x, SoftReal):
-        return x.whole()
+        return x.are_whole()
     if is_integral(x):
         return True
     if not isinstance(x, Tensor):
@@ -178,19 +184,21 @@ def is_whole(x: Any) -> bool:
     return not x.requires_grad and can_be_read(x) and bool((x == x.round()).all())
 
 
-def is_integral(x: Any) -> bool:
+def is_integral(x: Argument) -> bool:
     """Tell whether an operand holds integers, whatever its type."""
     if isinstance(x, AbstractSoftInteger):
         return True
-    return not x.is_floating_point() if isinstance(x, Tensor) else isinstance(x, int)
+    if isinstance(x, Tensor):
+        return not x.is_floating_point()
+    return isinstance(x, int)
 
 
-def numeric_leaves(tree: Any) -> list[Any]:
+def numeric_leaves(tree: Tree) -> list[Argument]:
     """Return the tensors and Python's numbers among arguments."""
     return [x for x in leaves(tree) if isinstance(x, Tensor | int | float)]
 
 
-def softs_of_integers(operands: Any) -> list[Any]:
+def softs_of_integers(operands: Tree) -> list[AbstractSoft]:
     """Return the soft values whose type is not a floating one."""
     return [x for x in soft_leaves(operands) if not x.dtype.is_floating_point]
 
@@ -198,7 +206,7 @@ def softs_of_integers(operands: Any) -> list[Any]:
 def result_dtype(call: Call) -> torch.dtype:
     """Return the type of the discrete program's result."""
 
-    def of_one_element(x: Any) -> Any:
+    def of_one_element(x: Argument) -> Argument:
         is_number = isinstance(x, Tensor) and not x.dim() and not is_soft(x)
         if not isinstance(x, Tensor) or is_number:
             return x
@@ -211,9 +219,11 @@ def averages_in_reals(call: Call) -> Callable:
     """Return what makes operands averages, and integers beside them floats."""
     dtype = plain(soft_leaves(call.operands)[0]).dtype
 
-    def in_reals(x: Any) -> Any:
+    def in_reals(x: Argument) -> Argument:
         x = plain(x)
-        whole = isinstance(x, Tensor) and not x.is_floating_point()
-        return x.to(dtype) if whole else x
+        is_integer = isinstance(x, Tensor) and not x.is_floating_point()
+        if is_integer:
+            return x.to(dtype)
+        return x
 
     return in_reals

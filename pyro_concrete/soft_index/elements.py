@@ -8,16 +8,16 @@ their joint distribution is not known.
 Counterpart: ``numpyro_concrete.soft_index.algebra``.
 """
 
-import contextlib
 import itertools
 import math
 import secrets
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from pyro_concrete.internals import untraced
 from pyro_concrete.soft_index.trees import over_support
 
 # What is certain is one element, wherever it is.
@@ -27,20 +27,6 @@ _BITS_OF_AN_ELEMENT = 32
 _NEXT_SITE = itertools.count(secrets.randbits(30))
 # So many steps are deferred, as each of them is a call in a call.
 _MOST_DEFERRED = 32
-
-
-@contextlib.contextmanager
-def untraced() -> Generator[None]:
-    """Compute constants without a tracer that would record them."""
-    state = torch._C._get_tracing_state()
-    if state is None:
-        yield
-        return
-    torch._C._set_tracing_state(None)  # ty: ignore[missing-attribute]
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # ty: ignore[missing-attribute]
 
 
 class _Deferred:
@@ -96,7 +82,9 @@ class Elements:
         self._numbers = numbers
         self._origins = origins
         self.sites = sites
-        self.origin_sites = sites if origins is None else origin_sites
+        if origins is None:
+            origin_sites = sites
+        self.origin_sites = origin_sites
 
     @classmethod
     def of_new_site(cls, probabilities: Tensor) -> "Elements":
@@ -183,7 +171,7 @@ class Elements:
     @property
     def deferred_origins(self) -> _Deferred:
         """The origins, or the numbers that they are computed from."""
-        return self._numbers if self._origins is None else self._origins
+        return self._origins or self._numbers
 
     def numbers(self) -> Int[Tensor, "*positions"]:
         """Return one number for each position."""
@@ -218,7 +206,9 @@ class Elements:
 
     def __reduce__(self) -> tuple:
         """Pickle as numbers."""
-        origins = None if self._origins is None else self.origins()
+        origins = None
+        if self._origins is not None:
+            origins = self.origins()
         return _known_elements, (self.numbers(), self.sites, origins, self.origin_sites)
 
 
@@ -269,14 +259,14 @@ def share_origins(first: Elements, second: Elements) -> bool:
     if first.origin_sites.isdisjoint(second.origin_sites):
         return False
     with untraced():
-        fewer, more = sorted((first.origins(), second.origins()), key=len)
-        rank = max(fewer.dim(), more.dim()) - 1
-        fewer, more = _with_rank(fewer, rank), _with_rank(more, rank)
-        may_be_shared = torch.isin(fewer, more) & (fewer != CERTAIN)
-        rows = fewer[may_be_shared.reshape(len(fewer), -1).any(-1)]
+        shorter, longer = sorted((first.origins(), second.origins()), key=len)
+        rank = max(shorter.dim(), longer.dim()) - 1
+        shorter, longer = _with_rank(shorter, rank), _with_rank(longer, rank)
+        may_be_shared = torch.isin(shorter, longer) & (shorter != CERTAIN)
+        rows = shorter[may_be_shared.reshape(len(shorter), -1).any(-1)]
         differ = first.numbers() != second.numbers()
         return any(
-            bool(((row == more) & (row != CERTAIN) & differ).any()) for row in rows
+            bool(((row == longer) & (row != CERTAIN) & differ).any()) for row in rows
         )
 
 

@@ -8,7 +8,7 @@ Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,9 +56,9 @@ from pyro_concrete.soft_index.states import (
     average_over_draws,
     soft_integer,
     with_possible_values,
-    with_support,
+    with_supports_or_none,
 )
-from pyro_concrete.soft_index.trees import joint_shape
+from pyro_concrete.soft_index.trees import Argument, joint_shape
 from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftNumber,
@@ -101,28 +101,32 @@ def elementwise(call: Call) -> Any:
         return _without_joint(call, error)
 
 
-def _elementwise(call: Call) -> Any:
+def _elementwise(call: Call) -> Tensor:
     operands = soft_leaves(call.operands)
     if all(type(x) is SoftIndex for x in operands):
         return _on_values(call, operands)
-    if call.name in OF_NETWORKS and _is_of_averages(operands):
+    if call.name in OF_NETWORKS and _are_averages_of_one_site(operands):
         # The work of a network in every step, and so done without a detour.
         return soft_real(_on_plain(call), operands[0].site)
     if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
         return call.run(plain)  # a check for NaN, as validation does
-    if any(isinstance(x, SoftReal) and x.values is None for x in operands):
+    if _has_average_without_values(operands):
         return apply_without_values(call)
     if _is_linear(call, operands):
-        return apply_linear(
-            call, lambda: elementwise(call.with_arguments(with_support)).exact()
-        )
-    try:
-        known = call.with_arguments(with_support)
-    except LostJointError:
-        raise
-    except TypeError:
+        return apply_linear(call, lambda: _on_supports(call).exact())
+    return _on_supports(call)
+
+
+def _has_average_without_values(operands: Sequence[AbstractSoft]) -> bool:
+    return any(isinstance(x, SoftReal) and x.values is None for x in operands)
+
+
+def _on_supports(call: Call) -> Any:
+    """Apply a function to the supports of all operands, or to averages."""
+    exact_call = with_supports_or_none(call)
+    if exact_call is None:
         return apply_without_values(call)
-    return _on_values(known, soft_leaves(known.operands))
+    return _on_values(exact_call, soft_leaves(exact_call.operands))
 
 
 def _without_joint(call: Call, error: LostJointError) -> Any:
@@ -146,8 +150,8 @@ def _without_joint(call: Call, error: LostJointError) -> Any:
     raise error
 
 
-def _is_of_averages(operands: Sequence[Any]) -> bool:
-    """Whether all operands are reals without values, of the same sites."""
+def _are_averages_of_one_site(operands: Sequence[AbstractSoft]) -> bool:
+    """Tell whether all operands are reals without values, of the same sites."""
     site = operands[0].site
     return all(
         type(x) is SoftReal and x.values is None and x.site == site for x in operands
@@ -155,11 +159,12 @@ def _is_of_averages(operands: Sequence[Any]) -> bool:
 
 
 def _on_plain(call: Call) -> Tensor:
-    args = [x.number if type(x) is SoftReal else x for x in call.args]
-    return call.func(*args) if not call.kwargs else call.run(plain)
+    if call.kwargs:
+        return call.run(plain)
+    return call.func(*(x.number if type(x) is SoftReal else x for x in call.args))
 
 
-def _is_linear(call: Call, operands: Sequence[Any]) -> bool:
+def _is_linear(call: Call, operands: Sequence[AbstractSoft]) -> bool:
     if call.name in LINEAR:
         return True
     if call.name in SCALING:
@@ -168,7 +173,7 @@ def _is_linear(call: Call, operands: Sequence[Any]) -> bool:
     return alone and call.name in DIVISION and not call.kwargs.get("rounding_mode")
 
 
-def _on_values(call: Call, operands: Sequence[SoftIndex]) -> Any:
+def _on_values(call: Call, operands: Sequence[SoftIndex]) -> Tensor:
     draws = union(x.draws for x in operands)
     if number_of_states(draws) > MOST_JOINT_STATES:
         return apply_without_values(call)
@@ -176,30 +181,43 @@ def _on_values(call: Call, operands: Sequence[SoftIndex]) -> Any:
     shape = joint_shape(*(x.shape for x in arrays))
     rank = len(shape)
 
-    def lifted(x: Any) -> Any:
+    def aligned(x: Argument) -> Argument:
         if type(x) is not SoftIndex:
             return x
         return aligned_states(x.states, x.draws, draws, rank)
 
+    values = _states(call, aligned, draws)
+    if _type_depends_on_ranks(arrays):
+        values = values.to(result_dtype(call))
+    if _holds_integers(call, values):
+        return soft_integer(values, draws, shape, _most_joint_values(call, values))
+    if call.name not in CLOSED:
+        return average_over_draws(values, draws, shape)
+    return average_over_draws(values, draws, shape, functools.partial(are_whole, call))
+
+
+def _states(
+    call: Call, aligned: Callable[[Argument], Argument], draws: Sequence[Draw]
+) -> Tensor:
+    """Apply a function to every joint value of the draws."""
     try:
-        values = call.run(lifted)
+        values = call.run(aligned)
     except RuntimeError as error:
         if "ZeroDivisionError" not in str(error):
             raise
         call = call.with_arguments(with_possible_values)
-        values = call.run(lifted)
+        values = call.run(aligned)
     if values.requires_grad and (call.name in SINGULAR or not known_finite(values)):
-        values = _without_undefined_gradients(
-            call.with_arguments(lifted), values, draws
-        )
-    if _type_depends_on_ranks(arrays):
-        values = values.to(result_dtype(call))
-    if _holds_integers(call, values):
-        is_sum = call.name in LINEAR or values.numel() > MERGE_NUMBERS_FROM
-        most = MERGE_FROM if is_sum else MERGE_OTHERS_FROM
-        return soft_integer(values, draws, shape, most)
-    whole = functools.partial(are_whole, call) if call.name in CLOSED else None
-    return average_over_draws(values, draws, shape, whole)
+        call = call.with_arguments(aligned)
+        return _without_undefined_gradients(call, values, draws)
+    return values
+
+
+def _most_joint_values(call: Call, values: Tensor) -> int:
+    """Return the number of joint values from which on equal ones are merged."""
+    if call.name in LINEAR or values.numel() > MERGE_NUMBERS_FROM:
+        return MERGE_FROM
+    return MERGE_OTHERS_FROM
 
 
 def _holds_integers(call: Call, result: Tensor) -> bool:
@@ -228,22 +246,22 @@ def _without_undefined_gradients(
     undefined = ~values.detach().isfinite()
     for i, draw in enumerate(draws):
         impossible = draw.positions(values.dim() - n).detach() == 0
-        after = (1,) * (n - 1 - i)
-        shape = (*impossible.shape[:1], *after, *impossible.shape[1:])
+        trailing = (1,) * (n - 1 - i)
+        shape = (*impossible.shape[:1], *trailing, *impossible.shape[1:])
         undefined = undefined | impossible.reshape(shape)
     if is_plain() and not bool(undefined.any()):
         return values
     values = values.expand(undefined.shape)
     states = undefined.flatten(0, n - 1)
     # For each position, the first joint value at which the function is finite.
-    place = (~states).to(torch.uint8).argmax(0, keepdim=True)
+    first_defined = (~states).to(torch.uint8).argmax(0, keepdim=True)
 
-    def at_defined(x: Any) -> Any:
+    def at_defined(x: Argument) -> Argument:
         supported = isinstance(x, Tensor) and x.dim() == values.dim()
         if not supported:
             return x
         x = x.expand(torch.broadcast_shapes(x.shape, values.shape))
-        defined = x.flatten(0, n - 1).gather(0, place)
+        defined = x.flatten(0, n - 1).gather(0, first_defined)
         return torch.where(undefined, defined.reshape((1,) * n + defined.shape[1:]), x)
 
     return torch.where(undefined, values.detach(), call.run(at_defined))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_concrete.soft_index.abstract import Dims
 from pyro_concrete.soft_index.algebra import LARGEST_SUPPORT, Draw, number_of_states
 from pyro_concrete.soft_index.refusals import refusal
 from pyro_concrete.soft_index.value import SoftIndex
@@ -21,23 +22,23 @@ from pyro_concrete.soft_index.value import SoftIndex
 _MOST_SUMS_OF_FLOATS = 2**12
 
 
-def dimensions(dim: Any, rank: int) -> list[int]:
+def dimensions(dim: Dims, rank: int) -> list[int]:
     """Return the dimensions that an argument names.
 
     Args:
         dim: A dimension, several, or None for all.
         rank: Number of dimensions of the tensor.
     """
-    if dim is None or (isinstance(dim, tuple | list) and not dim):
+    if dim is None or (not isinstance(dim, int) and not dim):
         return [*range(rank)]
-    dims = dim if isinstance(dim, tuple | list) else [dim]
+    dims = [dim] if isinstance(dim, int) else dim
     return sorted(d % max(rank, 1) for d in dims if rank)
 
 
 def reduce_at_once(
     reduce: Callable[[Tensor, list[int]], Tensor],
     x: SoftIndex,
-    dim: Any,
+    dim: Dims,
     keepdim: bool = False,
 ) -> SoftIndex | None:
     """Reduce dimensions for each value of the draws, or return None.
@@ -54,16 +55,19 @@ def reduce_at_once(
     dims = dimensions(dim, rank)
     if not dims or any(_number_of_elements(x, d) > 1 for d in dims):
         return None
-    places = [len(x.draws) + d for d in dims]
-    states = reduce(_states_along(x, dims), places)
-    if keepdim:
-        for place in places:
-            states = states.unsqueeze(place)
-        shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
-        return SoftIndex(states, x.draws, shape)
-    shape = [n for d, n in enumerate(x.shape) if d not in dims]
-    draws = [_without_dimensions(draw, dims, rank) for draw in x.draws]
-    return SoftIndex(states, draws, shape)
+    axes = [len(x.draws) + d for d in dims]
+    states = reduce(_states_along(x, dims), axes)
+    if not keepdim:
+        shape = [n for d, n in enumerate(x.shape) if d not in dims]
+        draws = [_without_dimensions(draw, dims, rank) for draw in x.draws]
+        return SoftIndex(states, draws, shape)
+    for axis in axes:
+        states = states.unsqueeze(axis)
+    return SoftIndex(states, x.draws, _with_size_one(x.shape, dims))
+
+
+def _with_size_one(shape: Sequence[int], dims: Sequence[int]) -> list[int]:
+    return [1 if d in dims else n for d, n in enumerate(shape)]
 
 
 def accumulate_at_once(
@@ -95,7 +99,10 @@ def _without_dimensions(draw: Draw, dims: Sequence[int], rank: int) -> Draw:
 
 
 def fold(
-    function: Callable[[Any, Any], Any], x: Any, dim: Any, keepdim: bool = False
+    function: Callable[[Tensor, Tensor], Any],
+    x: Tensor,
+    dim: Dims,
+    keepdim: bool = False,
 ) -> Any:
     """Combine the elements along dimensions in pairs, by an elementwise function.
 
@@ -106,7 +113,7 @@ def fold(
         keepdim: Whether they stay, with size one.
     """
     dims = dimensions(dim, x.dim())
-    shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
+    shape = _with_size_one(x.shape, dims)
     x = _with_last(x, dims)
     leftovers = []
     while x.shape[-1] > 1:
@@ -117,22 +124,24 @@ def fold(
     result = x[..., 0]
     for leftover in leftovers:
         result = function(result, leftover)
-    return result.reshape(shape) if keepdim else result
+    if not keepdim:
+        return result
+    return result.reshape(shape)
 
 
-def _with_last(x: Any, dims: Sequence[int]) -> Any:
+def _with_last(x: Tensor, dims: Sequence[int]) -> Tensor:
     """Move dimensions to the end, as one."""
     if len(dims) == 1 and dims[0] == x.dim() - 1:
         return x
-    others = [d for d in range(x.dim()) if d not in dims]
-    sizes = [x.shape[d] for d in others]
+    leading = [d for d in range(x.dim()) if d not in dims]
+    sizes = [x.shape[d] for d in leading]
     length = math.prod(x.shape[d] for d in dims)
-    if others and dims:
-        x = x.permute(*others, *dims)
+    if leading and dims:
+        x = x.permute(*leading, *dims)
     return x.reshape(*sizes, length)
 
 
-def accumulate(function: Callable[[Any, Any], Any], x: Any, dim: int) -> Any:
+def accumulate(function: Callable[[Tensor, Tensor], Any], x: Tensor, dim: int) -> Any:
     """Combine each element along a dimension with all those before it."""
     if not x.dim() or not x.shape[dim]:
         return x
@@ -142,7 +151,7 @@ def accumulate(function: Callable[[Any, Any], Any], x: Any, dim: int) -> Any:
     return torch.stack(results, dim)
 
 
-def check_number_of_sums(x: SoftIndex, dim: Any) -> None:
+def check_number_of_sums(x: SoftIndex, dim: Dims) -> None:
     """Raise an error for a sum that has more values than are listed."""
     dims = dimensions(dim, x.dim())
     elements = math.prod(_number_of_elements(x, d) for d in dims)
@@ -153,11 +162,16 @@ def check_number_of_sums(x: SoftIndex, dim: Any) -> None:
         size = max(2, number_of_states(x.draws)) ** elements
         too_many = size > _MOST_SUMS_OF_FLOATS
     else:
-        span = int(states.max()) - int(states.min()) if states.numel() else 0
-        too_many = span * elements >= LARGEST_SUPPORT
+        too_many = _span(states) * elements >= LARGEST_SUPPORT
     if too_many:
         operation = f"a function of a sum of more than {LARGEST_SUPPORT} values"
         raise TypeError(refusal(x.site, operation))
+
+
+def _span(states: Tensor) -> int:
+    if not states.numel():
+        return 0
+    return int(states.max()) - int(states.min())
 
 
 def _number_of_elements(x: SoftIndex, dim: int) -> int:

@@ -3,20 +3,33 @@
 Counterpart: ``numpyro_concrete.soft_index.averages``.
 """
 
-import math
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from pyro_concrete.soft_index.abstract import Call, is_soft, soft_leaves
-from pyro_concrete.soft_index.algebra import draws_of_elements, states_at_joint_values
-from pyro_concrete.soft_index.averages import is_whole, numeric_leaves
+from pyro_concrete.soft_index.abstract import (
+    AbstractSoft,
+    Call,
+    Results,
+    each_result,
+    is_soft,
+    soft_leaves,
+)
+from pyro_concrete.soft_index.algebra import (
+    Draw,
+    draws_of_elements,
+    number_of_states,
+    states_at_joint_values,
+)
+from pyro_concrete.soft_index.averages import are_whole
 from pyro_concrete.soft_index.elements import any_shared_across_positions
 from pyro_concrete.soft_index.refusals import LostJointError, refusal
 from pyro_concrete.soft_index.states import (
     average_over_draws,
     soft_integer,
-    with_support,
+    with_supports_or_none,
 )
 from pyro_concrete.soft_index.trees import over_support
 
@@ -28,7 +41,7 @@ _MOST_JOINT_VALUES = 2**12
 _MOST_NUMBERS = 2**20
 
 
-def apply_jointly(call: Call) -> Any:
+def apply_jointly(call: Call) -> Results | None:
     """Apply a function to all joint values of the elements that it depends on.
 
     The result is None where these are unknown, or too many.
@@ -39,65 +52,67 @@ def apply_jointly(call: Call) -> Any:
         return None
 
 
-def _apply_jointly(call: Call) -> Any:
-    try:
-        known = call.with_arguments(with_support)
-    except LostJointError:
-        raise
-    except TypeError:
+def _apply_jointly(call: Call) -> Results | None:
+    exact_call = with_supports_or_none(call)
+    if exact_call is None:
         return None
-    operands = soft_leaves(known.operands)
+    operands = soft_leaves(exact_call.operands)
     draws = [draw for x in operands for draw in x.draws]
-    elements = draws_of_elements(draws, _MOST_JOINT_VALUES)
-    if elements is None:
+    draw_of_element = draws_of_elements(draws, _MOST_JOINT_VALUES)
+    if draw_of_element is None:
         return None
-    supports = [len(d.probabilities) for d in elements.values()]
-    if math.prod(supports) * sum(x.numel() for x in operands) > _MOST_NUMBERS:
+    elements = [*draw_of_element.values()]
+    numbers = number_of_states(elements) * sum(x.numel() for x in operands)
+    if numbers > _MOST_NUMBERS:
         return None
 
     def of_values(*values: Tensor) -> Any:
-        remaining = iter(values)
-        return known.run(lambda x: next(remaining) if is_soft(x) else x)
+        replacements = iter(values)
+        return exact_call.run(lambda x: next(replacements) if is_soft(x) else x)
 
     values = [
-        states_at_joint_values(x.states, x.draws, x.shape, elements) for x in operands
+        states_at_joint_values(x.states, x.draws, x.shape, draw_of_element)
+        for x in operands
     ]
-    results = over_support(of_values)(*values)
-
-    def averages(values: Tensor) -> Any:
-        shape = values.shape[1:]
-        if not elements:
-            return values[0]
-        values = values.unflatten(0, supports)
-        several = [*elements.values()]
-        if values.is_floating_point():
-
-            def whole() -> bool:
-                are_whole = all(map(is_whole, numeric_leaves(call.operands)))
-                return are_whole and bool((values == values.round()).all())
-
-            return average_over_draws(values, several, shape, whole)
-        return soft_integer(values, several, shape)
-
-    if isinstance(results, Tensor):
-        return averages(results)
-    if type(results) in (tuple, list):
-        return tuple(averages(x) for x in results)
-    return type(results)([averages(x) for x in results])  # a named tuple of torch
+    are_operands_whole = functools.partial(are_whole, call)
+    return each_result(
+        lambda x: _over_elements(x, elements, are_operands_whole),
+        over_support(of_values)(*values),
+    )
 
 
-def apply_to_all_values(call: Call) -> Any:
-    """Apply a function to all joint values, or refuse it."""
+def _over_elements(
+    values: Tensor, elements: Sequence[Draw], are_operands_whole: Callable[[], bool]
+) -> Tensor:
+    """Return a soft value from its values at the joint values of elements, flat."""
+    if not elements:
+        return values[0]
+    shape = values.shape[1:]
+    values = values.unflatten(0, [len(draw.probabilities) for draw in elements])
+    if not values.is_floating_point():
+        return soft_integer(values, elements, shape)
+
+    def are_values_whole() -> bool:
+        return are_operands_whole() and bool((values == values.round()).all())
+
+    return average_over_draws(values, elements, shape, are_values_whole)
+
+
+def apply_to_all_values(call: Call) -> Results:
+    """Apply a function to all joint values of the elements that it depends on.
+
+    Raises:
+        TypeError: Where these are unknown, or too many.
+    """
     result = _apply_jointly(call)
     if result is None:
         raise TypeError(refusal(call.sites, f"{call.name} of so many joint values"))
     return result
 
 
-def shares_a_draw(x: Any) -> bool:
+def shares_a_draw(x: Tensor) -> bool:
     """Tell whether several positions of a soft value depend on one element."""
-    if not is_soft(x):
+    if not isinstance(x, AbstractSoft):
         return False
-    exact = x.exact()
-    elements = [draw.elements for draw in exact.draws]
+    elements = [draw.elements for draw in x.exact().draws]
     return any_shared_across_positions(elements, x.shape)

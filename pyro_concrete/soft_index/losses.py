@@ -3,12 +3,10 @@
 Counterpart: none; JAX programs write these as arithmetic.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.abstract import Call, rule, soft_leaves
+from pyro_concrete.soft_index.abstract import Call, Results, rule, soft_leaves
 from pyro_concrete.soft_index.elementwise import elementwise
 from pyro_concrete.soft_index.refusals import refusal
 
@@ -17,7 +15,7 @@ from pyro_concrete.soft_index.refusals import refusal
     binary_cross_entropy binary_cross_entropy_with_logits mse_loss l1_loss
     smooth_l1_loss huber_loss
 """)
-def _loss(call: Call) -> Any:
+def _loss(call: Call) -> Results:
     names = ("input", "target", "weight", "reduction")
     if call.args[(3 if call.name.startswith("binary") else 2) :]:
         raise TypeError(refusal(call.sites, f"{call.name} in this form"))
@@ -47,7 +45,7 @@ def _loss(call: Call) -> Any:
 
 
 @rule("nll_loss nll_loss_nd cross_entropy cross_entropy_loss")
-def _nll_loss(call: Call) -> Any:
+def _nll_loss(call: Call) -> Results:
     scores, target, weight = call.arguments("input", "target", "weight", weight=None)
     reduction = call.kwargs.get("reduction", "mean")
     if weight is not None or call.kwargs.get("label_smoothing"):

@@ -5,9 +5,9 @@ Counterpart: none; JAX reads shapes and types from abstract values.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from pyro_concrete.internals import is_tracing, without_torch_function
 from pyro_concrete.soft_index.abstract import Call, rule, soft_leaves
 from pyro_concrete.soft_index.averages import softs_of_integers
 from pyro_concrete.soft_index.refusals import refusal
@@ -24,15 +24,15 @@ from pyro_concrete.soft_index.value import blank, plain
     is_pinned is_shared is_nonzero_free .name ._version .retains_grad
 """)
 def _metadata(call: Call) -> Any:
-    if torch._C._get_tracing_state():
+    if is_tracing():
         # A tracer would record the soft value as a constant, and read it.
         return call.func(*map(blank, call.args), **call.kwargs)
-    with torch._C.DisableTorchFunctionSubclass():
+    with without_torch_function():
         return call.func(*call.args, **call.kwargs)
 
 
 @rule("backward grad requires_grad_ retain_grad register_hook")
-def _differentiated(call: Call) -> Any:
+def _differentiated(call: Call) -> Tensor | None:
     result = call.run(plain)
     return call.args[0] if call.name == "requires_grad_" else result
 
@@ -59,7 +59,7 @@ def _formatted(call: Call) -> str:
     zeros_like ones_like empty_like full_like rand_like randn_like randint_like
     new_zeros new_ones new_empty new_full new_tensor
 """)
-def _made(call: Call) -> Any:
+def _made(call: Call) -> Tensor:
     if soft_leaves((call.args[1:], call.kwargs)):
         raise TypeError(refusal(call.sites, f"{call.name} of it"))
     return stand_in(call)

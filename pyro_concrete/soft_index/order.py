@@ -3,12 +3,13 @@
 Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.abstract import Call, rule, soft_leaves
+from pyro_concrete.soft_index.abstract import Call, Results, rule, soft_leaves
 from pyro_concrete.soft_index.averages import (
     apply_to_averages,
     is_whole,
@@ -17,43 +18,55 @@ from pyro_concrete.soft_index.averages import (
 from pyro_concrete.soft_index.elementwise import elementwise
 from pyro_concrete.soft_index.folds import fold, reduce_at_once
 from pyro_concrete.soft_index.joint import apply_jointly, apply_to_all_values
-from pyro_concrete.soft_index.reductions import _of_type_of
+from pyro_concrete.soft_index.reductions import of_type_of
 from pyro_concrete.soft_index.refusals import refusal
 from pyro_concrete.soft_index.value import exact_or_none
 
 
 @rule("max min amax amin")
-def _extremum(call: Call) -> Any:
+def _extremum(call: Call) -> Results:
     two = len(call.args) == 2 and isinstance(call.args[1], Tensor)
     if two or isinstance(call.kwargs.get("other"), Tensor):
         return elementwise(call._replace(name=call.name + "imum"))
     if call.name in ("max", "min") and (call.kwargs or call.args[1:]):
         return apply_to_all_values(call)
+    return _extremum_over_positions(call)
+
+
+def _extremum_over_positions(call: Call) -> Results:
     x, dim, keepdim = call.arguments("input", "dim", "keepdim", dim=(), keepdim=False)
     exact_x = exact_or_none(x)
     if exact_x is None:
         raise TypeError(refusal(call.sites, f"{call.name} over positions"))
-    is_largest = "max" in call.name
-    at_once = reduce_at_once(
-        torch.amax if is_largest else torch.amin, exact_x, dim, keepdim
-    )
+    extremum = _LARGEST if "max" in call.name else _SMALLEST
+    at_once = reduce_at_once(extremum.along, exact_x, dim, keepdim)
     if at_once is not None:
-        return _of_type_of(x, at_once)
+        return of_type_of(x, at_once)
     result = apply_jointly(call)
     if result is not None:
         return result
-    function = torch.maximum if is_largest else torch.minimum
-    result = fold(function, exact_x, dim, keepdim)
+    result = fold(extremum.of_two, exact_x, dim, keepdim)
     if exact_or_none(result) is None:
         raise TypeError(refusal(call.sites, f"{call.name} over positions"))
-    return _of_type_of(x, result)
+    return of_type_of(x, result)
+
+
+class _Extremum(NamedTuple):
+    """The functions for an extremum along dimensions, and of two tensors."""
+
+    along: Callable[[Tensor, list[int]], Tensor]
+    of_two: Callable[[Tensor, Tensor], Tensor]
+
+
+_LARGEST = _Extremum(Tensor.amax, torch.maximum)
+_SMALLEST = _Extremum(Tensor.amin, torch.minimum)
 
 
 @rule("""
     argmax argmin aminmax sort argsort msort topk kthvalue median nanmedian mode cummax
     cummin quantile nanquantile histc
 """)
-def _ordered(call: Call) -> Any:
+def _ordered(call: Call) -> Results:
     return apply_to_all_values(call)
 
 
@@ -63,7 +76,7 @@ def _ordered(call: Call) -> Any:
     linalg_vector_norm normalize dist cdist pdist cosine_similarity pairwise_distance
     renorm cov corrcoef
 """)
-def _smooth(call: Call) -> Any:
+def _smooth(call: Call) -> Results:
     """Apply a smooth function to averages of reals; of whole numbers, to all values."""
     if softs_of_integers(call.operands):
         raise TypeError(refusal(call.sites, f"{call.name} of integers"))

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyro_concrete.soft_index.abstract import (
     Call,
+    Results,
     are_independent,
     is_soft,
     rule,
@@ -37,12 +39,14 @@ _MOST_PRODUCTS = 2**16
 
 
 @rule("matmul mm bmm mv dot vdot inner vecdot linalg_vecdot rmatmul linalg_matmul")
-def _product(call: Call) -> Any:
+def _product(call: Call) -> Results:
     a, b = call.args[:2]
     if call.name == "rmatmul":
         a, b = b, a
     if call.name in ("inner", "vecdot", "linalg_vecdot"):
-        return _linear_map(call) if not _both_soft(a, b) else _dots(call, a, b)
+        if _both_soft(a, b):
+            return _dots(call, a, b)
+        return _linear_map(call)
     if not _both_soft(a, b):
         return _linear_map(call, lambda: _products(a, b).exact())
     if _number_of_products(a, b) > _MOST_PRODUCTS:
@@ -50,19 +54,20 @@ def _product(call: Call) -> Any:
     return _products(a, b)
 
 
-def _both_soft(a: Any, b: Any) -> bool:
+def _both_soft(a: Tensor, b: Tensor) -> bool:
     return is_soft(a) and is_soft(b)
 
 
-def _dots(call: Call, a: Any, b: Any) -> Any:
+def _dots(call: Call, a: Tensor, b: Tensor) -> Tensor:
     if call.name == "inner" and not (a.dim() and b.dim()):
         return a * b
     if call.name == "inner":
-        return _products(a, b.unsqueeze(-1) if b.dim() == 1 else b.mT).squeeze(-1)
+        columns = b.unsqueeze(-1) if b.dim() == 1 else b.mT
+        return _products(a, columns).squeeze(-1)
     return (a * b).sum(-1)
 
 
-def _products(a: Any, b: Any) -> Any:
+def _products(a: Tensor, b: Tensor) -> Any:
     """A matrix product as sums of products, of which all values are known."""
     if b.dim() == 1:
         return (a * b).sum(-1)
@@ -71,12 +76,12 @@ def _products(a: Any, b: Any) -> Any:
     return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
 
 
-def _number_of_products(a: Any, b: Any) -> int:
+def _number_of_products(a: Tensor, b: Tensor) -> int:
     return a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
 
 
 @rule("outer ger")
-def _outer(call: Call) -> Any:
+def _outer(call: Call) -> Results:
     a, b = call.args
     return a.unsqueeze(-1) * b
 
@@ -85,7 +90,7 @@ def _outer(call: Call) -> Any:
     kron tensordot einsum addmm addmv addbmm baddbmm addr chain_matmul multi_dot
     linalg_multi_dot block_diag linear
 """)
-def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> Any:
+def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> Results:
     operands = soft_leaves(call.operands)
     if len(operands) > 1 and not are_independent(operands):
         result = apply_jointly(call)
@@ -99,14 +104,15 @@ def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> An
     dtype = result_dtype(call)
     if dtype is torch.bool:
         return apply_to_all_values(call)
-    values = None if values is None else deferred(values, *tensor_leaves(call.operands))
+    if values is not None:
+        values = deferred(values, *tensor_leaves(call.operands))
     if dtype.is_floating_point:
         return soft_real(result.to(dtype), call.sites, values)
     return SoftNumber(result, dtype, call.sites, values)
 
 
 @rule("bilinear conv1d conv2d conv3d dropout")
-def _network(call: Call) -> Any:
+def _network(call: Call) -> Results:
     if call.name == "dropout" and softs_of_integers(call.operands):
         raise TypeError(refusal(call.sites, "dropout of integers"))
     return soft_real(call.run(averages_in_reals(call)), call.sites)

@@ -9,12 +9,12 @@ Counterpart: ``numpyro_concrete.soft_index.sums``.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.abstract import Call, rule
+from pyro_concrete.soft_index.abstract import Call, Dims, Results, rule
 from pyro_concrete.soft_index.averages import (
     apply_to_averages,
     averages_in_reals,
@@ -44,7 +44,7 @@ from pyro_concrete.soft_index.value import (
 
 
 @rule("sum nansum")
-def _sum(call: Call) -> Any:
+def _sum(call: Call) -> Results:
     x, dim, keepdim, dtype = call.arguments(
         "input", "dim", "keepdim", "dtype", dim=None, keepdim=False, dtype=None
     )
@@ -64,22 +64,22 @@ def _sum(call: Call) -> Any:
 
 
 @rule("mean")
-def _mean(call: Call) -> Any:
+def _mean(call: Call) -> Results:
     x, dim = call.arguments("input", "dim", dim=None)
     result = call.run(averages_in_reals(call))
     count = math.prod(x.shape[d] for d in dimensions(dim, x.dim()))
-    given = {
+    options = {
         **call.kwargs,
         **dict(zip(("dim", "keepdim"), call.args[1:], strict=False)),
     }
-    if given.pop("dtype", None) is None and not x.dtype.is_floating_point:
+    if options.pop("dtype", None) is None and not x.dtype.is_floating_point:
         result = result.to(torch.get_default_dtype())
-    values = deferred(lambda: (torch.sum(x, **given) / count).exact(), x)
+    values = deferred(lambda: (torch.sum(x, **options) / count).exact(), x)
     return soft_real(result, call.sites, values)
 
 
 @rule("cumsum")
-def _cumsum(call: Call) -> Any:
+def _cumsum(call: Call) -> Results:
     x, dim, dtype = call.arguments("input", "dim", "dtype", dtype=None)
 
     def values() -> SoftIndex:
@@ -94,14 +94,16 @@ def _cumsum(call: Call) -> Any:
     return _reduced(call, x, values)
 
 
-def _for_sums(x: SoftIndex, dtype: torch.dtype | None) -> Any:
+def _for_sums(x: SoftIndex, dtype: torch.dtype | None) -> SoftIndex:
     """Return what is added up: integers and truths as int64."""
     if dtype is None:
-        dtype = x.dtype if x.is_floating_point() else torch.int64
-    return x.to(dtype)
+        dtype = torch.int64
+        if x.is_floating_point():
+            dtype = x.dtype
+    return cast("SoftIndex", x.to(dtype))
 
 
-def _reduced(call: Call, x: Any, values: Callable[[], SoftIndex]) -> Any:
+def _reduced(call: Call, x: Any, values: Callable[[], SoftIndex]) -> Tensor:
     if isinstance(x, SoftNumber) and x.dtype is torch.bool:
         raise TypeError(refusal(x.site, call.name))
     result = call.run(plain)
@@ -110,13 +112,13 @@ def _reduced(call: Call, x: Any, values: Callable[[], SoftIndex]) -> Any:
         return soft_real(result, x.site, values, functools.partial(is_whole, x))
     dtype = result_dtype(call)
     if dtype.is_floating_point:
-        whole = functools.partial(is_whole, x)
-        return soft_real(result.to(dtype), x.site, values, whole)
+        are_values_whole = functools.partial(is_whole, x)
+        return soft_real(result.to(dtype), x.site, values, are_values_whole)
     return SoftNumber(result, dtype, x.site, values)
 
 
 @rule("prod cumprod")
-def _prod(call: Call) -> Any:
+def _prod(call: Call) -> Results:
     x, dim, keepdim, dtype = call.arguments(
         "input", "dim", "keepdim", "dtype", dim=None, keepdim=False, dtype=None
     )
@@ -130,7 +132,7 @@ def _prod(call: Call) -> Any:
             if result is None:
                 result = accumulate(torch.mul, factors, dim)
         if exact_or_none(result) is not None:
-            return _of_type_of(x, result)
+            return of_type_of(x, result)
 
     def values() -> SoftIndex:
         raise TypeError(refusal(call.sites, f"a function of {call.name}"))
@@ -138,7 +140,7 @@ def _prod(call: Call) -> Any:
     return _reduced(call, x, values)
 
 
-def _product_of_elements(x: SoftIndex, dim: Any, keepdim: bool) -> Any:
+def _product_of_elements(x: SoftIndex, dim: Dims, keepdim: bool) -> Tensor:
     def product(y: Tensor, dims: list[int]) -> Tensor:
         for d in reversed(dims):
             y = y.prod(d)
@@ -150,20 +152,21 @@ def _product_of_elements(x: SoftIndex, dim: Any, keepdim: bool) -> Any:
     return fold(torch.mul, x, dim, keepdim)
 
 
-def _of_type_of(x: Any, result: Any) -> Any:
+def of_type_of(x: Tensor, result: Tensor) -> Tensor:
     """Return values that were computed from those of a float as a float again."""
     if not isinstance(x, SoftReal) or not isinstance(result, SoftIndex):
         return result
-    return soft_real(plain(result), result.site, lambda: result, x.whole)
+    return soft_real(plain(result), result.site, lambda: result, x.are_whole)
 
 
 @rule("diff")
-def _diff(call: Call) -> Any:
+def _diff(call: Call) -> Results:
     x, n, dim, prepend, append = call.arguments(
         "input", "n", "dim", "prepend", "append", n=1, dim=-1, prepend=None, append=None
     )
     parts = [part for part in (prepend, x, append) if part is not None]
-    x = torch.cat(parts, dim) if len(parts) > 1 else x
+    if len(parts) > 1:
+        x = torch.cat(parts, dim)
     for _ in range(n):
         length = max(x.shape[dim] - 1, 0)
         later = x.narrow(dim, min(1, x.shape[dim]), length)
@@ -173,12 +176,12 @@ def _diff(call: Call) -> Any:
 
 
 @rule("trace")
-def _trace(call: Call) -> Any:
+def _trace(call: Call) -> Results:
     return torch.diagonal(call.args[0]).sum()
 
 
 @rule("count_nonzero")
-def _count_nonzero(call: Call) -> Any:
+def _count_nonzero(call: Call) -> Results:
     x, dim = call.arguments("input", "dim", dim=None)
     return (x != 0).sum(dim)
 
@@ -187,7 +190,7 @@ def _count_nonzero(call: Call) -> Any:
 
 
 @rule("all any")
-def _all_or_any(call: Call) -> Any:
+def _all_or_any(call: Call) -> Results:
     x, dim, keepdim = call.arguments("input", "dim", "keepdim", dim=None, keepdim=False)
     if isinstance(x, SoftNumber) and x.dtype is torch.bool:
         return apply_to_averages(call)  # of a validation

@@ -4,12 +4,11 @@ Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.abstract import AbstractSoft
+from pyro_concrete.soft_index.abstract import AbstractSoft, Call
 from pyro_concrete.soft_index.algebra import (
     LARGEST_SUPPORT,
     Draw,
@@ -18,7 +17,8 @@ from pyro_concrete.soft_index.algebra import (
     merge_equal_values,
     number_of_states,
 )
-from pyro_concrete.soft_index.refusals import refusal
+from pyro_concrete.soft_index.refusals import LostJointError, refusal
+from pyro_concrete.soft_index.trees import Argument
 from pyro_concrete.soft_index.value import SoftIndex, SoftReal, soft_real
 
 # More joint values than this are merged where they are equal, for a sum, ...
@@ -37,30 +37,47 @@ MERGE_NUMBERS_FROM = 2**16
 MOST_JOINT_STATES = LARGEST_SUPPORT**2
 
 
-def with_support(x: Any) -> Any:
-    """Return a soft value with its support, anything else as it is."""
+def with_support(x: Argument) -> Argument:
+    """Return a soft value with its support, and anything else unchanged."""
     return x.exact() if isinstance(x, AbstractSoft) else x
+
+
+def with_supports_or_none(call: Call) -> Call | None:
+    """Return a call with the supports of its arguments, or None if one has none.
+
+    Raises:
+        LostJointError: If an argument combines values whose joint distribution is not
+            known.
+    """
+    try:
+        return call.with_arguments(with_support)
+    except LostJointError:
+        raise
+    except TypeError:
+        return None
 
 
 def average_over_draws(
     values: Tensor,
     draws: Sequence[Draw],
-    shape: Sequence[Any],
-    whole: Callable[[], bool] | None = None,
+    shape: Sequence[int],
+    are_whole: Callable[[], bool] | None = None,
 ) -> SoftReal:
     """Return the average of floats that are known for every value of the draws."""
     average = expectation(values, draws)
-    average = average if average.shape == shape else average.expand(shape)
+    if average.shape != shape:
+        average = average.expand(shape)
     site = joint_name(draws)
     real = soft_real(average, site, lambda: soft_integer(values, draws, shape))
-    real.whole = real.whole if whole is None else whole
+    if are_whole is not None:
+        real.are_whole = are_whole
     return real
 
 
 def soft_integer(
     values: Tensor,
     draws: Sequence[Draw],
-    shape: Sequence[Any],
+    shape: Sequence[int],
     most: int = MERGE_FROM,
 ) -> SoftIndex:
     """Return a soft value; where its support has grown, equal values become one."""
@@ -80,7 +97,7 @@ def check_size(draws: Sequence[Draw]) -> None:
         raise TypeError(refusal(joint_name(draws), operation))
 
 
-def with_possible_values(x: Any) -> Any:
+def with_possible_values(x: Argument) -> Argument:
     """Return a soft value whose values of probability zero are other, possible ones."""
     if type(x) is not SoftIndex:
         return x
@@ -89,19 +106,19 @@ def with_possible_values(x: Any) -> Any:
     for i, draw in enumerate(x.draws):
         probabilities = draw.positions(x.dim()).detach()
         probable = probabilities.argmax(0, keepdim=True)
-        others = (1,) * (count - 1 - i)
+        trailing = (1,) * (count - 1 - i)
         size = len(probabilities)
-        between = (1,) * i
+        leading = (1,) * i
         shape = torch.broadcast_shapes(
-            states.shape, (*between, size, *others, *probabilities.shape[1:])
+            states.shape, (*leading, size, *trailing, *probabilities.shape[1:])
         )
         states = states.expand(shape)
-        at = probable.reshape(*between, 1, *others, *probable.shape[1:])
-        at = at.expand(*shape[:i], 1, *shape[i + 1 :])
+        indices = probable.reshape(*leading, 1, *trailing, *probable.shape[1:])
+        indices = indices.expand(*shape[:i], 1, *shape[i + 1 :])
         impossible = (probabilities == 0).reshape(
-            *between, size, *others, *probabilities.shape[1:]
+            *leading, size, *trailing, *probabilities.shape[1:]
         )
-        states = torch.where(impossible, states.gather(i, at), states)
+        states = torch.where(impossible, states.gather(i, indices), states)
     return SoftIndex(states, x.draws, x.shape)
 
 
@@ -113,7 +130,7 @@ def largest_value(x: SoftIndex) -> int:
     count = len(x.draws)
     for i, draw in enumerate(x.draws):
         mass = draw.positions(x.dim()).detach() > 0
-        after = (1,) * (count - 1 - i)
-        has_mass = has_mass & mass.reshape(len(mass), *after, *mass.shape[1:])
+        trailing = (1,) * (count - 1 - i)
+        has_mass = has_mass & mass.reshape(len(mass), *trailing, *mass.shape[1:])
     states, has_mass = torch.broadcast_tensors(x.states, has_mass)
     return int(states[has_mass].max())

@@ -11,21 +11,22 @@ Counterpart: ``numpyro_concrete.soft_index.value``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import register_pytree_node
 
+from pyro_concrete.internals import register_pytree_node
 from pyro_concrete.soft_index.abstract import (
     AbstractSoft,
     AbstractSoftInteger,
+    Results,
+    empty_soft_integer,
     soft_leaves,
-    tensor_without_data,
 )
 from pyro_concrete.soft_index.algebra import Draw, expectation, joint_name, new_draw
 from pyro_concrete.soft_index.refusals import LostJointError, refusal
-from pyro_concrete.soft_index.trees import joint_shape, map_leaves
+from pyro_concrete.soft_index.trees import Argument, joint_shape, map_leaves
 
 
 class SoftNumber(AbstractSoftInteger):
@@ -70,7 +71,7 @@ class SoftNumber(AbstractSoftInteger):
         values: Callable[[], "SoftIndex"] | None = None,
     ) -> "SoftNumber":
         """Return a tensor without data, of the shape and type of the integers."""
-        soft = tensor_without_data(cls, number.shape, dtype, number.device)
+        soft = empty_soft_integer(cls, number.shape, dtype, number.device)
         soft.number = number
         soft.site = site
         soft.values = values
@@ -84,11 +85,11 @@ class SoftNumber(AbstractSoftInteger):
         """Show the site and the shape."""
         return f"SoftNumber(site={self.site!r}, shape={tuple(self.shape)})"
 
-    def __deepcopy__(self, memo: Any) -> "SoftNumber":
+    def __deepcopy__(self, memo: dict) -> "SoftNumber":
         """Copy the number."""
         return SoftNumber(self.number.clone(), self.dtype, self.site, self.values)
 
-    def __reduce_ex__(self, proto: Any) -> tuple:
+    def __reduce_ex__(self, proto: object) -> tuple:
         """Pickle as a number with its values."""
         return _known_number, (
             self.number,
@@ -109,7 +110,7 @@ class SoftReal(AbstractSoft):
     Attributes:
         number: The average.
         values: Returns the float with its support, or is None where nothing can.
-        whole: Returns whether all values are whole numbers made of whole numbers.
+        are_whole: Returns whether all values are whole numbers made of whole numbers.
 
     Example:
         >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
@@ -122,7 +123,7 @@ class SoftReal(AbstractSoft):
 
     number: Tensor
     values: Callable[[], "SoftIndex"] | None
-    whole: Callable[[], bool]
+    are_whole: Callable[[], bool]
 
     __hash__ = Tensor.__hash__
 
@@ -144,20 +145,20 @@ class SoftReal(AbstractSoft):
 
     def size(self, dim: int | None = None) -> Any:
         """Return the shape, or one size."""
-        return self.number.size() if dim is None else self.number.size(dim)
+        return self.number.size(dim)
 
     def dim(self) -> int:
         """Return the number of dimensions."""
         return self.number.dim()
 
-    def expand(self, *sizes: Any) -> Any:
+    def expand(self, *sizes: Any) -> Results:
         """Expand the average and the values."""
         shape = sizes[0] if len(sizes) == 1 else sizes
         if shape == self.number.shape:
             return self
         return AbstractSoft.__torch_function__(Tensor.expand, (), (self, *sizes))
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: Argument) -> Argument:
         """Compare values; with itself, as validation does, whether they are numbers."""
         if other is self:
             return self.number == self.number
@@ -183,11 +184,11 @@ class SoftReal(AbstractSoft):
         """Show the average."""
         return repr(self.number)
 
-    def __deepcopy__(self, memo: Any) -> "SoftReal":
+    def __deepcopy__(self, memo: dict) -> "SoftReal":
         """Copy the average."""
-        return soft_real(self.number.clone(), self.site, self.values, self.whole)
+        return soft_real(self.number.clone(), self.site, self.values, self.are_whole)
 
-    def __reduce_ex__(self, proto: Any) -> tuple:
+    def __reduce_ex__(self, proto: object) -> tuple:
         """Pickle as an average with its values."""
         return _known_real, (self.number, self.site, _exact_to_pickle(self))
 
@@ -196,11 +197,15 @@ def _unknown() -> bool:
     return False
 
 
+# What is known by its average, and by values where these are computed.
+AverageOfValues: TypeAlias = SoftNumber | SoftReal
+
+
 def soft_real(
     number: Tensor,
     site: str,
     values: "Callable[[], SoftIndex] | None" = None,
-    whole: Callable[[], bool] = _unknown,
+    are_whole: Callable[[], bool] = _unknown,
 ) -> SoftReal:
     """Return the average of a float that depends on soft integers.
 
@@ -208,17 +213,17 @@ def soft_real(
         number: The average.
         site: Name of the relaxed sites, for errors.
         values: Returns the float with its support, or is None where nothing can.
-        whole: Returns whether its values are whole numbers made of whole numbers.
+        are_whole: Returns whether its values are whole numbers made of whole numbers.
     """
     real = number.as_subclass(SoftReal)
     real.number = number
     real.site = site
     real.values = values
-    real.whole = whole
+    real.are_whole = are_whole
     return real
 
 
-def _known_values(soft: Any) -> "SoftIndex":
+def _known_values(soft: "SoftNumber | SoftReal") -> "SoftIndex":
     if soft.values is None:
         raise TypeError(refusal(soft.site, "a function of averages that uses it"))
     exact = soft.values()
@@ -229,12 +234,17 @@ def _known_values(soft: Any) -> "SoftIndex":
 def _known_number(
     number: Tensor, dtype: torch.dtype, site: str, exact: "SoftIndex | None"
 ) -> SoftNumber:
-    values = None if exact is None else lambda: exact
-    return SoftNumber(number, dtype, site, values)
+    return SoftNumber(number, dtype, site, _constant_values(exact))
 
 
 def _known_real(number: Tensor, site: str, exact: "SoftIndex | None") -> SoftReal:
-    return soft_real(number, site, None if exact is None else lambda: exact)
+    return soft_real(number, site, _constant_values(exact))
+
+
+def _constant_values(exact: "SoftIndex | None") -> "Callable[[], SoftIndex] | None":
+    if exact is None:
+        return None
+    return lambda: exact
 
 
 class SoftIndex(AbstractSoftInteger):
@@ -284,7 +294,7 @@ class SoftIndex(AbstractSoftInteger):
         cls: "type[SoftIndex]",
         states: Tensor,
         draws: Sequence[Draw],
-        shape: Sequence[Any] | None = None,
+        shape: Sequence[int] | None = None,
     ) -> "SoftIndex":
         """Return a tensor without data, of the shape and type of the site's samples."""
         if shape is not None:
@@ -296,7 +306,7 @@ class SoftIndex(AbstractSoftInteger):
                 d.probabilities.shape[1:] for d in draws
             ]  # compilers know lists
             shape = joint_shape(states.shape[len(draws) :], *positions)
-        soft = tensor_without_data(cls, shape, states.dtype, states.device)
+        soft = empty_soft_integer(cls, shape, states.dtype, states.device)
         missing = len(draws) + len(shape) - states.dim()
         if missing:
             supports, positions = states.shape[: len(draws)], states.shape[len(draws) :]
@@ -327,12 +337,12 @@ class SoftIndex(AbstractSoftInteger):
         support = tuple(len(d.probabilities) for d in self.draws)
         return f"SoftIndex(site={self.site!r}, shape={tuple(self.shape)}, {support=})"
 
-    def __deepcopy__(self, memo: Any) -> "SoftIndex":
+    def __deepcopy__(self, memo: dict) -> "SoftIndex":
         """Copy the values and the probabilities; the draws are the same."""
         draws = [d.with_probabilities(d.probabilities.clone()) for d in self.draws]
         return SoftIndex(self.states.clone(), draws, self.shape)
 
-    def __reduce_ex__(self, proto: Any) -> tuple:
+    def __reduce_ex__(self, proto: object) -> tuple:
         """Pickle as values and probabilities."""
         return SoftIndex, (self.states, self.draws, self.shape)
 
@@ -363,11 +373,13 @@ def _leaves_of_real(x: SoftReal) -> tuple[list[Tensor], SoftReal]:
     return [x.number], x
 
 
-def _real_of_leaves(numbers: Iterable[Any], x: SoftReal) -> Any:
+def _real_of_leaves(numbers: Iterable[Argument], x: SoftReal) -> Argument:
     (number,) = numbers
     if number is x.number:
         return x
-    return soft_real(number, x.site) if isinstance(number, Tensor) else number
+    if not isinstance(number, Tensor):
+        return number
+    return soft_real(number, x.site)
 
 
 # torch.vmap would take a soft float for the plain tensor of its averages. Of the one
@@ -375,12 +387,14 @@ def _real_of_leaves(numbers: Iterable[Any], x: SoftReal) -> Any:
 register_pytree_node(SoftReal, _leaves_of_real, _real_of_leaves)
 
 
-def exact_or_none(x: AbstractSoft) -> SoftIndex | None:
+def exact_or_none(x: Tensor) -> SoftIndex | None:
     """Return a soft value with its support, or None if only its mean is known.
 
     Raises:
         LostJointError: If it combines values whose joint distribution is not known.
     """
+    if not isinstance(x, AbstractSoft):
+        return None
     try:
         return x.exact()
     except LostJointError:
@@ -396,13 +410,13 @@ def _exact_to_pickle(x: AbstractSoft) -> SoftIndex | None:
         return None
 
 
-def blank(x: Any) -> Any:
+def blank(x: Argument) -> Argument:
     """Return a plain tensor of the kind of a soft value, anything else as it is."""
     if not isinstance(x, AbstractSoft):
         return x
     if isinstance(x, SoftReal):
         return x.number
-    shape, dtype, device = x.kind
+    shape, dtype, device = x.tensor_spec
     return torch.empty((), dtype=dtype, device=device).expand(shape)
 
 
@@ -420,34 +434,41 @@ def plain(x: Any) -> Any:
     """
     if isinstance(x, Tensor):
         return _mean(x)
-    return map_leaves(_mean, x) if soft_leaves(x) else x
+    if not soft_leaves(x):
+        return x
+    return map_leaves(_mean, x)
 
 
-def average(x: Any) -> Any:
+def average(x: Argument) -> Argument:
     """Return the mean, also of a comparison of averages, as validation makes them."""
-    return x.number if type(x) in (SoftReal, SoftNumber) else _mean(x)
+    if type(x) in (SoftReal, SoftNumber):
+        return x.number
+    return _mean(x)
 
 
-def _mean(x: Any) -> Any:
+def _mean(x: Argument) -> Argument:
     if not isinstance(x, AbstractSoft):
         return x
-    if not isinstance(x, SoftIndex):
-        if x.dtype is not torch.bool:
-            return x.number
-        if x.values is None:
-            raise TypeError(refusal(x.site, "a comparison of averages"))
-        x = x.exact()
+    if isinstance(x, SoftIndex):
+        return _mean_of_values(x)
+    if x.dtype is not torch.bool:
+        return x.number
+    if x.values is None:
+        raise TypeError(refusal(x.site, "a comparison of averages"))
+    return _mean_of_values(x.exact())
+
+
+def _mean_of_values(x: SoftIndex) -> Tensor:
     if x.known_mean is not None:
         return x.known_mean
-    dtype = x.states.dtype if x.is_floating_point() else x.draws[0].probabilities.dtype
-    states = x.states.to(dtype)
-    if (
-        states.numel() == len(states)
-        and len(x.draws) == 1
-        and not x.is_floating_point()
-    ):
-        probabilities = x.draws[0].probabilities
-        mean = probabilities.movedim(0, -1) @ states.flatten()
+    if x.is_floating_point():
+        mean = expectation(x.states, x.draws)
     else:
-        mean = expectation(states, x.draws)
-    return mean if mean.shape == x.shape else mean.expand(x.shape)
+        states = x.states.to(x.draws[0].probabilities.dtype)
+        if len(x.draws) == 1 and states.numel() == len(states):
+            mean = x.draws[0].probabilities.movedim(0, -1) @ states.flatten()
+        else:
+            mean = expectation(states, x.draws)
+    if mean.shape == x.shape:
+        return mean
+    return mean.expand(x.shape)

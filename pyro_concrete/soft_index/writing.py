@@ -8,13 +8,15 @@ Counterpart: ``numpyro_concrete.soft_index.writing``.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from pyro_concrete.soft_index.abstract import (
+    AbstractSoft,
     Call,
+    Results,
     are_independent,
     is_soft,
     rule,
@@ -25,6 +27,7 @@ from pyro_concrete.soft_index.averages import averages_in_reals, is_whole
 from pyro_concrete.soft_index.elementwise import elementwise
 from pyro_concrete.soft_index.joint import apply_jointly, shares_a_draw
 from pyro_concrete.soft_index.refusals import LostJointError, refusal
+from pyro_concrete.soft_index.trees import Argument, Tree
 from pyro_concrete.soft_index.value import (
     SoftIndex,
     SoftReal,
@@ -41,36 +44,47 @@ _MOST_COMPARISONS = 2**24
 
 
 @rule("scatter scatter_")
-def _scatter(call: Call) -> Any:
-    x, dim, index, source = _scatter_arguments(call)
+def _scatter(call: Call) -> Tensor:
     if call.kwargs.get("reduce") is not None:
-        raise TypeError(refusal(site_names(call.operands), "scatter with a reduction"))
+        raise TypeError(refusal(call.sites, "scatter with a reduction"))
+    x, dim, index, source = _scatter_arguments(call)
+    return _in_place(call, x, _scattered(x, dim, index, source))
+
+
+def _scattered(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     if not x.dim():
-        return _in_place(call, x, source.reshape(()) + torch.zeros_like(x))
+        return source.reshape(()) + torch.zeros_like(x)
     if not index.dim():
         index = index.reshape(1)
-        source = source.reshape(1) if source.dim() == 0 else source
+        if not source.dim():
+            source = source.reshape(1)
     dim = dim % x.dim()
-    others = [n for d, n in enumerate(x.shape) if d != dim]
-    of_others = [n for d, n in enumerate(index.shape) if d != dim]
-    if index.shape[dim] == 1 and others == of_others:
-        source = source[_corner(index)] if source.dim() else source
-        return _in_place(call, x, torch.where(index == _slots(x, dim), source, x))
-    source = source[_corner(index)] if source.dim() else source.expand(index.shape)
+    if source.dim():
+        source = source[_corner(index)]
+    if _has_one_row(index, x, dim):
+        return torch.where(index == _slots(x, dim), source, x)
+    source = source.expand(index.shape)
     written = apply_jointly(Call("scatter", torch.scatter, (x, dim, index, source), {}))
-    if written is None:
-        written = _written_at(x, _places_along(x, dim, index), source)
-    return _in_place(call, x, written)
+    if isinstance(written, Tensor):
+        return written
+    return _written_at(x, _places_along(x, dim, index), source)
+
+
+def _has_one_row(index: Tensor, x: Tensor, dim: int) -> bool:
+    """Tell whether an index names one element for each row of a tensor."""
+    sizes = [n for d, n in enumerate(x.shape) if d != dim]
+    index_sizes = [n for d, n in enumerate(index.shape) if d != dim]
+    return index.shape[dim] == 1 and sizes == index_sizes
 
 
 def _scatter_arguments(call: Call) -> tuple[Tensor, int, Tensor, Tensor]:
     names = ("input", "dim", "index", "src")
-    given = dict(zip(names, call.args, strict=False)) | call.kwargs
-    source = given.get("src", given.get("value", given.get("source")))
-    x = given["input"]
+    arguments = dict(zip(names, call.args, strict=False)) | call.kwargs
+    source = arguments.get("src", arguments.get("value", arguments.get("source")))
+    x = arguments["input"]
     if not isinstance(source, Tensor):
         source = torch.as_tensor(source, dtype=x.dtype, device=x.device)
-    return x, given["dim"], given["index"], source
+    return x, arguments["dim"], arguments["index"], source
 
 
 def _slots(x: Tensor, dim: int) -> Tensor:
@@ -85,18 +99,18 @@ def _corner(index: Tensor) -> tuple[slice, ...]:
 
 def _places_along(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """Return the place in the flat tensor of what an index along a dimension names."""
-    places = torch.arange(x.numel(), device=x.device).reshape(x.shape)
-    return places[_corner_but(index, dim)].gather(dim, index)
+    positions = torch.arange(x.numel(), device=x.device).reshape(x.shape)
+    return positions[_corner_but(index, dim)].gather(dim, index)
 
 
 def _corner_but(index: Tensor, dim: int) -> tuple[slice, ...]:
-    return tuple(
-        slice(None) if d == dim else slice(0, n) for d, n in enumerate(index.shape)
-    )
+    corner = [slice(0, n) for n in index.shape]
+    corner[dim] = slice(None)
+    return tuple(corner)
 
 
 def _written_at(
-    x: Tensor, places: Tensor, values: Any, *, accumulate: bool = False
+    x: Tensor, places: Tensor, values: Argument, *, accumulate: bool = False
 ) -> Tensor:
     """Return averages of a tensor into which values are written at soft places.
 
@@ -121,9 +135,9 @@ def _written_at(
     if accumulate:
         return soft_real((flat + (hits * values).sum(0)).reshape(x.shape), site)
     missed = (1 - hits).flip(0).cumprod(0).flip(0)  # by this and all later writes
-    later = torch.cat([missed[1:], torch.ones_like(missed[:1])])
-    shares = hits * later
-    written = torch.where(shares == 0, 0.0, shares * values).sum(0)
+    missed_later = torch.cat([missed[1:], torch.ones_like(missed[:1])])
+    shares_kept = hits * missed_later
+    written = torch.where(shares_kept == 0, 0.0, shares_kept * values).sum(0)
     if len(hits):
         flat = torch.where(missed[0] == 0, 0.0, flat * missed[0])
     written = written + flat
@@ -131,7 +145,7 @@ def _written_at(
 
 
 @rule("scatter_add scatter_add_ index_add index_add_")
-def _scatter_add(call: Call) -> Any:
+def _scatter_add(call: Call) -> Results:
     x, dim, index, source = _scatter_arguments(call)
     dim = dim % max(x.dim(), 1)
     if call.name.startswith("index"):
@@ -143,8 +157,8 @@ def _scatter_add(call: Call) -> Any:
         return _in_place(call, x, x + source.sum())
     # Each slot gets the source where the index is the slot.
     slots = torch.arange(x.shape[dim], device=x.device)
-    shares = (index.unsqueeze(-1) == slots) * source.unsqueeze(-1)
-    added = shares.sum(dim).movedim(-1, dim)
+    terms = (index.unsqueeze(-1) == slots) * source.unsqueeze(-1)
+    added = terms.sum(dim).movedim(-1, dim)
     missing = [n - m for n, m in zip(x.shape, added.shape, strict=True)]
     if any(missing):
         pairs = [(0, n) for n in reversed(missing)]
@@ -153,49 +167,50 @@ def _scatter_add(call: Call) -> Any:
 
 
 @rule("index_fill index_fill_ index_copy index_copy_")
-def _index_fill(call: Call) -> Any:
+def _index_fill(call: Call) -> Results:
     x, dim, index, source = _scatter_arguments(call)
     dim = dim % x.dim()
-    index = index.reshape([-1 if d == dim else 1 for d in range(x.dim())])
-    shape = [index.shape[dim] if d == dim else n for d, n in enumerate(x.shape)]
+    index = index.reshape(-1, *(1,) * (x.dim() - dim - 1))
+    shape = (*x.shape[:dim], len(index), *x.shape[dim + 1 :])
     source = source.to(x.dtype).expand(shape)
     return _in_place(call, x, x.scatter(dim, index.expand(shape), source))
 
 
 @rule("index_put index_put_ _index_put_impl_")
-def _index_put(call: Call) -> Any:
+def _index_put(call: Call) -> Results:
     x, index, values, accumulate = call.arguments(
         "input", "indices", "values", "accumulate", accumulate=False
     )
     return _in_place(call, x, _put(x, tuple(index), values, accumulate=accumulate))
 
 
-def _put(x: Tensor, index: Any, values: Any, *, accumulate: bool = False) -> Tensor:
+def _put(
+    x: Tensor, index: Tree, values: Argument, *, accumulate: bool = False
+) -> Tensor:
     if isinstance(index, tuple) and len(index) == 1:
         (index,) = index
     is_mask = is_soft(index) and index.dtype is torch.bool
     if is_mask and not accumulate:
         mask = index[(..., *(None,) * (x.dim() - index.dim()))]
         return torch.where(mask, torch.as_tensor(values, device=x.device), x)
-    places = torch.arange(x.numel(), device=x.device).reshape(x.shape)[index]
+    positions = torch.arange(x.numel(), device=x.device).reshape(x.shape)[index]
     if soft_leaves(index):
         values = torch.as_tensor(values, dtype=x.dtype, device=x.device)
-        indices = index if isinstance(index, tuple) else (index,)
-        operands = x, indices, values, accumulate
+        if not isinstance(index, tuple):
+            index = (index,)
+        operands = x, index, values, accumulate
         written = apply_jointly(Call("index_put", torch.index_put, operands, {}))
-        if written is not None:
+        if isinstance(written, Tensor):
             return written
-        return _written_at(x, places, values, accumulate=accumulate)
+        return _written_at(x, positions, values, accumulate=accumulate)
     if accumulate:
-        values = x.reshape(-1)[places] + values
-    return _replaced(x, places, values)
+        values = x.reshape(-1)[positions] + values
+    return _replaced(x, positions, values)
 
 
-def _replaced(x: Any, places: Tensor, values: Any) -> Any:
+def _replaced(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
     """Return a tensor with other elements at known places."""
-    values = torch.as_tensor(values, dtype=None, device=x.device)
-    values = values.expand(places.shape) if is_soft(values) else values
-    values = torch.broadcast_to(values, places.shape).reshape(-1)
+    values = torch.as_tensor(values, device=x.device).expand(places.shape).reshape(-1)
     sources = torch.arange(x.numel(), device=x.device)
     count = torch.arange(places.numel(), device=x.device)
     sources[places.reshape(-1)] = x.numel() + count
@@ -215,34 +230,39 @@ def _setitem(call: Call) -> None:
 # --- in place -----------------------------------------------------------------------
 
 
-def _in_place(call: Call, x: Any, result: Any) -> Any:
-    return _written(x, result) if call.name.endswith("_") else result
+def _in_place(call: Call, x: Tensor, result: Tensor) -> Tensor:
+    if call.name.endswith("_"):
+        return _written(x, result)
+    return result
 
 
-def _written(x: Any, result: Any) -> Any:
+def _written(x: Tensor, result: Tensor) -> Tensor:
     """Put a result in the place of a value."""
-    if not is_soft(x):
-        if is_soft(result) and not x.is_floating_point():
-            site = site_names(result)
-            raise TypeError(refusal(site, "writing it into a tensor of integers"))
-        return x.copy_(plain(result))
+    if not isinstance(x, AbstractSoft):
+        return _written_into_plain(x, result)
     if isinstance(x, SoftReal):
         values = _values_from_now_on(result)
         x.number.copy_(plain(result))
         x.values = values
-        x.whole = functools.partial(is_whole, result)
+        x.are_whole = functools.partial(is_whole, result)
     else:
-        exact = exact_or_none(result) if is_soft(result) else None
+        exact = exact_or_none(result)
         if not isinstance(x, SoftIndex) or exact is None:
             raise TypeError(refusal(x.site, "writing into it"))
-        x.become(exact.to(x.dtype).expand(x.shape))
+        x.become(cast("SoftIndex", exact.to(x.dtype).expand(x.shape)))
     x.writes += 1
     return x
 
 
-def _values_from_now_on(result: Any) -> Callable[[], SoftIndex] | None:
+def _written_into_plain(x: Tensor, result: Tensor) -> Tensor:
+    if isinstance(result, AbstractSoft) and not x.is_floating_point():
+        raise TypeError(refusal(result.site, "writing it into a tensor of integers"))
+    return x.copy_(plain(result))
+
+
+def _values_from_now_on(result: Tensor) -> Callable[[], SoftIndex] | None:
     """Return a function for the values of a result, which depend on no later write."""
-    if not is_soft(result):
+    if not isinstance(result, AbstractSoft):
         return None
     try:
         exact = result.exact()
@@ -259,7 +279,7 @@ def _values_from_now_on(result: Any) -> Callable[[], SoftIndex] | None:
 
 
 @rule("copy_")
-def _copied(call: Call) -> Any:
+def _copied(call: Call) -> Results:
     target = call.args[0]
     if is_soft(target) or not target.is_floating_point():
         raise TypeError(refusal(call.sites, "writing it to integers"))
@@ -267,7 +287,7 @@ def _copied(call: Call) -> Any:
 
 
 @rule("_in_place")
-def _any_in_place(call: Call) -> Any:
+def _any_in_place(call: Call) -> Results:
     """Replace a value by the result of a function that has a rule."""
     function = getattr(Tensor, call.name, None) or getattr(torch, call.name, None)
     if function is None:
@@ -292,11 +312,11 @@ _OPERATORS = {
 
 
 @rule(" ".join(_OPERATORS))
-def _operator_in_place(call: Call) -> Any:
+def _operator_in_place(call: Call) -> Results:
     x = call.args[0]
     name = _OPERATORS[call.name]
     result = elementwise(Call(name, getattr(torch, name), call.args, call.kwargs))
     _written(x, result)
     if is_soft(x) or not isinstance(result, SoftReal):
         return x
-    return soft_real(x, result.site, result.values, result.whole)
+    return soft_real(x, result.site, result.values, result.are_whole)
