@@ -6,10 +6,10 @@ them. Each operation is applied to every value: integers stay soft, floats are a
 What would round the value raises an error that names the site and the alternatives. At
 one-hot probabilities every result equals the discrete program's.
 
-Modules build on those before them: ``trees``, ``refusals``, ``elements`` and
-``algebra`` hold draws and their identity; ``abstract`` and ``value`` the classes and the
-registry of rules; ``averages``, ``states``, ``joining``, ``folds`` and ``joint`` what
-rules share. The others hold the rules for families of torch's functions.
+Modules build on those before them. ``trees``, ``refusals``, ``elements`` and
+``algebra`` hold draws and their identity; ``abstract`` and ``value`` the classes and
+the registry of rules; ``averages``, ``states``, ``joining``, ``folds`` and ``joint``
+what rules share. The others hold the rules for families of torch's functions.
 
 Counterpart: ``numpyro_concrete.soft_index``.
 """
