@@ -53,7 +53,7 @@ def _where_plain(call: Call) -> Tensor:
     shape = joint_shape(*(x.shape for x in tensor_leaves(call.args)))
 
     # The condition takes part, so that the result has its shape.
-    def choose(first: Tensor, second: Tensor) -> Tensor:
+    def choose(first: Argument, second: Argument) -> Tensor:
         return torch.where(condition, first, second)
 
     def values() -> SoftIndex:

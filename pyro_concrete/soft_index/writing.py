@@ -208,7 +208,7 @@ def _put(
     return _replaced(x, positions, values)
 
 
-def _replaced(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
+def _replaced(x: Tensor, places: Tensor, values: Argument) -> Tensor:
     """Return a tensor with other elements at known places."""
     values = torch.as_tensor(values, device=x.device).expand(places.shape).reshape(-1)
     sources = torch.arange(x.numel(), device=x.device)
