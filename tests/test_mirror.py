@@ -37,7 +37,6 @@ ONLY_NUMPYRO = {
     "SoftlyMasked": "Pyro's own masked distribution takes soft masks: MaskedSoftly",
     "States": "torch distributions broadcast, JAX ones are mapped over states",
     "averaged": "torch distributions broadcast, JAX ones are mapped over states",
-    "Settings": "Pyro's messenger is made once, NumPyro's at every run",
     "RelaxedProgram": "Pyro's messengers make programs of functions",
     "DiscreteMessenger": "Pyro needs no interpreter to leave out",
     "keep_discrete": "in Pyro a method of RelaxMessenger",
@@ -60,7 +59,8 @@ ONLY_PYRO = {
     "soft_index/trees.py": "JAX traces a program once, at no cost in a step",
     "Deterministic": "NumPyro has messages of this type",
     "as_temperature": "JAX takes arrays of NumPy as they are",
-    "known": "in NumPyro soft_parameters goes through the wrappers",
+    "resolve_soft_parameters": "in NumPyro with_known_parameters has the wrappers",
+    "ReturnedValue": "NumPyro's messengers keep how values are received",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
     "SubsampleMessenger": "NumPyro draws subsamples by keys",
     "all_sites": "NumPyro's traces are dicts of sites",
@@ -79,10 +79,14 @@ MODULES = [
     ".soft_index.parameters",
     ".relaxation.finite_support",
     ".relaxation",
+    ".relaxation.checks",
     ".relaxation.handlers",
+    ".relaxation.messages",
     ".relaxation.programs",
+    ".relaxation.settings",
     ".relaxation.site",
     ".relaxation.surroundings",
+    ".relaxation.wrappers",
     ".schedules",
     ".guides",
     ".guides.abstract",
@@ -170,6 +174,10 @@ HOST_SIGNATURES = {
     "SoftReal",
     "SoftParameters",
     "FiniteSupport",
+    # Pyro keeps the masks of handlers in messages, NumPyro in distributions.
+    "element_mask",
+    # Pyro's handlers find what a statement returns in the record.
+    "RelaxRecord",
     "ConfigMessenger",
     "RelaxMessenger",
     "HardenMessenger",
@@ -209,7 +217,7 @@ def test_summary_lines_are_the_same(ours, theirs):
     for torch, jax in words.items():
         summaries[0] = summaries[0].replace(torch, jax)
     summaries[1] = summaries[1].replace("NumPyro", "Pyro")
-    for own in (", at the border of the program", ", with its wrappers"):
+    for own in (", at the boundary of the program", ", with its wrappers"):
         summaries[1] = summaries[1].replace(own, "")
     assert summaries[0].replace(", without wrappers", "") == summaries[1]
 
