@@ -10,7 +10,7 @@ import contextlib
 import copy
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from pyro.distributions.torch_distribution import MaskedDistribution
@@ -26,6 +26,9 @@ from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map as tree_map
 
 _Distribution = TypeVar("_Distribution")
+
+# torch.jit.trace makes sizes tensors.
+Shape: TypeAlias = Sequence[int | Tensor]
 
 # What Pyro writes into the `infer` of the sites of ``pyro.deterministic``. It has no
 # type for them, and `relax` makes such sites of others.
@@ -171,7 +174,7 @@ def storage_key(x: Tensor) -> int:
 
 
 def tensor_without_data(
-    cls: type, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+    cls: type, shape: Shape, dtype: torch.dtype, device: torch.device
 ) -> Any:
     """Return a tensor of a subclass that has a shape and a type, and no data.
 
@@ -219,7 +222,7 @@ def without_torch_function() -> AbstractContextManager:
 
 
 def with_parameters(
-    fn: _Distribution, parameters: Mapping[str, Tensor], batch_shape: Sequence[int]
+    fn: _Distribution, parameters: Mapping[str, Tensor], batch_shape: Shape
 ) -> _Distribution:
     """Return a distribution with other parameters, in another batch shape.
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from pyro_concrete.internals import tensor_without_data
+from pyro_concrete.internals import Shape, tensor_without_data
 from pyro_concrete.soft_index.refusals import refusal
 from pyro_concrete.soft_index.trees import Argument, Tree, leaves, map_leaves
 
@@ -314,7 +314,7 @@ def _name(func: Any) -> str:
 
 
 def empty_soft_integer(
-    cls: type, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+    cls: type, shape: Shape, dtype: torch.dtype, device: torch.device
 ) -> Any:
     """Return a soft integer of a class, of a shape and a type, without values."""
     soft = tensor_without_data(cls, shape, dtype, device)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
+from pyro_concrete.internals import Shape
 from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.soft_index.elements import CERTAIN, Elements, share_origins, untraced
 from pyro_concrete.soft_index.refusals import LostJointError
@@ -328,7 +329,7 @@ def _knows_more(draw: Draw, previous: Draw) -> bool:
 def states_at_joint_values(
     states: Shaped[Tensor, "..."],
     draws: Sequence[Draw],
-    shape: Sequence[int],
+    shape: Shape,
     elements: dict[int, Draw],
 ) -> Tensor:
     """Return values at every joint value of their elements.

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pyro_concrete.internals import untraced
+from pyro_concrete.internals import Shape, untraced
 from pyro_concrete.soft_index.trees import over_support
 
 # What is certain is one element, wherever it is.
@@ -125,7 +125,7 @@ class Elements:
         cls,
         place: Callable[..., Tensor],
         parts: Sequence["Elements"],
-        shapes: Sequence[Sequence[int]],
+        shapes: Sequence[Shape],
         sites: frozenset[int],
     ) -> "Elements":
         """Return elements that a function places among those of several tensors.
@@ -196,7 +196,7 @@ class Elements:
         origins = _Deferred(lambda: transform(self.origins()), [self.deferred_origins])
         return Elements(self._numbers, self.sites, origins, self.origin_sites)
 
-    def at(self, place: int, shape: Sequence[int]) -> "Elements":
+    def at(self, place: int, shape: Shape) -> "Elements":
         """Return the element at one position of a flat shape."""
 
         def of_place(numbers: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ def _with_rank(origins: Tensor, rank: int) -> Tensor:
     return origins.reshape(len(origins), *(1,) * missing, *origins.shape[1:])
 
 
-def _padded(origins: Tensor, count: int, shape: Sequence[int]) -> Tensor:
+def _padded(origins: Tensor, count: int, shape: Shape) -> Tensor:
     """Return this number of origins for each position of a shape."""
     origins = _with_rank(origins, len(shape)).expand(-1, *shape)
     padding = origins.new_full((count - len(origins), *shape), CERTAIN)
@@ -270,9 +270,7 @@ def share_origins(first: Elements, second: Elements) -> bool:
         )
 
 
-def any_shared_across_positions(
-    groups: Iterable[Elements], shape: Sequence[int]
-) -> bool:
+def any_shared_across_positions(groups: Iterable[Elements], shape: Shape) -> bool:
     """Tell whether two positions of a value depend on one element.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_concrete.internals import Shape
 from pyro_concrete.soft_index.abstract import Dims
 from pyro_concrete.soft_index.algebra import LARGEST_SUPPORT, Draw, number_of_states
 from pyro_concrete.soft_index.refusals import refusal
@@ -66,7 +67,7 @@ def reduce_at_once(
     return SoftIndex(states, x.draws, _with_size_one(x.shape, dims))
 
 
-def _with_size_one(shape: Sequence[int], dims: Sequence[int]) -> list[int]:
+def _with_size_one(shape: Shape, dims: Sequence[int]) -> list[int]:
     return [1 if d in dims else n for d, n in enumerate(shape)]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pyro_concrete.internals import Shape
 from pyro_concrete.soft_index.algebra import (
     Draw,
     joint_name,
@@ -29,7 +30,7 @@ _MOST_JOINT_VALUES = 64
 
 
 def join_tensors(
-    func: Callable, parts: Sequence[Argument], shape: Sequence[int] | None = None
+    func: Callable, parts: Sequence[Argument], shape: Shape | None = None
 ) -> SoftIndex:
     """Let a function place the elements of several tensors, soft and plain.
 
@@ -57,7 +58,7 @@ def join_tensors(
 class _JoinedTensors:
     """Several tensors over draws that take the same leading dimensions."""
 
-    def __init__(self, parts: Sequence[Argument], shape: Sequence[int] | None) -> None:
+    def __init__(self, parts: Sequence[Argument], shape: Shape | None) -> None:
         soft_parts = _soft_indices(parts)
         self._like = soft_parts[0].draws[0].probabilities
         self._parts = [_as_tensor(x, soft_parts[0].device) for x in parts]
@@ -151,9 +152,7 @@ class _JoinedTensors:
         return everywhere
 
 
-def _shapes(
-    parts: Sequence[Tensor], shape: Sequence[int] | None
-) -> list[tuple[int, ...]]:
+def _shapes(parts: Sequence[Tensor], shape: Shape | None) -> list[tuple[int, ...]]:
     if shape is None:
         return [tuple(x.shape) for x in parts]
     return [tuple(shape)] * len(parts)

@@ -9,7 +9,7 @@ Counterpart: ``numpyro_concrete.soft_index.parameters``.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Transform
 from torch.distributions.constraints import Constraint
 
-from pyro_concrete.internals import with_parameters
+from pyro_concrete.internals import Shape, with_parameters
 from pyro_concrete.relaxation.finite_support import finite_values, log_probs
 from pyro_concrete.soft_index.abstract import AbstractSoft, is_soft
 from pyro_concrete.soft_index.algebra import Draw, aligned_states, expectation, union
@@ -181,7 +181,7 @@ class SoftParameters(TorchDistribution):
         self,
         base: Any,
         parameters: dict[str, SoftIndex],
-        batch_shape: Sequence[int] | None = None,
+        batch_shape: Shape | None = None,
         observation: SoftIndex | None = None,
     ) -> None:
         self.base = base
@@ -203,15 +203,13 @@ class SoftParameters(TorchDistribution):
     def support(self) -> Any:
         return self._largest().support
 
-    def expand(
-        self, batch_shape: Sequence[int], _instance: Any = None
-    ) -> "SoftParameters":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "SoftParameters":
         return SoftParameters(self.base, self.parameters, batch_shape, self.observation)
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
         return self._most_probable(sample_shape).sample()
 
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:
         return self._most_probable(sample_shape).rsample()
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -269,7 +267,7 @@ class SoftParameters(TorchDistribution):
         }
         return with_parameters(self.base, largest, self.base.batch_shape)
 
-    def _most_probable(self, sample_shape: Sequence[int]) -> Any:
+    def _most_probable(self, sample_shape: Shape) -> Any:
         probable = {name: _mode(x) for name, x in self.parameters.items()}
         fn = with_parameters(self.base, probable, self.base.batch_shape)
         return fn.expand((*sample_shape, *self.batch_shape))
@@ -301,11 +299,13 @@ class MaskedSoftly(MaskedDistribution):
         return ScoreParts(*map(plain, super().score_parts(value)))
 
 
-def masked(fn: TorchDistribution, mask: Tensor | bool) -> Any:
+def masked(fn: Distribution, mask: Tensor | bool) -> Any:
     """Return a distribution under a mask that may be soft."""
     if is_soft(mask):
         return MaskedSoftly(fn, mask)
-    return fn.mask(mask)
+    # Every distribution of Pyro has `mask`, by a mixin of its own.
+    masked_fn: Any = fn
+    return masked_fn.mask(mask)
 
 
 def _mode(x: SoftIndex) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.internals import untraced
+from pyro_concrete.internals import Shape, untraced
 from pyro_concrete.soft_index.abstract import (
     AbstractSoft,
     Call,
@@ -142,7 +142,7 @@ def move_elements(move: Move, x: Argument) -> Argument:
 
 
 def _moved_draw(
-    move: Move, move_states: Callable, draw: Draw, shape: Sequence[int]
+    move: Move, move_states: Callable, draw: Draw, shape: Shape
 ) -> Draw | tuple[Draw, ...]:
     probabilities = move_states(draw.positions(len(shape)).expand(-1, *shape))
     if isinstance(probabilities, Tensor):

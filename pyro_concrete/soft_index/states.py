@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pyro_concrete.internals import Shape
 from pyro_concrete.soft_index.abstract import AbstractSoft, Call
 from pyro_concrete.soft_index.algebra import (
     LARGEST_SUPPORT,
@@ -60,7 +61,7 @@ def with_supports_or_none(call: Call) -> Call | None:
 def average_over_draws(
     values: Tensor,
     draws: Sequence[Draw],
-    shape: Sequence[int],
+    shape: Shape,
     are_whole: Callable[[], bool] | None = None,
 ) -> SoftReal:
     """Return the average of floats that are known for every value of the draws."""
@@ -77,7 +78,7 @@ def average_over_draws(
 def soft_integer(
     values: Tensor,
     draws: Sequence[Draw],
-    shape: Sequence[int],
+    shape: Shape,
     most: int = MERGE_FROM,
 ) -> SoftIndex:
     """Return a soft value; where its support has grown, equal values become one."""

@@ -3,11 +3,13 @@
 Counterpart: none; JAX traces a program once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+from pyro_concrete.internals import Shape
 
 # Nested tuples, lists and dictionaries of anything, as the arguments of a function are.
 Tree: TypeAlias = Any
@@ -15,7 +17,7 @@ Tree: TypeAlias = Any
 Argument: TypeAlias = Any
 
 
-def joint_shape(*shapes: Sequence[int]) -> Any:
+def joint_shape(*shapes: Shape) -> Any:
     """Return the shape that shapes broadcast to."""
     # torch's own takes ten times as long to find that there is nothing to do.
     shapes = tuple(x for x in shapes if len(x)) or shapes

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from pyro_concrete.internals import register_pytree_node
+from pyro_concrete.internals import Shape, register_pytree_node
 from pyro_concrete.soft_index.abstract import (
     AbstractSoft,
     AbstractSoftInteger,
@@ -294,7 +294,7 @@ class SoftIndex(AbstractSoftInteger):
         cls: "type[SoftIndex]",
         states: Tensor,
         draws: Sequence[Draw],
-        shape: Sequence[int] | None = None,
+        shape: Shape | None = None,
     ) -> "SoftIndex":
         """Return a tensor without data, of the shape and type of the site's samples."""
         if shape is not None:
