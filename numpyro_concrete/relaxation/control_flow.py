@@ -12,18 +12,10 @@ from numpyro.contrib.control_flow.cond import cond_wrapper
 from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.handlers import block, seed
 
-from numpyro_concrete.soft_index import (
-    is_soft,
-    plain,
-)
-from numpyro_concrete.soft_index.loops import (
-    Form,
-    join_time,
-    left,
-    settled,
-    split_time,
-)
-from numpyro_concrete.soft_index.value import new_token
+from numpyro_concrete.soft_index import is_soft, plain
+from numpyro_concrete.soft_index.carries import Form, left, settled
+from numpyro_concrete.soft_index.draws import new_token
+from numpyro_concrete.soft_index.sequences import join_time, split_time
 
 
 def wrap_bodies(msg: dict[str, Any], wrap: Callable) -> None:
@@ -67,7 +59,7 @@ def enter_scan(messenger: Any, msg: dict[str, Any]) -> Callable:
         x = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), xs)
         return _quietly(step)(carry, jax.tree.unflatten(xs_tree, x))[0]
 
-    forms = settled(first, init, length)
+    forms = settled(first, init, length=length, start=start)
 
     def stable(carry: Any, x: Any) -> Any:
         carry, y = step(_flat(carry)[0], x)

@@ -6,6 +6,7 @@ Counterpart: ``pyro_concrete.soft_index``.
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,14 +15,19 @@ import numpy as np
 from jax import Array, lax
 
 from numpyro_concrete.soft_index import internals
-from numpyro_concrete.soft_index.expectation import contract, mixed
-from numpyro_concrete.soft_index.value import (
+from numpyro_concrete.soft_index.draws import (
     Factor,
     Known,
+    derived,
+    fresh,
+    require_apart,
+    share_a_draw,
+)
+from numpyro_concrete.soft_index.expectation import contract, mixed
+from numpyro_concrete.soft_index.value import (
     SoftIndex,
     SoftReal,
     Values,
-    fresh,
     is_soft,
     named,
     tokens,
@@ -92,6 +98,7 @@ class Joint:
         self.shape = tuple(shape)
         self.factors: list[Factor] = []
         self.weights: list[Array] = []
+        self._operands: list[tuple[SoftIndex, list[int]]] = []
 
     def add(self, soft: SoftIndex) -> list[int]:
         """Take an operand in, and return where its factors stand."""
@@ -110,6 +117,7 @@ class Joint:
                 self.factors.append(factor)
                 self.weights.append(weights)
             where.append(i)
+        self._operands.append((soft, where))
         return where
 
     def sizes(self) -> tuple[int, ...]:
@@ -129,7 +137,9 @@ class Joint:
         )
 
     def check(self) -> None:
-        """Raise a TypeError if there are more joint values than can be listed."""
+        """Raise a TypeError if the joint values are not known or too many to list."""
+        if any(factor.is_derived for factor in self.factors):
+            require_apart(self._draws(), self.shape)
         states = math.prod(self.sizes())
         if states > STATES:
             names = " and ".join(dict.fromkeys(f.site for f in self.factors))
@@ -140,6 +150,14 @@ class Joint:
                 "infer={'enumerate': 'parallel'}, or combine fewer of them in one "
                 "integer"
             )
+
+    def _draws(self) -> list[Factor]:
+        """The factors, each at the positions where some operand depends on it."""
+        matters = [np.zeros((1,) * len(self.shape), bool) for _ in self.factors]
+        for soft, where in self._operands:
+            for i, factor in zip(where, soft.draws(), strict=True):
+                matters[i] = np.asarray(matters[i] | (factor.ids.array >= 0))
+        return [f.where(m) for f, m in zip(self.factors, matters, strict=True)]
 
     def spread(self, table: Table, where: Sequence[int]) -> Table:
         """Return the values of an operand with an axis for every factor."""
@@ -185,11 +203,18 @@ def listed_jointly(operands: Sequence[Any]) -> list[Any] | None:
     """
     softs = [x for x in operands if isinstance(x, SoftIndex)]
     sizes: dict[tuple[int, int], int] = {}
+    derived_draws: dict[tuple[int, int], Factor] = {}
     for x in softs:
         for f, w in zip(x.factors, x.weights, strict=True):
-            sizes |= dict.fromkeys(((f.token, i) for i in f.ids.array.flat), len(w))
+            keys = [(f.token, i) for i in f.ids.array.flat]
+            sizes |= dict.fromkeys(keys, len(w))
             if math.prod(sizes.values()) > LISTED:
                 return None
+            derived_draws |= {key: f.at(np.asarray(key[1])) for key in keys}
+    if any(f.is_derived for f in derived_draws.values()):
+        pairs = itertools.combinations(derived_draws.values(), 2)
+        if any(share_a_draw(*pair, ()) for pair in pairs):
+            return None
     return [_listed_jointly(x) if isinstance(x, SoftIndex) else x for x in operands]
 
 
@@ -352,11 +377,17 @@ def untangled(
         table = table.reshape(math.prod(table.shape[:2]), *table.shape[2:])
         both = _weights_of_both(weights[i], weights[j], same)
         site = named(SoftIndex(held(table), (), (factors[i], factors[j]), ()))
-        factor = fresh(site, shape, factors[i].tokens | factors[j].tokens)
+        factor = derived(site, shape, [factors[i], factors[j]])
         factors = [factor, *(factors[k] for k in order[2:])]
+        require_apart(_draws_behind(table, factors), shape)
         weights = [both, *(weights[k] for k in order[2:])]
         return untangled(table, factors, weights, shape)
     return table, factors, weights
+
+
+def _draws_behind(table: Table, factors: Sequence[Factor]) -> list[Factor]:
+    extent = table.shape[len(factors) :]
+    return SoftIndex(held(table), (), tuple(factors), extent).draws()
 
 
 def _weights_of_both(first: Array, second: Array, same: np.ndarray) -> Array:
@@ -395,6 +426,8 @@ def averaged(
     sites = " and ".join(dict.fromkeys(f.site for f in factors))
     draws = frozenset().union(*(f.tokens for f in factors))
     values = Values(lambda: simplified(table, factors, weights, shape))
+    soft = SoftIndex(held(table), tuple(weights), tuple(factors), tuple(shape))
+    values.operands = (soft,)
     return SoftReal(mean, table.dtype, sites, draws, values)
 
 
@@ -486,7 +519,7 @@ def merged(soft: SoftIndex, support: np.ndarray | None = None) -> SoftIndex:
         support = np.unique(soft.table)
     weights = on_support(soft, support)
     table = support.reshape((-1,) + (1,) * len(soft.extent))
-    factor = fresh(named(soft), weights.shape[1:], tokens(soft))
+    factor = derived(named(soft), weights.shape[1:], soft.draws())
     return SoftIndex(Known(table), (weights,), (factor,), soft.extent)
 
 
@@ -529,8 +562,54 @@ def pick(function: Callable, operands: Sequence[Any]) -> SoftIndex:
     shape = moved.shape[1:]
     if support is not None:
         table = support.reshape((-1,) + (1,) * len(shape))
-    factor = fresh(named(*operands), shape, tokens(*operands))
+    factor = _moved_draws(function, operands, shape)
     return SoftIndex(held(table), (moved,), (factor,), shape)
+
+
+def _moved_draws(
+    function: Callable, operands: Sequence[Any], shape: Sequence[int]
+) -> Factor:
+    """The draws behind the elements that a function moves, position by position."""
+    sources = _sources(function, operands)
+    if sources is None:
+        return fresh(named(*operands), shape, tokens(*operands))
+    factors: list[Factor] = []
+    moves: list[Callable] = []
+    first = 0
+    for operand in operands:
+        size = math.prod(typed(operand).shape)
+        inside = (sources >= first) & (sources < first + size)
+        numbers = np.where(inside, sources - first, -1)
+        first += size
+        for factor in operand.draws() if is_soft(operand) else ():
+            factors.append(factor)
+            moves.append(partial(_at_sources, numbers, operand.extent))
+    return derived(named(*operands), shape, factors, moves)
+
+
+def _at_sources(
+    sources: np.ndarray, extent: tuple[int, ...], ids: np.ndarray
+) -> np.ndarray:
+    """Ids of draws `(n,) + extent` at the positions that elements come from."""
+    flat = np.broadcast_to(ids, (len(ids), *extent)).reshape(len(ids), -1)
+    return np.where(sources < 0, -1, flat[:, sources])
+
+
+def _sources(function: Callable, operands: Sequence[Any]) -> np.ndarray | None:
+    """Which element of the operands, one after the other, stands at each position.
+
+    None if that is known at run time only.
+    """
+    numbers, first = [], 0
+    for operand in operands:
+        shape = typed(operand).shape
+        size = math.prod(shape)
+        numbers.append(np.arange(first, first + size, dtype=np.int32).reshape(shape))
+        first += size
+    try:
+        return run(function, *numbers)
+    except jax.errors.JAXTypeError:
+        return None
 
 
 def common_values(operands: Sequence[Any]) -> np.ndarray | None:

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import listed_jointly, typed, words
+from numpyro_concrete.soft_index.draws import SharedDrawsError
 from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
+    SoftReal,
     Unknown,
     Values,
     average_of,
@@ -26,6 +28,7 @@ from numpyro_concrete.soft_index.value import (
     is_soft,
     named,
     refusal,
+    require_no_shared_draws,
     tokens,
 )
 
@@ -123,7 +126,10 @@ def with_averages(
         return _linear(apply, primitive, values, params)
     try:
         return apply(primitive, [exact(x, name) for x in values], params)
+    except SharedDrawsError:
+        raise
     except TypeError:
+        require_no_shared_draws(values)
         return _on_means(apply, primitive, values, params)
 
 
@@ -274,7 +280,8 @@ def _on_means(
         raise TypeError(refusal(site, name))
     if name in _NETWORKS or primitive.multiple_results:
         return out
-    return average_of(out, values, out.dtype, None)
+    # A function of means: what it depends on no longer matters to its products.
+    return SoftReal(out, out.dtype, site)
 
 
 def _on_means_of_integers(
@@ -283,6 +290,7 @@ def _on_means_of_integers(
     name = primitive.name
     floats = [x for x in values if _inexact(x)]
     if name == "dot_general" and not floats:
+        require_no_shared_draws(values)
         means = [x.number() if is_soft(x) else jnp.asarray(x) for x in values]
         out = lax.dot_general(*_same_type(means), params["dimension_numbers"])
         return average_of(out, values, typed(values[0]).dtype, None)

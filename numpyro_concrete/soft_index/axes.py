@@ -25,6 +25,7 @@ from numpyro_concrete.soft_index.algebra import (
     words,
 )
 from numpyro_concrete.soft_index.counts import extreme, running_total, total
+from numpyro_concrete.soft_index.draws import are_independent_along
 from numpyro_concrete.soft_index.value import (
     SoftIndex,
     Values,
@@ -62,7 +63,9 @@ def along_axes(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any
     (soft,) = values
     if name in _ADDS:
         return _sum(primitive, soft, axes, params)
-    if name in _PRODUCTS and not jnp.issubdtype(soft.table.dtype, jnp.inexact):
+    whole = not jnp.issubdtype(soft.table.dtype, jnp.inexact)
+    independent = are_independent_along(soft.factors, axes, soft.extent)
+    if name in _PRODUCTS and whole and independent:
         # The mean of a product of independent draws is the product of their means.
         mean = _of_means(primitive, soft, params)
         return average_of(mean, [soft], soft.table.dtype, None)

@@ -8,24 +8,27 @@ Counterpart: ``pyro_concrete.soft_index.counts``.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from numpyro_concrete.soft_index.algebra import Table, flat_table, flat_weights
-from numpyro_concrete.soft_index.expectation import mixed
-from numpyro_concrete.soft_index.value import (
-    Factor,
-    Known,
-    SoftIndex,
-    fresh,
-    named,
-    refusal,
-    tokens,
+from numpyro_concrete.soft_index.algebra import (
+    LARGEST_MATRIX,
+    Table,
+    flat_table,
+    flat_weights,
 )
+from numpyro_concrete.soft_index.draws import (
+    Known,
+    are_independent_along,
+    derived,
+)
+from numpyro_concrete.soft_index.expectation import mixed
+from numpyro_concrete.soft_index.value import SoftIndex, named, refusal
 
 # A sum of independent draws is exact up to this number of values.
 LARGEST_SUPPORT = 512
@@ -94,7 +97,7 @@ def split_along(soft: SoftIndex, axes: Sequence[int]) -> Split | None:
     pairs = list(zip(soft.factors, soft.weights, strict=True))
     same = [all(f.ids.array.shape[a] == 1 for a in axes) for f, _ in pairs]
     others = [f for f, s in zip(soft.factors, same, strict=True) if not s]
-    if not _independent(others, axes, soft.extent):
+    if not are_independent_along(others, axes, soft.extent):
         return None
     order = sorted(range(len(pairs)), key=lambda i: not same[i])
     n = len(order)
@@ -118,23 +121,6 @@ def _product(weights: Sequence[Array], rank: int) -> Array:
         total = total[:, None] * w[None]
         total = total.reshape(-1, *total.shape[2:])
     return total
-
-
-def _independent(
-    factors: Sequence[Factor], axes: Sequence[int], extent: Sequence[int]
-) -> bool:
-    """Whether no draw stands at two places along the axes."""
-    by_token: dict[int, list[np.ndarray]] = {}
-    for f in factors:
-        ids = np.broadcast_to(f.ids.array, extent)
-        flat = np.moveaxis(ids, axes, range(len(axes)))
-        flat = flat.reshape(math.prod(extent[a] for a in axes), -1)
-        by_token.setdefault(f.token, []).append(flat)
-    for parts in by_token.values():
-        ids = np.sort(np.concatenate(parts), 0)
-        if (ids[1:] == ids[:-1]).any():
-            return False
-    return True
 
 
 def _probs_of(tables: Table, probs: Array, support: np.ndarray) -> Array:
@@ -196,11 +182,9 @@ def sum_of(x: SoftIndex, y: SoftIndex) -> SoftIndex | None:
     if a is None or b is None:
         return None
     step = _step_of_both(a, b)
-    refined = [_refined(p, step) for p in (a, b)]
-    if None in refined:
-        return None
-    p, q = refined
-    if len(p) + len(q) - 1 > LARGEST_SUPPORT:
+    p = _refined(a, step)
+    q = _refined(b, step)
+    if p is None or q is None or len(p) + len(q) - 1 > LARGEST_SUPPORT:
         return None
     lattice = Lattice(a.first + b.first, step, convolved(p, q))
     shape = np.broadcast_shapes(x.extent, y.extent)
@@ -229,10 +213,22 @@ def _refined(lattice: Lattice, step: float) -> Array | None:
 
 
 def soft_of(
-    lattice: Lattice, of: Sequence[SoftIndex], shape: Sequence[int], dtype: Any
+    lattice: Lattice,
+    of: Sequence[SoftIndex],
+    shape: Sequence[int],
+    dtype: Any,
+    move: Callable | None = None,
 ) -> SoftIndex:
-    """Return a value of draws that are made of others."""
-    return _fresh(lattice.values, lattice.probs, of, shape, dtype)
+    """Return a value of draws that are made of others.
+
+    Args:
+        lattice: Its probabilities.
+        of: The values that it is made of.
+        shape: Its shape.
+        dtype: Its type.
+        move: What becomes of the ids of their draws, see `derived`.
+    """
+    return _fresh(lattice.values, lattice.probs, of, shape, dtype, move)
 
 
 def _fresh(
@@ -241,10 +237,38 @@ def _fresh(
     of: Sequence[SoftIndex],
     shape: Sequence[int],
     dtype: Any,
+    move: Callable | None = None,
 ) -> SoftIndex:
     table = values.astype(dtype).reshape((-1,) + (1,) * len(shape))
-    factor = fresh(named(*of), probs.shape[1:], tokens(*of))
+    factors = [factor for soft in of for factor in soft.draws()]
+    moves = None if move is None else [move] * len(factors)
+    factor = derived(named(*of), probs.shape[1:], factors, moves)
     return SoftIndex(Known(table), (probs,), (factor,), tuple(shape))
+
+
+def _draws_along(axes: Sequence[int], ids: np.ndarray) -> np.ndarray:
+    """Ids `(n,) + shape` of all draws along axes, which are left out: `(m,) + rest`."""
+    lines = np.moveaxis(ids, [1 + a for a in axes], range(1, 1 + len(axes)))
+    return lines.reshape(-1, *lines.shape[1 + len(axes) :])
+
+
+def _draws_up_to(
+    axis: int, length: int, reverse: bool, ids: np.ndarray
+) -> np.ndarray | None:
+    """Ids `(n,) + shape` of the draws up to each place along an axis, or from it on.
+
+    None if they are too many to list.
+    """
+    if ids.size * length > LARGEST_MATRIX:
+        return None
+    places = np.arange(length)
+    full = np.moveaxis(ids, 1 + axis, 1)
+    full = np.broadcast_to(full, (len(ids), length, *full.shape[2:]))
+    counts = places[:, None] >= places if reverse else places[:, None] <= places
+    counts = counts.reshape(1, length, length, *(1,) * (full.ndim - 2))
+    ids = np.where(counts, full[:, :, None], -1)
+    ids = ids.reshape(-1, *ids.shape[2:])
+    return np.moveaxis(ids, 1, 1 + axis)
 
 
 def total(soft: SoftIndex, axes: Sequence[int], dtype: Any) -> SoftIndex:
@@ -271,7 +295,7 @@ def total(soft: SoftIndex, axes: Sequence[int], dtype: Any) -> SoftIndex:
     probs = _averaged(terms[..., 0], split.common, axes)
     shape = [n for a, n in enumerate(soft.extent) if a not in axes]
     lattice = Lattice(first * length, step, probs)
-    return soft_of(lattice, [soft], shape, dtype)
+    return soft_of(lattice, [soft], shape, dtype, partial(_draws_along, axes))
 
 
 def _terms(probs: Array, extent: Sequence[int], axes: Sequence[int]) -> Array:
@@ -333,7 +357,8 @@ def running_total(soft: SoftIndex, axis: int, reverse: bool, dtype: Any) -> Soft
     _, sums = lax.scan(add, start, terms, reverse=reverse)
     probs = jnp.moveaxis(sums, 0, 1 + axis)
     lattice = Lattice(low * length, step, probs)
-    return soft_of(lattice, [soft], soft.extent, dtype)
+    move = partial(_draws_up_to, axis, length, reverse)
+    return soft_of(lattice, [soft], soft.extent, dtype, move)
 
 
 # --- extremes -------------------------------------------------------------------------
@@ -377,7 +402,10 @@ def extreme(
     if not largest:
         probs = probs[::-1]
     shape = [n for a, n in enumerate(soft.extent) if running or a not in axes]
-    return _fresh(support, probs, [soft], shape, soft.table.dtype)
+    move = partial(_draws_along, axes)
+    if running:
+        move = partial(_draws_up_to, axes[0], soft.extent[axes[0]], False)
+    return _fresh(support, probs, [soft], shape, soft.table.dtype, move)
 
 
 def _sorted_probs(soft: SoftIndex, split: Split) -> tuple[np.ndarray, Array]:

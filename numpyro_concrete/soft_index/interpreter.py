@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_concrete.soft_index import internals
-from numpyro_concrete.soft_index.algebra import concrete, listed_jointly
+from numpyro_concrete.soft_index.algebra import concrete, listed_jointly, typed
+from numpyro_concrete.soft_index.draws import SharedDrawsError
 from numpyro_concrete.soft_index.loops import RULES as LOOPS
 from numpyro_concrete.soft_index.loops import (
     chosen,
@@ -26,6 +27,7 @@ from numpyro_concrete.soft_index.loops import (
 from numpyro_concrete.soft_index.rules import FOLDED, apply, joined
 from numpyro_concrete.soft_index.single import (
     ELEMENTWISE_CALLS,
+    ELEMENTWISE_FUNCTIONS,
     JOINT_CALLS,
     on_each_value,
     on_elements,
@@ -43,6 +45,7 @@ from numpyro_concrete.soft_index.value import (
     is_soft,
     named,
     refusal,
+    unavailable,
 )
 
 _REPEATING = ("broadcast_in_dim", "convert_element_type")
@@ -205,6 +208,9 @@ class _SoftTrace(internals.QuaxTrace):
             # A rule for gradients, such as a straight-through one, is one of floats.
             values = [x.average if isinstance(x, SoftReal) else x for x in values]
         if any(map(is_soft, values)):
+            if functions[0].__name__ in ELEMENTWISE_FUNCTIONS:
+                with internals.set_current_trace(self.parent_trace):
+                    return self.wrapped(_elementwise_call(functions[0], values))
             # The function of the support's values, which have no derivative.
             with internals.set_current_trace(self):
                 return functions[0].call_wrapped(*self.wrapped(values))
@@ -284,6 +290,13 @@ def _whole_call(
     return on_each_value(primitive, jointly, params)
 
 
+def _elementwise_call(function: Any, values: list[Any]) -> list[Any]:
+    """What an elementwise function with its own derivative gives for each value."""
+    values = [exact(whole(x), function.__name__) for x in values]
+    shape = np.broadcast_shapes(*(typed(x).shape for x in values))
+    return [on_elements(lambda *x: function.call_wrapped(*x)[0], values, shape)]
+
+
 def _small(primitive: Any, params: dict[str, Any]) -> bool:
     if primitive.name in ("iota", "broadcast_in_dim"):
         return int(np.prod(params["shape"])) <= 2**16
@@ -333,6 +346,9 @@ def read(x: Any) -> Any:
         return soft
     try:
         return soft.exact()
+    except SharedDrawsError as error:
+        values = unavailable(error)
+        return SoftNumber(soft.average, soft.dtype, soft.sites, soft.tokens, values)
     except TypeError:
         return SoftNumber(soft.average, soft.dtype, soft.sites, soft.tokens)
 

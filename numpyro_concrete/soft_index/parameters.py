@@ -169,12 +169,15 @@ def within_bounds(fn: Any, value: SoftIndex) -> SoftIndex:
     """
     if not isinstance(fn, SoftParameters):
         return value
+    unbounded = value
     for path, soft in fn.parameters.items():
         bound = _BOUNDS.get(path[-1])
         if bound is not None:
             table, joint = enumerate_operands(bound, [value, soft], value.extent)
             factors, weights = tuple(joint.factors), tuple(joint.weights)
-            value = SoftIndex(held(table), weights, factors, value.extent)
+            value = SoftIndex(
+                held(table), weights, factors, value.extent, unbounded=unbounded
+            )
     return value
 
 

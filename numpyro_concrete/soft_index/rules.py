@@ -48,6 +48,7 @@ from numpyro_concrete.soft_index.value import (
     is_soft,
     named,
     refusal,
+    share_draws,
     tokens,
 )
 from numpyro_concrete.soft_index.writing import write, write_slice
@@ -170,6 +171,8 @@ def _is_crowded_sum(values: Sequence[Any]) -> bool:
     x, y = values
     if not (is_soft(x) and is_soft(y)) or _inexact(x):
         return False
+    if share_draws(x, y, np.broadcast_shapes(x.extent, y.extent)):
+        return True  # their sum has a mean, though its values are not known
     if not {f.token for f in x.factors}.isdisjoint(f.token for f in y.factors):
         return False
     sizes = [len(w) for soft in values for w in soft.weights]

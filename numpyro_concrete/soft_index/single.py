@@ -37,8 +37,13 @@ LARGEST_LOOP = 64
 ELEMENTWISE_CALLS = words("searchsorted _interp polyval") | frozenset(
     dir(special)
 ) - words("logsumexp softmax log_softmax sph_harm sph_harm_y lpmn lpmn_values")
+# Elementwise functions with a derivative of their own, whose bodies compute more.
+ELEMENTWISE_FUNCTIONS = words("_owens_t_impl")
 # Functions of JAX that mix their elements, and have products of matrices in them.
-JOINT_CALLS = words("_lstsq _pinv cov")
+JOINT_CALLS = words("_lstsq _pinv cov _linspace linspace")
+# These round in another way for several values at once, so that a comparison with their
+# results could differ from the discrete program's.
+_ONE_BY_ONE = words("_linspace")
 # The others of their operands are tables, of which they read several elements.
 _TABLES = {"searchsorted": [0], "_interp": [1, 2], "polyval": [0]}
 
@@ -116,16 +121,20 @@ def on_each_value(primitive: Any, values: list[Any], params: dict[str, Any]) -> 
     def function(*x: Any) -> Any:
         return primitive.bind(*x, **params)
 
-    results = on_each_draw(function, values)
+    one_by_one = params.get("name") in _ONE_BY_ONE
+    results = on_each_draw(function, values, one_by_one)
     return results if primitive.multiple_results else results[0]
 
 
-def on_each_draw(function: Callable, values: Sequence[Any]) -> list[Any]:
+def on_each_draw(
+    function: Callable, values: Sequence[Any], one_by_one: bool = False
+) -> list[Any]:
     """Return the results of a function for values that are one draw at all positions.
 
     Args:
         function: Takes arrays; returns one or several.
         values: Its operands, of which the soft ones have no draw of a position's own.
+        one_by_one: Whether it is called once for each joint value that is known.
     """
     joint = Joint(())
     where = [joint.add(_scalar(x)) if isinstance(x, SoftIndex) else None
@@ -137,16 +146,38 @@ def on_each_draw(function: Callable, values: Sequence[Any]) -> list[Any]:
         for x, axes in zip(values, where, strict=True)
     ]
     axes = tuple(None if at is None else 0 for at in where)
-    out = run(jax.vmap(function, axes, axis_size=math.prod(sizes)), *operands)
+    if one_by_one and all(isinstance(x, np.ndarray) for x in operands):
+        out = _called_for_each(function, operands, axes, math.prod(sizes))
+    else:
+        out = run(jax.vmap(function, axes, axis_size=math.prod(sizes)), *operands)
     several = out if isinstance(out, list | tuple) else [out]
     return [_result(x.reshape(*sizes, *x.shape[1:]), joint) for x in several]
+
+
+def _called_for_each(
+    function: Callable, operands: Sequence[np.ndarray], axes: Sequence[Any], count: int
+) -> list[np.ndarray]:
+    results = [
+        run(
+            function,
+            *(
+                x if axis is None else np.asarray(x[number])
+                for x, axis in zip(operands, axes, strict=True)
+            ),
+        )
+        for number in range(count)
+    ]
+    return [np.stack(several) for several in zip(*results, strict=True)]
 
 
 def _scalar(soft: SoftIndex) -> SoftIndex:
     """The draws of a value, at no position."""
     weights = tuple(w.reshape(-1) for w in soft.weights)
     factors = tuple(f.at(f.ids.array.reshape(())) for f in soft.factors)
-    return SoftIndex(Known(np.zeros(tuple(map(len, weights)))), weights, factors, ())
+    sizes = tuple(map(len, weights))
+    # Values that depend on all factors.
+    table = np.arange(math.prod(sizes)).reshape(sizes)
+    return SoftIndex(Known(table), weights, factors, ())
 
 
 def _spread(soft: SoftIndex, joint: Joint, axes: list[int]) -> Any:
