@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import listed_jointly, typed, words
 from numpyro_concrete.soft_index.draws import SharedDrawsError
+from numpyro_concrete.soft_index.sharing import require_no_shared_draws
 from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
@@ -28,7 +29,6 @@ from numpyro_concrete.soft_index.value import (
     is_soft,
     named,
     refusal,
-    require_no_shared_draws,
     tokens,
 )
 

@@ -113,10 +113,10 @@ class Form:
         """Return the form that can hold the first value too."""
         if not self.site or self.support is None or is_soft(value):
             return self.join(value)
-        known = concrete(value)
-        if known is None:
+        constant = concrete(value)
+        if constant is None:
             return dataclasses.replace(self, open=True)
-        values = np.union1d(self.support.array, known).astype(known.dtype)
+        values = np.union1d(self.support.array, constant).astype(constant.dtype)
         return dataclasses.replace(self, support=Known(values))
 
     def enter(self, value: Any) -> Any:
@@ -128,8 +128,8 @@ class Form:
         if self.support is None:
             return self._mean(value)
         value = exact_or_number(value, self.strict)
-        shape, dtype = typed(value).shape, typed(value).dtype
-        support = self.support.array.astype(dtype)
+        shape = typed(value).shape
+        support = self.support.array.astype(typed(value).dtype)
         table = support.reshape((-1,) + (1,) * len(shape))
         weights, last = self._weights(value, support, table)
         weights = jnp.broadcast_to(weights, weights.shape[:1] + shape)
@@ -156,8 +156,8 @@ class Form:
         number = number.astype(self.dtype)
         if _inexact(value):
             return SoftReal(number, typed(value).dtype, self.site)
-        own = self.ancestors | {self.token}
-        return SoftNumber(number, typed(value).dtype, self.site, own)
+        tokens_inside = self.ancestors | {self.token}
+        return SoftNumber(number, typed(value).dtype, self.site, tokens_inside)
 
     def _weights(
         self, value: Any, support: np.ndarray, table: np.ndarray
@@ -165,12 +165,12 @@ class Form:
         """The probabilities of a value, and what stands in the place of its own."""
         placeholder = table[:1]
         if not is_soft(value):
-            known = concrete(value)
-            if known is None:
+            constant = concrete(value)
+            if constant is None:
                 # All its weight is on its own place, in the support or not.
                 weights = jnp.zeros((len(table), *typed(value).shape), self.dtype)
                 return _one_more(weights, 1), jnp.asarray(value)
-            weights = jnp.asarray(table == known, self.dtype)
+            weights = jnp.asarray(table == constant, self.dtype)
         elif values_of(value) is None:
             return value.weights[0], value.table[-1:]  # it is in this form already
         else:
@@ -270,30 +270,36 @@ def settled(
     history: list[list[Form]] = []
     for number in range(_PASSES):
         started = [f.start(x) for f, x in zip(forms, init, strict=True)]
-        entered = [f.enter(x) for f, x in zip(started, init, strict=True)]
-        # The first step sees plain integers that are known; later ones do not.
-        out = jax.eval_shape(step, entered) if number else _shapes(step, entered)
-        new = [
+        out = _after_a_step(step, started, init, is_first=not number)
+        joined = [
             f.join(_closed(f, x), first=not number)
             for f, x in zip(started, out, strict=True)
         ]
-        new = _related(new, init, out, start, jointly)
-        if number and new == started:
-            return new
+        forms = _related(joined, init, out, start, jointly)
+        if number and forms == started:
+            return forms
         history.append(started)
         if length is not None and number == _PASSES // 2:
             steps = max(length - number - 1, 0)
-            new = [
-                _grown(f, [forms[i] for forms in history], steps)
-                for i, f in enumerate(new)
-            ]
-        forms = new
-    names = " and ".join(dict.fromkeys(f.site for f in forms if f.site))
-    raise NotImplementedError(_GROWS.format(names))
+            columns = zip(*history, strict=True)
+            pairs = zip(forms, columns, strict=True)
+            forms = [_grown(form, column, steps) for form, column in pairs]
+    raise NotImplementedError(_GROWS.format(_names(forms)))
 
 
-def _shapes(step: Callable, carry: list[Any]) -> list[Any]:
-    return jax.eval_shape(lambda: step(carry))
+def _names(forms: Sequence[Form]) -> str:
+    return " and ".join(dict.fromkeys(f.site for f in forms if f.site))
+
+
+def _after_a_step(
+    step: Callable, forms: Sequence[Form], init: Sequence[Any], is_first: bool
+) -> list[Any]:
+    """The carry after one step, of which the arrays are shapes only."""
+    entered = [f.enter(x) for f, x in zip(forms, init, strict=True)]
+    # The first step sees plain integers that are known; later ones do not.
+    if is_first:
+        return jax.eval_shape(lambda: step(entered))
+    return jax.eval_shape(step, entered)
 
 
 def _grown(form: Form, history: Sequence[Form], steps: int) -> Form:
@@ -302,18 +308,25 @@ def _grown(form: Form, history: Sequence[Form], steps: int) -> Form:
     supports = [f.support.array for f in forms if f.support is not None]
     if form.open or len(supports) < len(forms) or form in history[-1:]:
         return form
-    if any(x.size == 0 or x.dtype == bool for x in supports):
+    values = _extrapolated(supports, steps)
+    if values is None:
         return form
-    lows, highs = [x.min() for x in supports], [x.max() for x in supports]
-    low, high = np.diff(lows), np.diff(highs)
-    if low[0] != low[1] or high[0] != high[1] or not (low[0] or high[0]):
-        return form
-    first, last = lows[-1] + steps * low[0], highs[-1] + steps * high[0]
-    values = np.arange(first, last + 1)
     if len(values) > LARGEST_SUPPORT:
         return dataclasses.replace(form, support=None)
     support = Known(values.astype(supports[-1].dtype))
     return dataclasses.replace(form, support=support, bounded=True)
+
+
+def _extrapolated(supports: Sequence[np.ndarray], steps: int) -> np.ndarray | None:
+    """Values after some more steps, if both ends move by the same amount in each."""
+    if any(x.size == 0 or x.dtype == bool for x in supports):
+        return None
+    ends = np.array([[x.min(), x.max()] for x in supports])
+    moves = np.diff(ends, axis=0)
+    if (moves != moves[0]).any() or not moves.any():
+        return None
+    first, last = ends[-1] + steps * moves[0]
+    return np.arange(first, last + 1)
 
 
 def _closed(form: Form, value: Any) -> Any:
@@ -363,6 +376,23 @@ class Dependencies:
             self.parents |= factor.parents
             self.elements |= factor.elements
 
+    def constants(self, start: int) -> set[int]:
+        """Return tokens of the draws that it shares with each step of the loop."""
+        recurring = (element.recurring for element in self.elements)
+        return {token for token in self.roots if token < start}.union(*recurring)
+
+    def after_loop(self, start: int) -> set[int]:
+        """Return tokens of the draws that it depends on, and that are there after it.
+
+        The token of the loop itself stands for draws that are made inside of it.
+        """
+        everything = self.roots | self.parents
+        elements = {element.token for element in self.elements}
+        tokens_after = {token for token in everything if token < start}
+        if any(token >= start and token not in elements for token in everything):
+            tokens_after.add(start)
+        return tokens_after
+
     def update(self, other: "Dependencies") -> None:
         """Add those of another carried value, from which this one is made."""
         self.roots |= other.roots
@@ -382,40 +412,40 @@ def _related(
     for form, first, value in zip(forms, init, out, strict=True):
         carried[form.token].add(first)
         carried[form.token].add(exact_or_number(value, form.strict))
-    for _ in forms:  # a value may depend on another through all the others
-        for dependencies in carried.values():
-            for token in dependencies.roots & carried.keys():
-                dependencies.update(carried[token])
-    new = []
+    _close(carried)
+    related_forms = []
     for form in forms:
         dependencies = carried[form.token]
-        recurring = (e.recurring for e in dependencies.elements)
-        ancestors = {t for t in dependencies.roots if t < start}.union(*recurring)
+        ancestors = dependencies.constants(start)
         if jointly:
-            inside = _made_inside(dependencies, carried, start)
-            ancestors |= {
-                token
-                for token, others in carried.items()
-                if token != form.token
-                and not inside.isdisjoint(_made_inside(others, carried, start))
-            }
-        everything = dependencies.roots | dependencies.parents
-        outside = {t for t in everything if t < start}
-        elements = {e.token for e in dependencies.elements}
-        if any(t >= start and t not in elements for t in everything):
-            outside.add(start)
-        new.append(
+            ancestors |= _carried_with(form.token, carried, start)
+        related_forms.append(
             dataclasses.replace(
                 form,
                 ancestors=frozenset(ancestors),
-                dependencies=frozenset(outside),
+                dependencies=frozenset(dependencies.after_loop(start)),
             )
         )
-    return new
+    return related_forms
 
 
-def _made_inside(
-    dependencies: Dependencies, carried: dict[int, Dependencies], start: int
-) -> set[int]:
-    """Tokens of the draws of a step that a carried value depends on."""
-    return {t for t in dependencies.roots if t >= start and t not in carried}
+def _close(carried: dict[int, Dependencies]) -> None:
+    """Add what carried values depend on through others, in as many steps as needed."""
+    for _ in carried:
+        for dependencies in carried.values():
+            for token in dependencies.roots & carried.keys():
+                dependencies.update(carried[token])
+
+
+def _carried_with(token: int, carried: dict[int, Dependencies], start: int) -> set[int]:
+    """Tokens of the carried values that depend on the same draws of a step."""
+
+    def made_inside(dependencies: Dependencies) -> set[int]:
+        return {t for t in dependencies.roots if t >= start and t not in carried}
+
+    draws = made_inside(carried[token])
+    return {
+        key
+        for key, dependencies in carried.items()
+        if key != token and not draws.isdisjoint(made_inside(dependencies))
+    }

@@ -16,18 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from numpyro_concrete.soft_index.algebra import (
-    LARGEST_MATRIX,
-    Table,
-    flat_table,
-    flat_weights,
-)
 from numpyro_concrete.soft_index.draws import (
     Known,
     are_independent_along,
     derived,
 )
 from numpyro_concrete.soft_index.expectation import mixed
+from numpyro_concrete.soft_index.merging import (
+    LARGEST_MATRIX,
+    flat_table,
+    flat_weights,
+)
+from numpyro_concrete.soft_index.tables import Table, broadcast
 from numpyro_concrete.soft_index.value import SoftIndex, named, refusal
 
 # A sum of independent draws is exact up to this number of values.
@@ -61,13 +61,14 @@ def convolved(p: Array, q: Array) -> Array:
     of A + B - 1. That is a few operations, whatever the sizes.
     """
     if len(p) > len(q):
-        p, q = q, p
-    a, b = len(p), len(q)
+        return convolved(q, p)
+    rows = len(p)
+    columns = rows + len(q)
     products = p[:, None] * q[None]
     shape = products.shape[2:]
-    padded = jnp.pad(products, [(0, 0), (0, a), *[(0, 0)] * len(shape)])
-    flat = padded.reshape(a * (a + b), *shape)[: a * (a + b - 1)]
-    return flat.reshape(a, a + b - 1, *shape).sum(0)
+    padded = jnp.pad(products, [(0, 0), (0, rows), *[(0, 0)] * len(shape)])
+    flat = padded.reshape(rows * columns, *shape)[: rows * (columns - 1)]
+    return flat.reshape(rows, columns - 1, *shape).sum(0)
 
 
 # --- the values of one operand --------------------------------------------------------
@@ -94,24 +95,28 @@ def split_along(soft: SoftIndex, axes: Sequence[int]) -> Split | None:
 
     None if the ones that differ are not independent of each other.
     """
-    pairs = list(zip(soft.factors, soft.weights, strict=True))
-    same = [all(f.ids.array.shape[a] == 1 for a in axes) for f, _ in pairs]
-    others = [f for f, s in zip(soft.factors, same, strict=True) if not s]
-    if not are_independent_along(others, axes, soft.extent):
+    numbers = range(len(soft.factors))
+    ids = [factor.ids.array for factor in soft.factors]
+    fixed = [i for i in numbers if all(ids[i].shape[a] == 1 for a in axes)]
+    varying = [i for i in numbers if i not in fixed]
+    factors = [soft.factors[i] for i in varying]
+    if not are_independent_along(factors, axes, soft.extent):
         return None
-    order = sorted(range(len(pairs)), key=lambda i: not same[i])
-    n = len(order)
-    table = soft.table.transpose(*order, *range(n, soft.table.ndim))
-    m = sum(same)
-    own = table.shape[n:]
-    sizes = [len(pairs[i][1]) for i in order]
-    xp = np if isinstance(table, np.ndarray) else jnp
-    table = xp.broadcast_to(table, (*sizes, *own))
-    table = table.reshape(math.prod(sizes[:m]), math.prod(sizes[m:]), *own)
+    count = len(numbers)
+    table = soft.table.transpose(*fixed, *varying, *range(count, soft.table.ndim))
+    shape = table.shape[count:]
+    fixed_weights = [soft.weights[i] for i in fixed]
+    varying_weights = [soft.weights[i] for i in varying]
+    sizes = [len(w) for w in (*fixed_weights, *varying_weights)]
+    table = broadcast(table, (*sizes, *shape))
+    fixed_size = math.prod(sizes[: len(fixed)])
+    table = table.reshape(fixed_size, math.prod(sizes[len(fixed) :]), *shape)
     rank = len(soft.extent)
-    common = _product([w for (_, w), s in zip(pairs, same, strict=True) if s], rank)
-    probs = _product([w for (_, w), s in zip(pairs, same, strict=True) if not s], rank)
-    return Split(common, table, probs)
+    return Split(
+        common=_product(fixed_weights, rank),
+        tables=table,
+        probs=_product(varying_weights, rank),
+    )
 
 
 def _product(weights: Sequence[Array], rank: int) -> Array:
@@ -153,9 +158,9 @@ def _lattice_of(table: Table) -> tuple[float, float, int] | None:
 
 
 def _common_step(steps: np.ndarray) -> float | None:
-    whole = np.round(steps)
-    if (whole == steps).all() and (steps < 2**53).all():
-        return float(np.gcd.reduce(whole.astype(np.int64)))
+    rounded = np.round(steps)
+    if (rounded == steps).all() and (steps < 2**53).all():
+        return float(np.gcd.reduce(rounded.astype(np.int64)))
     # Multiples of a fraction, such as halves, are a lattice too.
     step = float(steps.min())
     parts = steps / step
@@ -178,7 +183,8 @@ def lattice_of(soft: SoftIndex) -> Lattice | None:
 
 def sum_of(x: SoftIndex, y: SoftIndex) -> SoftIndex | None:
     """Return the sum of values of different draws, or None if it is too large."""
-    a, b = lattice_of(x), lattice_of(y)
+    a = lattice_of(x)
+    b = lattice_of(y)
     if a is None or b is None:
         return None
     step = _step_of_both(a, b)
@@ -261,10 +267,12 @@ def _draws_up_to(
     """
     if ids.size * length > LARGEST_MATRIX:
         return None
-    places = np.arange(length)
+    steps = np.arange(length)
     full = np.moveaxis(ids, 1 + axis, 1)
     full = np.broadcast_to(full, (len(ids), length, *full.shape[2:]))
-    counts = places[:, None] >= places if reverse else places[:, None] <= places
+    counts = steps[:, None] <= steps
+    if reverse:
+        counts = counts.T
     counts = counts.reshape(1, length, length, *(1,) * (full.ndim - 2))
     ids = np.where(counts, full[:, :, None], -1)
     ids = ids.reshape(-1, *ids.shape[2:])
@@ -304,8 +312,8 @@ def _terms(probs: Array, extent: Sequence[int], axes: Sequence[int]) -> Array:
     sizes = [extent[a] if a in axes else probs.shape[n + a] for a in range(len(extent))]
     full = jnp.broadcast_to(probs, (*probs.shape[:n], *sizes))
     last = jnp.moveaxis(full, [n + a for a in axes], range(-len(axes), 0))
-    kept = last.shape[: last.ndim - len(axes)]
-    return last.reshape(*kept, math.prod(extent[a] for a in axes))
+    shape = last.shape[: last.ndim - len(axes)]
+    return last.reshape(*shape, math.prod(extent[a] for a in axes))
 
 
 def _pairs_added(terms: Array) -> Array:
@@ -314,8 +322,8 @@ def _pairs_added(terms: Array) -> Array:
     An odd one is added to the first value of the lattice, which adds no step.
     """
     if terms.shape[-1] % 2:
-        one = jnp.zeros_like(terms[..., :1]).at[0].set(1)
-        terms = jnp.concatenate([terms, one], -1)
+        first_value = jnp.zeros_like(terms[..., :1]).at[0].set(1)
+        terms = jnp.concatenate([terms, first_value], -1)
     return convolved(terms[..., ::2], terms[..., 1::2])
 
 
@@ -350,8 +358,8 @@ def running_total(soft: SoftIndex, axis: int, reverse: bool, dtype: Any) -> Soft
     start = jnp.zeros((largest, *terms.shape[2:]), terms.dtype).at[zero * length].set(1)
 
     def add(sums: Array, term: Array) -> tuple[Array, Array]:
-        both = convolved(sums, term)
-        sums = lax.slice_in_dim(both, zero, zero + largest)
+        longer = convolved(sums, term)
+        sums = lax.slice_in_dim(longer, zero, zero + largest)
         return sums, sums
 
     _, sums = lax.scan(add, start, terms, reverse=reverse)
@@ -384,21 +392,7 @@ def extreme(
     support, probs = _sorted_probs(soft, split)
     if not largest:
         probs = probs[::-1]
-    # The probability that all are up to a value is a product.
-    below = jnp.cumsum(probs[:-1], 0)
-    below = jnp.broadcast_to(
-        below,
-        (*below.shape[:2], *[n if a in axes else below.shape[2 + a]
-                             for a, n in enumerate(soft.extent)]),
-    )  # fmt: skip
-    if running:
-        below = jnp.cumprod(below, 2 + axes[0])
-        common = split.common
-    else:
-        below = below.prod(tuple(2 + a for a in axes))
-        common = split.common.squeeze(tuple(1 + a for a in axes))
-    ends = [jnp.zeros_like(below[:1]), below, jnp.ones_like(below[:1])]
-    probs = (jnp.diff(jnp.concatenate(ends), axis=0) * common[None]).sum(1)
+    probs = _extreme_probs(probs, split.common, soft.extent, axes, running)
     if not largest:
         probs = probs[::-1]
     shape = [n for a, n in enumerate(soft.extent) if running or a not in axes]
@@ -406,6 +400,27 @@ def extreme(
     if running:
         move = partial(_draws_up_to, axes[0], soft.extent[axes[0]], False)
     return _fresh(support, probs, [soft], shape, soft.table.dtype, move)
+
+
+def _extreme_probs(
+    probs: Array,
+    common: Array,
+    extent: Sequence[int],
+    axes: Sequence[int],
+    running: bool,
+) -> Array:
+    """Probabilities that each value, from the least extreme one on, is the extreme."""
+    # The probability that all are up to a value is a product.
+    below = jnp.cumsum(probs[:-1], 0)
+    sizes = [n if a in axes else below.shape[2 + a] for a, n in enumerate(extent)]
+    below = jnp.broadcast_to(below, (*below.shape[:2], *sizes))
+    if running:
+        below = jnp.cumprod(below, 2 + axes[0])
+    else:
+        below = below.prod(tuple(2 + a for a in axes))
+        common = common.squeeze(tuple(1 + a for a in axes))
+    ends = [jnp.zeros_like(below[:1]), below, jnp.ones_like(below[:1])]
+    return (jnp.diff(jnp.concatenate(ends), axis=0) * common[None]).sum(1)
 
 
 def _sorted_probs(soft: SoftIndex, split: Split) -> tuple[np.ndarray, Array]:

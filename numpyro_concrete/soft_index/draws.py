@@ -42,11 +42,10 @@ class Known:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Known):
             return False
-        first, second = self.array, other.array
-        if first is second:
+        if self.array is other.array:
             return True
-        same_type = first.dtype == second.dtype
-        return same_type and np.array_equal(first, second, equal_nan=True)
+        same_type = self.array.dtype == other.array.dtype
+        return same_type and np.array_equal(self.array, other.array, equal_nan=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,14 +142,10 @@ class Factor:
         """Tell whether two factors are the same draw at every position."""
         if self.token != other.token:
             return False
-        first, second = self.ids.array, other.ids.array
-        if first is second:
+        if self.ids == other.ids:
             return True
-        if first.shape == second.shape and np.array_equal(first, second):
-            return True
-        return np.array_equal(
-            np.broadcast_to(first, shape), np.broadcast_to(second, shape)
-        )
+        ids = np.broadcast_to(self.ids.array, shape)
+        return np.array_equal(ids, np.broadcast_to(other.ids.array, shape))
 
     def draws(self) -> list[Origin]:
         """Return the independent draws at each position, with ids `(n,) + ids.shape`.
@@ -297,19 +292,20 @@ def share_a_draw(first: Factor, second: Factor, shape: Sequence[int]) -> bool:
     """
     if not (first.is_derived or second.is_derived):
         return False
-    ids, other_ids = first.ids.array, second.ids.array
-    apart = (ids >= 0) & (other_ids >= 0)
+    ids = first.ids.array
+    second_ids = second.ids.array
+    apart = (ids >= 0) & (second_ids >= 0)
     if first.token == second.token:
-        apart = apart & (ids != other_ids)
+        apart = apart & (ids != second_ids)
     if not apart.any():
         return False
     if _meet_somewhere(first, second) or _meet_somewhere(second, first):
         return True
     return any(
-        _coincide(draws.ids.array, others.ids.array, np.asarray(apart), shape)
-        for draws in first.draws()
-        for others in second.draws()
-        if draws.token == others.token
+        _coincide(origin.ids.array, second_origin.ids.array, np.asarray(apart), shape)
+        for origin in first.draws()
+        for second_origin in second.draws()
+        if origin.token == second_origin.token
     )
 
 
@@ -337,10 +333,10 @@ def may_share_a_draw(first: Factor, second: Factor) -> bool:
     if _meet_somewhere(first, second) or _meet_somewhere(second, first):
         return True
     return any(
-        bool((np.intersect1d(draws.ids.array, others.ids.array) >= 0).any())
-        for draws in first.draws()
-        for others in second.draws()
-        if draws.token == others.token
+        bool((np.intersect1d(origin.ids.array, second_origin.ids.array) >= 0).any())
+        for origin in first.draws()
+        for second_origin in second.draws()
+        if origin.token == second_origin.token
     )
 
 

@@ -59,13 +59,15 @@ def each_value(
 def _few(values: Sequence[Any]) -> list[Any] | None:
     """Operands as functions of draws that have few joint values, or None."""
     try:
-        known = [exact(x) for x in values]
+        operands = [exact(x) for x in values]
     except TypeError:
         return None
-    if is_small(known):
-        return known
-    jointly = listed_jointly(known)
-    return jointly if jointly is not None and is_small(jointly) else None
+    if is_small(operands):
+        return operands
+    jointly = listed_jointly(operands)
+    if jointly is None or not is_small(jointly):
+        return None
+    return jointly
 
 
 def makes_floats(params: dict[str, Any]) -> bool:
@@ -94,8 +96,9 @@ def _multiplies_matrices(jaxpr: Any) -> bool:
         if isinstance(x, internals.ClosedJaxpr) or hasattr(x, "eqns")
     )
     names = ("dot_general", "conv_general_dilated")
-    own = any(eqn.primitive.name in names for eqn in jaxpr.eqns)
-    return own or any(map(_multiplies_matrices, inner))
+    if any(eqn.primitive.name in names for eqn in jaxpr.eqns):
+        return True
+    return any(map(_multiplies_matrices, inner))
 
 
 def with_guards(primitive: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
@@ -143,7 +146,9 @@ def _scan(
 ) -> list[Any]:
     consts, init, xs = unpacked(values, params)
     body = under_interpreter(internals.jaxpr_as_fun(params["jaxpr"]))
-    start, count, length = new_token(), len(init), params["length"]
+    start = new_token()
+    count = len(init)
+    length = params["length"]
     sequences = split_time(xs)
 
     def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -167,8 +172,8 @@ def _scan(
     entered = [f.enter(x) for f, x in zip(forms, init, strict=True)]
     options = {k: params[k] for k in ("length", "reverse", "unroll")}
     carry, ys = lax.scan(stable, entered, sequences, **options)
-    after = [left(f, c) for f, c in zip(forms, carry, strict=True)]
-    return after + join_time(ys, length, start)
+    results = [left(f, c) for f, c in zip(forms, carry, strict=True)]
+    return results + join_time(ys, length, start)
 
 
 def _unrolled(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
@@ -182,7 +187,8 @@ def _unrolled(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
         rows: dict[int, list[Any]] = {}
         for step in steps:
             out = body(*consts, *carry, *(x[step] for x in xs))
-            carry, rows[step] = out[: len(carry)], out[len(carry) :]
+            rows[step] = out[len(carry) :]
+            carry = out[: len(carry)]
         columns = zip(*(rows[step] for step in range(length)), strict=True)
         return [*carry, *map(jnp.stack, columns)]
 
@@ -211,6 +217,13 @@ def _first(sequences: list[Any]) -> Callable[[], list[Any]]:
     return zeros
 
 
+def _is_small_and_known(values: Sequence[Any]) -> bool:
+    """Whether operands have few joint values, of which the loop depends on nothing."""
+    if any(isinstance(x, AbstractAverage) for x in values) or not is_small(values):
+        return False
+    return all(concrete(x) is not None for x in values if not is_soft(x))
+
+
 def _of_few_draws(rule: Callable) -> Callable:
     """A loop of few draws is run for each of their values, if no more is unknown.
 
@@ -219,10 +232,7 @@ def _of_few_draws(rule: Callable) -> Callable:
     """
 
     def of_few_draws(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-        plain = [x for x in values if not is_soft(x)]
-        means = any(isinstance(x, AbstractAverage) for x in values)
-        small = not means and is_small(values)
-        if small and all(concrete(x) is not None for x in plain):
+        if _is_small_and_known(values):
             return on_each_value(primitive, values, params)
         try:
             return rule(primitive, values, params, strict=True)
@@ -242,7 +252,8 @@ def _of_few_draws(rule: Callable) -> Callable:
 def _while(
     _: Any, values: list[Any], params: dict[str, Any], strict: bool = False
 ) -> list[Any]:
-    n, m = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    n = params["cond_nconsts"]
+    m = n + params["body_nconsts"]
     asks = under_interpreter(internals.jaxpr_as_fun(params["cond_jaxpr"]))
     body = under_interpreter(internals.jaxpr_as_fun(params["body_jaxpr"]))
     init = values[m:]
@@ -256,10 +267,10 @@ def _while(
         return [f.enter(c) for f, c in zip(forms, step(carry), strict=True)]
 
     def goes_on(carry: list[Any]) -> Array:
-        (more,) = asks(*values[:n], *carry)
-        if is_soft(more):
-            raise TypeError(refusal(named(more), "ending a loop by it"))
-        return more
+        (condition,) = asks(*values[:n], *carry)
+        if is_soft(condition):
+            raise TypeError(refusal(named(condition), "ending a loop by it"))
+        return condition
 
     entered = [f.enter(x) for f, x in zip(forms, init, strict=True)]
     carry = lax.while_loop(goes_on, stable, entered)
@@ -277,7 +288,7 @@ def _cond(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
         if len(trees) == 1 and not any(isinstance(x, SoftIndex) for x in shapes[0]):
             return list(lax.switch(which, functions, *operands))
     cases = [f(*operands) for f in functions]
-    return [chosen(which, each) for each in zip(*cases, strict=True)]
+    return [chosen(which, results) for results in zip(*cases, strict=True)]
 
 
 def chosen(which: Any, cases: Sequence[Any]) -> Any:

@@ -34,6 +34,7 @@ from numpyro_concrete.soft_index.axes import RULES as ALONG_AXES
 from numpyro_concrete.soft_index.expectation import bounded, contract
 from numpyro_concrete.soft_index.lookup import RULES as LOOKUPS
 from numpyro_concrete.soft_index.lookup import shapes_of
+from numpyro_concrete.soft_index.sharing import share_draws
 from numpyro_concrete.soft_index.single import on_each_draw, on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.value import (
@@ -48,7 +49,6 @@ from numpyro_concrete.soft_index.value import (
     is_soft,
     named,
     refusal,
-    share_draws,
     tokens,
 )
 from numpyro_concrete.soft_index.writing import write, write_slice

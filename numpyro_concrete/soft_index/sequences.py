@@ -47,27 +47,33 @@ def split_time(xs: Sequence[Any]) -> list[Any]:
 
 def _elements(factors: Iterable[Factor]) -> dict[Factor, Factor]:
     """What the factors of sequences are inside of a loop."""
-    constants = [f for f in factors if _is_constant(f)]
-    sequences = [f for f in factors if not _is_constant(f)]
-    tokens = {f: new_token() for f in sequences}
-    elements = {f: f.at(f.ids.array[0]) for f in constants}
-    for factor in sequences:
-        related = [f for f in sequences if f != factor and may_share_a_draw(f, factor)]
-        recurring = {tokens[f] for f in related}
-        if not are_independent_along([factor], [0], factor.ids.array.shape):
-            recurring.add(tokens[factor])
-        element = Element(tokens[factor], factor, frozenset(recurring))
-        shape = factor.ids.array.shape[1:]
-        elements[factor] = Factor(
-            site=factor.site,
-            token=tokens[factor],
-            size=math.prod(shape),
-            ids=positions(shape),
-            ancestors=frozenset(tokens[f] for f in related if _coincide(f, factor)),
-            parents=factor.tokens,
-            elements=frozenset([element]),
-        )
-    return elements
+    elements: dict[Factor, Factor] = {}
+    tokens: dict[Factor, int] = {}
+    for factor in factors:
+        if _is_constant(factor):
+            elements[factor] = factor.at(factor.ids.array[0])
+        else:
+            tokens[factor] = new_token()
+    return elements | {factor: _element(factor, tokens) for factor in tokens}
+
+
+def _element(sequence: Factor, tokens: dict[Factor, int]) -> Factor:
+    """What a sequence is inside of a loop, given the tokens of all of them there."""
+    related = [f for f in tokens if f != sequence and may_share_a_draw(f, sequence)]
+    recurring = {tokens[f] for f in related}
+    shape = sequence.ids.array.shape
+    if not are_independent_along([sequence], [0], shape):
+        recurring.add(tokens[sequence])
+    element = Element(tokens[sequence], sequence, frozenset(recurring))
+    return Factor(
+        site=sequence.site,
+        token=tokens[sequence],
+        size=math.prod(shape[1:]),
+        ids=positions(shape[1:]),
+        ancestors=frozenset(tokens[f] for f in related if _coincide(f, sequence)),
+        parents=sequence.tokens,
+        elements=frozenset([element]),
+    )
 
 
 def _is_constant(factor: Factor) -> bool:
@@ -81,21 +87,22 @@ def _coincide(first: Factor, second: Factor) -> bool:
     if first.ancestors or first.parents or second.ancestors or second.parents:
         return True
     pairs = [
-        (draws.ids.array, others.ids.array)
-        for draws in first.draws()
-        for others in second.draws()
-        if draws.token == others.token
+        (origin.ids.array, second_origin.ids.array)
+        for origin in first.draws()
+        for second_origin in second.draws()
+        if origin.token == second_origin.token
     ]
     return any(
-        bool((np.intersect1d(ids[:, step], other_ids[:, step]) >= 0).any())
-        for ids, other_ids in pairs
-        for step in range(max(ids.shape[1], other_ids.shape[1]))
+        bool((np.intersect1d(ids[:, step], second_ids[:, step]) >= 0).any())
+        for ids, second_ids in pairs
+        for step in range(ids.shape[1])
     )
 
 
 def _split(soft: SoftIndex, elements: dict[Factor, Factor]) -> SoftIndex:
     factors = tuple(elements[factor] for factor in soft.factors)
-    count, time = len(soft.factors), soft.extent[0]
+    count = len(soft.factors)
+    time = soft.extent[0]
 
     def time_first(x: Any, lead: int) -> Array:
         x = jnp.broadcast_to(x, (*x.shape[:lead], time, *x.shape[lead + 1 :]))
@@ -120,8 +127,8 @@ def join_time(ys: Sequence[Any], time: int, start: int) -> list[Any]:
         time: Number of steps.
         start: Draws with a smaller token were there before the loop.
     """
-    outside = Outside(time, start)
-    return [_join(y, outside) if is_soft(y) else y for y in ys]
+    results = Outside(time, start)
+    return [_join(y, results) if is_soft(y) else y for y in ys]
 
 
 def _join(

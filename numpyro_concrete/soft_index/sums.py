@@ -16,6 +16,7 @@ from jax import Array, lax
 from numpyro_concrete.soft_index.algebra import enumerate_operands, simplified, typed
 from numpyro_concrete.soft_index.counts import sum_of
 from numpyro_concrete.soft_index.draws import share_a_draw
+from numpyro_concrete.soft_index.sharing import share_draws
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
@@ -25,7 +26,6 @@ from numpyro_concrete.soft_index.value import (
     is_soft,
     named,
     refusal,
-    share_draws,
 )
 
 Term = tuple[int, Any]
@@ -72,9 +72,9 @@ def _total(apply: Callable, terms: Sequence[Term], shape: Sequence[int]) -> Any:
     softs = [t for t in terms if isinstance(t[1], SoftIndex)]
     plain = [t for t in terms if not isinstance(t[1], SoftIndex)]
     softs = [_without_shared_bounds(t, softs, shape) for t in softs]
-    total, *others = [_joint_sum(group, shape) for group in _groups(softs, shape)]
-    for other in others:
-        total = _independent_sum(apply, total, other)
+    total, *summands = [_joint_sum(group, shape) for group in _groups(softs, shape)]
+    for summand in summands:
+        total = _independent_sum(apply, total, summand)
     for sign, x in plain:
         total = exact(apply(lax.add_p if sign > 0 else lax.sub_p, [total, x], {}))
     return total
@@ -92,8 +92,8 @@ def _without_shared_bounds(
     if soft.unbounded is None:
         return term
     bounds = [f for f in soft.factors if f not in soft.unbounded.factors]
-    others = [f for _, other in terms if other is not soft for f in other.factors]
-    if any(share_a_draw(f, g, shape) for f in bounds for g in others):
+    factors = [f for _, x in terms if x is not soft for f in x.factors]
+    if any(share_a_draw(f, g, shape) for f in bounds for g in factors):
         return sign, soft.unbounded
     return term
 
@@ -102,11 +102,14 @@ def _groups(terms: Sequence[Term], shape: Sequence[int]) -> list[list[Term]]:
     """Terms that share draws, directly or through others."""
     groups: list[list[Term]] = []
     for term in terms:
-        related, unrelated = [], []
-        for group in groups:
-            shares = any(_share_draws(term, other, shape) for other in group)
-            (related if shares else unrelated).append(group)
-        groups = [*unrelated, [*itertools.chain(*related), term]]
+        related = [any(_share_draws(term, t, shape) for t in g) for g in groups]
+        members = [
+            g for g, is_related in zip(groups, related, strict=True) if is_related
+        ]
+        groups = [
+            g for g, is_related in zip(groups, related, strict=True) if not is_related
+        ]
+        groups.append([*itertools.chain(*members), term])
     return groups
 
 

@@ -3,7 +3,6 @@
 Counterpart: ``pyro_concrete.soft_index``.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,9 +19,6 @@ from numpyro_concrete.soft_index.draws import (
     Known,
     SharedDrawsError,
     fresh,
-    may_share_a_draw,
-    share_a_draw,
-    shared_draws_message,
 )
 from numpyro_concrete.soft_index.draws import new_token as new_token
 from numpyro_concrete.soft_index.draws import positions as positions
@@ -51,15 +47,15 @@ def refusal(site: str, operation: str) -> str:
 
 def tokens(*operands: Any) -> frozenset[int]:
     """Return the tokens of all draws that operands depend on."""
-    own: set[int] = set()
+    draws: set[int] = set()
     for x in operands:
         if isinstance(x, AbstractAverage):
-            own |= x.tokens
+            draws |= x.tokens
         elif isinstance(x, SoftIndex):
-            own.update(*(f.tokens for f in x.factors))
+            draws.update(*(f.tokens for f in x.factors))
         elif isinstance(x, Pieces):
-            own |= tokens(*x.parts)
-    return frozenset(own)
+            draws |= tokens(*x.parts)
+    return frozenset(draws)
 
 
 class AbstractSoft(Operators):
@@ -83,8 +79,8 @@ class SoftIndex(AbstractSoft):
     """An integer that is a convex combination of integers.
 
     Each operation on it is applied to every value of its support. An integer or boolean
-    result stays soft, with the same weights; a float result is the weighted sum. At a
-    vertex, where one weight is one, every result is the discrete program's.
+    result stays soft, with the same weights; a float result is the weighted sum. At
+    one-hot probabilities every result is the discrete program's.
 
     Shapes:
         values: `(K_1, ..., K_m) + shape`, with axes of size one where values do not
@@ -140,7 +136,8 @@ class SoftIndex(AbstractSoft):
         """Return its factors, each at the positions where the values depend on it."""
         if not isinstance(self.values, Known):
             return [*self.factors]
-        table, axes = self.values.array, tuple(range(len(self.factors)))
+        table = self.values.array
+        axes = tuple(range(len(self.factors)))
         return [
             factor.where(np.asarray((table != table.take([0], axis)).any(axes)))
             for axis, factor in enumerate(self.factors)
@@ -444,83 +441,7 @@ def average_of(mean: Array, like: Sequence[Any], dtype: Any, values: Any) -> Any
         dtype: Type that the discrete program's value has.
         values: The values behind the mean; None if they are not known.
     """
-    kind = SoftReal if jnp.issubdtype(dtype, jnp.inexact) else SoftNumber
+    average_type = SoftReal if jnp.issubdtype(dtype, jnp.inexact) else SoftNumber
     if values is not None and not values.operands:
         values.operands = tuple(x for x in like if is_soft(x))
-    return kind(mean, jnp.dtype(dtype), named(*like), tokens(*like), values)
-
-
-# --- draws in common ------------------------------------------------------------------
-
-
-def share_draws(first: SoftIndex, second: SoftIndex, shape: Sequence[int]) -> bool:
-    """Tell whether two values are made of one draw that is no factor of both.
-
-    Args:
-        first: A value.
-        second: Another one.
-        shape: Shape with which they broadcast.
-    """
-    if not any(factor.is_derived for factor in (*first.factors, *second.factors)):
-        return False
-    pairs = itertools.product(first.draws(), second.draws())
-    return any(share_a_draw(f, g, shape) for f, g in pairs)
-
-
-def require_no_shared_draws(operands: Sequence[Any]) -> None:
-    """Refuse to combine the means of values that share draws.
-
-    The mean of a product, say, is the product of the means only where the factors are
-    independent. Two floats of which neither has known values are functions of means
-    anyway.
-
-    Args:
-        operands: Operands whose joint values are not known.
-
-    Raises:
-        SharedDrawsError: If two of them share a draw; it names the sites.
-    """
-    softs = [x for x in operands if is_soft(x)]
-    for first, second in itertools.combinations(softs, 2):
-        if first is second or tokens(first).isdisjoint(tokens(second)):
-            continue
-        floats = isinstance(first, SoftReal) and isinstance(second, SoftReal)
-        if floats and not (_has_values(first) or _has_values(second)):
-            continue
-        if _may_share_draws(first, second):
-            raise SharedDrawsError(shared_draws_message(named(first, second)))
-
-
-def _has_values(soft: Any) -> bool:
-    try:
-        exact(soft)
-    except TypeError:
-        return False
-    return not isinstance(soft, AbstractAverage) or soft.values is not None
-
-
-def _may_share_draws(first: Any, second: Any) -> bool:
-    factors, others = _factors_behind(first), _factors_behind(second)
-    if factors is None or others is None:
-        return True
-    return any(may_share_a_draw(f, g) for f in factors for g in others)
-
-
-def _factors_behind(soft: Any) -> list[Factor] | None:
-    """The factors of all that a value was computed from; None if it is not known."""
-    factors: dict[Factor, None] = {}
-    pending, seen = [soft], set()
-    while pending:
-        value = pending.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, SoftIndex):
-            factors |= dict.fromkeys(value.draws())
-        elif isinstance(value, Pieces):
-            pending += value.parts
-        elif isinstance(value, AbstractAverage) and value.tokens:
-            if value.values is None or not value.values.operands:
-                return None
-            pending += value.values.operands
-    return [*factors]
+    return average_type(mean, jnp.dtype(dtype), named(*like), tokens(*like), values)
