@@ -1,6 +1,6 @@
 """Whether values share draws, so that they do not combine as independent ones.
 
-Counterpart: none; torch's soft values keep their draws apart.
+Counterpart: none yet in ``pyro_concrete.soft_index``.
 """
 
 import itertools
