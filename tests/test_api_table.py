@@ -49,12 +49,9 @@ def test_all_functions_are_what_the_table_says(host, part):
     assert not differences(host, part_of(table.read(host.name), part, 20))
 
 
-def test_the_table_says_exact_or_unsupported_and_nothing_else(backend, request):
-    if backend.name == "numpyro":
-        reason = "some calls are open: the table has their lines"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+def test_the_table_says_exact_or_unsupported_and_nothing_else(backend):
     words = Counter(table.read(backend.name).values())
-    assert set(words) == {sweep.EXACT, sweep.UNSUPPORTED}
+    assert set(words) <= {sweep.EXACT, sweep.UNSUPPORTED}
     assert words.total() > 500
 
 

@@ -126,7 +126,7 @@ OPERATIONS = {
     ),
     "loop": (
         lambda h, z, u: (
-            1.0 * h.jax.lax.fori_loop(0, 3, lambda i, c: (c + z[0]) % 3, u[0])
+            1.0 * h.jax.lax.fori_loop(0, 2, lambda i, c: (c + z[0]) % 3, u[0])
         )
     ),
 }
@@ -242,14 +242,19 @@ def test_draws_at_different_places_are_independent(soft, host):
     assert_exact(_mean(soft, p, lambda z: z[:, None] == z), pairs)
 
 
-def test_an_index_known_only_at_run_time_gives_draws_of_their_own(soft, host):
+def test_elements_known_only_at_run_time_may_be_the_same_draw(soft, host):
     p = _interior(7)
 
-    def product(i):
-        value = soft.inside("z", p)
-        return soft.run(lambda z: 1.0 * (z[i] == z[i + 1]), value)
+    def element(i):
+        return soft.run(lambda z: 1.0 * (z[i] == 2), soft.inside("z", p))
 
-    assert_exact(np.asarray(host.jax.jit(product)(1)), (p[:, 1] * p[:, 2]).sum())
+    def product(i, j):
+        return soft.run(lambda z: 1.0 * (z[i] == z[j]), soft.inside("z", p))
+
+    assert_exact(np.asarray(host.jax.jit(element)(1)), p[2, 1])
+    assert_exact(np.asarray(product(1, 2)), (p[:, 1] * p[:, 2]).sum())
+    with pytest.raises(TypeError, match="the same draw"):
+        host.jax.jit(product)(1, 2)
 
 
 def test_a_jitted_function_keeps_draws_apart(soft, host):

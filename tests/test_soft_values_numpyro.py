@@ -276,6 +276,77 @@ def test_associative_scans_of_any_length_run(backend, jnp, length):
     assert_exact(np.asarray(scanned), values.cumsum())
 
 
+# Functions of so many draws that their joint values are not kept: those that need none
+# of them, and those that would have to know more than is left.
+_MANY = np.random.default_rng(6).dirichlet(np.ones(K), 6).T
+APART = {
+    "disjoint counts": lambda j, n, z: z[:4].sum() == z[4:].sum(),
+    "count by another draw": lambda j, n, z: z[:5].sum() * z[5],
+    "mean of a sum": lambda j, n, z: z.sum() + z.max() - z[0],
+    "earlier sums": lambda j, n, z: z.cumsum()[2] * z[5],
+    "scan by associative_scan": lambda j, n, z: (
+        j.lax.associative_scan(n.add, z) == n.arange(6)
+    ),
+    "elements of a scan": lambda j, n, z: (
+        j.lax.scan(lambda c, a: (c + a, 1 + a), 0, z)[1] == z
+    ),
+    "carried sum": lambda j, n, z: j.lax.fori_loop(0, 6, lambda i, c: c + z[i], 0) == 4,
+    "one draw in all steps": lambda j, n, z: (
+        j.lax.fori_loop(0, 3, lambda i, c: c + z, 0 * z) == 3
+    ),
+    "one draw carried twice": lambda j, n, z: j.lax.scan(
+        lambda c, a: ((a, a, c[2] + (c[0] == c[1])), None), (0, 0, 0), z
+    )[0][2],
+}  # fmt: skip
+SHARED = {
+    "count by its term": lambda j, n, z: z.sum() * z[0],
+    "count and its term": lambda j, n, z: z.sum() == z[0],
+    "sum of a count and its term": lambda j, n, z: z.max() + z[0] == 3,
+    "running sums": lambda j, n, z: z.cumsum() * z,
+    "all running sums": lambda j, n, z: (z.cumsum() > 2).sum() == 3,
+    "largest": lambda j, n, z: z.max() > z[0],
+    "concatenated": lambda j, n, z: n.concatenate([z * z[::-1], z])[:6] == z,
+    "product of copies": lambda j, n, z: n.stack([z, z[::-1]]).prod(),
+    "associative_scan": lambda j, n, z: j.lax.associative_scan(n.add, z) * z,
+    "after a scan": lambda j, n, z: (
+        j.lax.scan(lambda c, a: (c + a, None), 0, z)[0] * z[0]
+    ),
+    "after a scan of floats": lambda j, n, z: (
+        j.lax.scan(lambda c, a: (c + a, None), 0.0, 1.0 * z)[0] * z[0]
+    ),
+    "after a loop": lambda j, n, z: (
+        j.lax.fori_loop(0, 6, lambda i, c: c + z[i], 0) * z[0]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", APART)
+def test_draws_that_are_apart_stay_exact(backend, jnp, name):
+    def use(z):
+        return 1.0 * APART[name](backend.jax, jnp, z)
+
+    values = jnp.array([*itertools.product(range(K), repeat=6)])
+    results = np.asarray(backend.jax.vmap(use)(values))
+    probs = np.take_along_axis(_MANY[None], np.asarray(values)[:, None], 1).prod((1, 2))
+    assert_exact(np.asarray(run(use, _MANY)), np.tensordot(probs, results, 1))
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_merged_values_remember_their_draws(backend, jnp, name):
+    with pytest.raises(TypeError, match="'z' is relaxed"):
+        run(lambda z: 1.0 * SHARED[name](backend.jax, jnp, z), _MANY)
+
+
+def test_a_sum_too_large_for_its_values_remembers_its_draws(jnp):
+    weights = np.random.default_rng(7).dirichlet(np.ones(K), 400).T
+    means = (weights * np.arange(K)[:, None]).sum(0)
+    product = run(lambda z: 1.0 * z[:399].sum() * z[399], weights)
+    assert_exact(np.asarray(product), means[:399].sum() * means[399])
+    for use in (lambda z: z.sum() * z[0], lambda z: 1.0 * z.sum() * z[0]):
+        with pytest.raises(TypeError, match=r"'z' is relaxed.*the same draw"):
+            run(use, weights)
+
+
 def test_printing_never_fails(jnp):
     texts = []
     run(lambda z: texts.append(f"{z} {z!r} {z:.2f} {1.0 * z} {z.sum()}"), _WEIGHTS)

@@ -18,15 +18,10 @@ from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.handlers import block, seed
 
 from numpyro_concrete.soft_index import Interpreter, is_soft, plain
-from numpyro_concrete.soft_index.loops import (
-    Form,
-    join_time,
-    left,
-    settled,
-    split_time,
-)
+from numpyro_concrete.soft_index.carries import Form, left, settled
+from numpyro_concrete.soft_index.draws import new_token
 from numpyro_concrete.soft_index.registry import Operand
-from numpyro_concrete.soft_index.value import new_token
+from numpyro_concrete.soft_index.sequences import join_time, split_time
 
 Message = dict[str, Any]
 # A tree of JAX, with soft values as leaves.
@@ -92,7 +87,9 @@ def enter_scan(messenger: AbstractBodyHandler, msg: Message) -> Receive:
         x = jax.tree.unflatten(x_structure, zeros)
         return _without_effects(step)(carry_leaves, x)[0]
 
-    forms = settled(carry_after_first_step, init_leaves, length)
+    forms = settled(
+        carry_after_first_step, init_leaves, length=length, start=first_token
+    )
 
     def enter(carry_leaves: list[Operand]) -> Tree:
         return jax.tree.unflatten(carry_structure, _enter(forms, carry_leaves))

@@ -6,9 +6,10 @@ operation is applied to every value: integers stay soft, floats are averaged. Wh
 round the value raises an error that names the site and says what to do instead. At
 one-hot probabilities every result equals the discrete program's.
 
-At the bottom is ``registry``, where rules for the primitives of JAX register. Above it
-are the values (``value``), how they combine (``algebra``), and the rules by family
-(``elementwise``, ``shapes``, ``joining``, ``axes``, ``lookup``, ``writing``,
+At the bottom are ``registry``, where rules for the primitives of JAX register, and
+``draws``, which knows which values share a draw. Above them are the values (``value``,
+``tables``, ``sharing``), how they combine (``merging``, ``algebra``), and the rules by
+family (``elementwise``, ``shapes``, ``joining``, ``axes``, ``lookup``, ``writing``,
 ``averages``, ``loops``). ``rules`` chooses among them, ``trace`` and ``interpreter``
 run a model with them, and ``parameters`` scores a distribution with soft parameters.
 

@@ -8,93 +8,41 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from numpyro_concrete import internals
-from numpyro_concrete.soft_index.expectation import contract, mixed
-from numpyro_concrete.soft_index.value import (
+from numpyro_concrete.soft_index.draws import (
     Factor,
     Known,
+    derived,
+    require_apart,
+    share_a_draw,
+)
+from numpyro_concrete.soft_index.expectation import contract
+from numpyro_concrete.soft_index.merging import MERGED, flat_weights, merged
+from numpyro_concrete.soft_index.tables import (
+    LIMIT,
+    Table,
+    broadcast_table,
+    concrete,
+    held,
+    run,
+    uniform,
+)
+from numpyro_concrete.soft_index.value import (
     SoftIndex,
     SoftReal,
     Values,
-    fresh,
     is_soft,
     named,
-    tokens,
 )
 
-# Known arrays stay known up to this size.
-LIMIT = 2**16
-# Joint supports of known values are merged where equal from this size on.
-MERGED = 64
-# Equal values are added by a product with a matrix up to this size of it.
-LARGEST_MATRIX = 2**20
 # Draws at several positions are listed jointly up to this number of values.
 LISTED = 128
 # Joint supports never grow past this size.
 STATES = 2**16
-
-Table = Any  # of NumPy if it is known while tracing, else of JAX
-
-
-def words(text: str) -> frozenset[str]:
-    """Return the words of a text, such as names of primitives."""
-    return frozenset(text.split())
-
-
-def typed(x: Any) -> internals.ShapedArray:
-    """Return the shape and type of an operand, soft or plain."""
-    return x.aval() if is_soft(x) else internals.typeof(x)
-
-
-def is_inexact(x: Any) -> bool:
-    """Tell whether an operand, soft or plain, is of floats."""
-    return jnp.issubdtype(typed(x).dtype, jnp.inexact)
-
-
-def concrete(x: Any) -> np.ndarray | None:
-    """Return a plain operand that is known while tracing, and not large, or None."""
-    if is_soft(x) or isinstance(x, internals.Tracer):
-        return None
-    aval = internals.typeof(x)
-    if aval.size > LIMIT or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
-        return None
-    return np.asarray(x, aval.dtype)
-
-
-def as_table(x: Any) -> Table:
-    """Return a plain operand: as NumPy's array if it is known while tracing."""
-    known = concrete(x)
-    return x if known is None else known
-
-
-def number_of(x: Any) -> Array:
-    """Return an operand as a number: the mean of a soft one."""
-    return x.number() if is_soft(x) else jnp.asarray(x)
-
-
-def uniform(x: np.ndarray) -> np.ndarray:
-    """Return a known array with axes of size one where it is the same all along."""
-    for axis in range(x.ndim if x.size > 1 else 0):
-        first = x.take([0], axis)
-        if (x == first).all():
-            x = first
-    return x
-
-
-def run(function: Callable, *tables: Table) -> Any:
-    """Apply a function of JAX; what is known on the way in is known on the way out."""
-    if not all(isinstance(x, np.ndarray) for x in tables):
-        return function(*tables)
-    with internals.set_current_trace(internals.eval_trace):
-        return jax.tree.map(np.asarray, function(*tables))
-
-
-# --- operands of one operation --------------------------------------------------------
 
 
 class Joint:
@@ -108,25 +56,27 @@ class Joint:
         self.shape = tuple(shape)
         self.factors: list[Factor] = []
         self.weights: list[Array] = []
+        self._operands: list[tuple[SoftIndex, list[int]]] = []
 
     def add(self, soft: SoftIndex) -> list[int]:
         """Take an operand in, and return where its factors stand."""
-        where: list[int] = []
-        before = len(self.factors)
+        axes: list[int] = []
+        count = len(self.factors)
         for factor, weights in zip(soft.factors, soft.weights, strict=True):
-            same = (
+            equal_factors = (
                 i
-                for i in range(before)
-                if i not in where
+                for i in range(count)
+                if i not in axes
                 and self.weights[i].shape[0] == weights.shape[0]
                 and self.factors[i].same(factor, self.shape)
             )
-            i = next(same, len(self.factors))
+            i = next(equal_factors, len(self.factors))
             if i == len(self.factors):
                 self.factors.append(factor)
                 self.weights.append(weights)
-            where.append(i)
-        return where
+            axes.append(i)
+        self._operands.append((soft, axes))
+        return axes
 
     def sizes(self) -> tuple[int, ...]:
         """Return the number of values of each factor."""
@@ -145,7 +95,9 @@ class Joint:
         )
 
     def check(self) -> None:
-        """Raise a TypeError if there are more joint values than can be listed."""
+        """Raise a TypeError if the joint values are not known or too many to list."""
+        if any(factor.is_derived for factor in self.factors):
+            require_apart(self._draws(), self.shape)
         states = math.prod(self.sizes())
         if states > STATES:
             names = " and ".join(dict.fromkeys(f.site for f in self.factors))
@@ -156,6 +108,14 @@ class Joint:
                 "infer={'enumerate': 'parallel'}, or combine fewer of them in one "
                 "integer"
             )
+
+    def _draws(self) -> list[Factor]:
+        """The factors, each at the positions where some operand depends on it."""
+        matters = [np.zeros((1,) * len(self.shape), bool) for _ in self.factors]
+        for soft, where in self._operands:
+            for i, factor in zip(where, soft.draws(), strict=True):
+                matters[i] = np.asarray(matters[i] | (factor.ids.array >= 0))
+        return [f.where(m) for f, m in zip(self.factors, matters, strict=True)]
 
     def spread(self, table: Table, where: Sequence[int]) -> Table:
         """Return the values of an operand with an axis for every factor."""
@@ -193,40 +153,72 @@ def is_one_draw(soft: SoftIndex) -> bool:
     return all(w.size == len(w) for w in soft.weights)
 
 
+def joint_weights(joint: Joint) -> Array:
+    """Return the weights of the joint values of some draws, along one leading axis."""
+    no_values = Known(np.zeros(()))
+    draws = SoftIndex(
+        no_values, tuple(joint.weights), tuple(joint.factors), joint.shape
+    )
+    return flat_weights(draws)
+
+
 def listed_jointly(operands: Sequence[Any]) -> list[Any] | None:
     """Return operands as functions of all draws of all positions, each a factor.
 
-    None if there are more than a few joint values. Draws keep their identity, so that
-    anything can be computed for each joint value.
+    None if there are more than a few joint values, or if some draws are made of others.
+    Draws keep their identity, so that anything can be computed for each joint value.
     """
     softs = [x for x in operands if isinstance(x, SoftIndex)]
-    sizes: dict[tuple[int, int], int] = {}
-    for x in softs:
-        for f, w in zip(x.factors, x.weights, strict=True):
-            sizes |= dict.fromkeys(((f.token, i) for i in f.ids.array.flat), len(w))
-            if math.prod(sizes.values()) > LISTED:
-                return None
+    factors = [factor for soft in softs for factor in soft.factors]
+    if not _have_few_joint_values(softs) or _have_shared_draws(factors):
+        return None
     return [_listed_jointly(x) if isinstance(x, SoftIndex) else x for x in operands]
 
 
+def _have_few_joint_values(softs: Sequence[SoftIndex]) -> bool:
+    """Whether all draws of all positions have few joint values."""
+    sizes: dict[tuple[int, int], int] = {}
+    for soft in softs:
+        for factor, w in zip(soft.factors, soft.weights, strict=True):
+            keys = ((factor.token, i) for i in factor.ids.array.flat)
+            sizes |= dict.fromkeys(keys, len(w))
+            if math.prod(sizes.values()) > LISTED:
+                return False
+    return True
+
+
+def _have_shared_draws(factors: Sequence[Factor]) -> bool:
+    """Whether two of all the draws of all positions are made of one draw."""
+    if not any(factor.is_derived for factor in factors):
+        return False
+    draws = {
+        (factor.token, i): factor.at(np.asarray(i))
+        for factor in factors
+        for i in factor.ids.array.flat
+    }
+    pairs = itertools.combinations(draws.values(), 2)
+    return any(share_a_draw(first, second, ()) for first, second in pairs)
+
+
 def _listed_jointly(soft: SoftIndex) -> SoftIndex:
-    rank = len(soft.extent)
-    ones = (1,) * rank
+    scalar_shape = (1,) * len(soft.extent)
     factors: dict[tuple[int, int], Factor] = {}
     weights: list[Array] = []
-    places = []  # for each factor, which of the new ones stands at each position
-    for f, w in zip(soft.factors, soft.weights, strict=True):
-        at = np.zeros(f.ids.array.shape, int)
-        full = jnp.broadcast_to(w, (len(w), *f.ids.array.shape))
-        for index in np.ndindex(at.shape):
-            draw = f.ids.array[index]
-            if (f.token, draw) not in factors:
-                factors[f.token, draw] = f.at(np.asarray(draw).reshape(ones))
-                weights.append(full[(slice(None), *index)].reshape(-1, *ones))
-            at[index] = [*factors].index((f.token, draw))
-        places.append(at)
+    # For each factor, which of the new ones stands at each position.
+    numbers_by_factor = []
+    for factor, w in zip(soft.factors, soft.weights, strict=True):
+        numbers = np.zeros(factor.ids.array.shape, int)
+        full = jnp.broadcast_to(w, (len(w), *numbers.shape))
+        for index in np.ndindex(numbers.shape):
+            draw = factor.ids.array[index]
+            key = (factor.token, draw)
+            if key not in factors:
+                factors[key] = factor.at(np.asarray(draw).reshape(scalar_shape))
+                weights.append(full[(slice(None), *index)].reshape(-1, *scalar_shape))
+            numbers[index] = [*factors].index(key)
+        numbers_by_factor.append(numbers)
     sizes = tuple(map(len, weights))
-    table = _table_of_joint(soft, places, sizes)
+    table = _table_of_joint(soft, numbers_by_factor, sizes)
     possible = None if isinstance(table, np.ndarray) else soft.possible
     return SoftIndex(
         held(table), tuple(weights), tuple(factors.values()), soft.extent, possible
@@ -237,8 +229,9 @@ def _table_of_joint(
     soft: SoftIndex, places: Sequence[np.ndarray], sizes: tuple[int, ...]
 ) -> Table:
     """The values for each joint value of the factors that stand at each position."""
-    n, rank = len(soft.factors), len(soft.extent)
-    own = _broadcast(soft.table, (*map(len, soft.weights), *soft.table.shape[n:]))
+    n = len(soft.factors)
+    rank = len(soft.extent)
+    own = broadcast_table(soft.table, (*map(len, soft.weights), *soft.table.shape[n:]))
     joint = np.indices(sizes, sparse=False).reshape(len(sizes), -1)
     shape = np.broadcast_shapes(*(p.shape for p in places), own.shape[n:])
     # Which value each factor has, for each joint value and position.
@@ -263,11 +256,6 @@ def rebuilt(
     return SoftIndex(held(table), tuple(weights), factors, tuple(extent), possible)
 
 
-def held(table: Table) -> Known | Array:
-    """Return values as a soft value holds them."""
-    return Known(table) if isinstance(table, np.ndarray) else table
-
-
 def tables_of(
     operands: Sequence[Any], shape: Sequence[int]
 ) -> tuple[list[Table], Joint]:
@@ -288,14 +276,16 @@ def tables_of(
     joint.check()
     tables = []
     for x, axes in zip(softs, where, strict=True):
-        if is_soft(x):
-            table = x.table
-        else:
-            known = concrete(x)
-            table = jnp.asarray(x) if known is None else uniform(known)
-            table = table.reshape((1,) * (rank - table.ndim) + table.shape)
+        table = x.table if is_soft(x) else _plain_table(x, rank)
         tables.append(joint.spread(table, axes))
     return tables, joint
+
+
+def _plain_table(operand: Any, rank: int) -> Table:
+    """A plain operand as a table, known if it is, with as many axes as others."""
+    constant = concrete(operand)
+    table = jnp.asarray(operand) if constant is None else uniform(constant)
+    return table.reshape((1,) * (rank - table.ndim) + table.shape)
 
 
 def enumerate_operands(
@@ -304,7 +294,7 @@ def enumerate_operands(
     """Apply an elementwise function to every joint value of its operands."""
     tables, joint = tables_of(operands, shape)
     full = np.broadcast_shapes(*(t.shape for t in tables))
-    tables = [_broadcast(t, full) for t in tables]
+    tables = [broadcast_table(t, full) for t in tables]
     return run(function, *tables), joint
 
 
@@ -322,11 +312,6 @@ def placed(joint: Joint, shape: Sequence[int], place: Callable) -> Joint:
     return result
 
 
-def _broadcast(table: Table, shape: Sequence[int]) -> Table:
-    known = isinstance(table, np.ndarray)
-    return (np if known else jnp).broadcast_to(table, tuple(shape))
-
-
 def finish(table: Table, joint: Joint, shape: Sequence[int]) -> Any:
     """Return the result: an average if it is made of floats, else soft.
 
@@ -335,7 +320,8 @@ def finish(table: Table, joint: Joint, shape: Sequence[int]) -> Any:
         joint: The factors.
         shape: Shape of the result.
     """
-    factors, weights = joint.factors, joint.weights
+    factors = joint.factors
+    weights = joint.weights
     if len(factors) > 1:
         table, factors, weights = untangled(table, factors, weights, shape)
     if jnp.issubdtype(table.dtype, jnp.inexact):
@@ -353,7 +339,8 @@ def untangled(
 
     Such are the factors of `z[:, None] == z`, on its diagonal.
     """
-    factors, weights = list(factors), list(weights)
+    factors = list(factors)
+    weights = list(weights)
     for i, j in itertools.combinations(range(len(factors)), 2):
         if factors[i].token != factors[j].token:
             continue
@@ -363,16 +350,22 @@ def untangled(
             continue
         n = len(factors)
         order = [i, j, *(k for k in range(n) if k not in (i, j))]
-        table = _broadcast(table, (*map(len, weights), *table.shape[n:]))
+        table = broadcast_table(table, (*map(len, weights), *table.shape[n:]))
         table = table.transpose(*order, *range(n, table.ndim))
         table = table.reshape(math.prod(table.shape[:2]), *table.shape[2:])
         both = _weights_of_both(weights[i], weights[j], same)
         site = named(SoftIndex(held(table), (), (factors[i], factors[j]), ()))
-        factor = fresh(site, shape, factors[i].tokens | factors[j].tokens)
+        factor = derived(site, shape, [factors[i], factors[j]])
         factors = [factor, *(factors[k] for k in order[2:])]
+        require_apart(_draws_behind(table, factors), shape)
         weights = [both, *(weights[k] for k in order[2:])]
         return untangled(table, factors, weights, shape)
     return table, factors, weights
+
+
+def _draws_behind(table: Table, factors: Sequence[Factor]) -> list[Factor]:
+    extent = table.shape[len(factors) :]
+    return SoftIndex(held(table), (), tuple(factors), extent).draws()
 
 
 def _weights_of_both(first: Array, second: Array, same: np.ndarray) -> Array:
@@ -381,8 +374,8 @@ def _weights_of_both(first: Array, second: Array, same: np.ndarray) -> Array:
     equal = np.eye(len(first), len(second)).reshape(
         len(first), len(second), *(1,) * same.ndim
     )
-    both = jnp.where(same, first[:, None] * equal.astype(first.dtype), apart)
-    return both.reshape(len(first) * len(second), *same.shape)
+    weights = jnp.where(same, first[:, None] * equal.astype(first.dtype), apart)
+    return weights.reshape(len(first) * len(second), *same.shape)
 
 
 def averaged(
@@ -401,8 +394,8 @@ def averaged(
         shape: Shape of the result.
         mean: The average, if it is known.
     """
-    known = isinstance(table, np.ndarray)
-    if known or not factors:
+    is_known = isinstance(table, np.ndarray)
+    if is_known or not factors:
         exact = simplified(table, factors, weights, shape)
         if not isinstance(exact, SoftIndex) or exact.certain:
             return exact
@@ -411,6 +404,8 @@ def averaged(
     sites = " and ".join(dict.fromkeys(f.site for f in factors))
     draws = frozenset().union(*(f.tokens for f in factors))
     values = Values(lambda: simplified(table, factors, weights, shape))
+    soft = SoftIndex(held(table), tuple(weights), tuple(factors), tuple(shape))
+    values.operands = (soft,)
     return SoftReal(mean, table.dtype, sites, draws, values)
 
 
@@ -421,7 +416,8 @@ def simplified(
     shape: Sequence[int],
 ) -> Any:
     """Return a soft value without the factors on which it does not depend."""
-    factors, weights = list(factors), list(weights)
+    factors = list(factors)
+    weights = list(weights)
     if isinstance(table, np.ndarray):
         for i in reversed(range(len(factors))):
             if (table == table.take([0], i)).all():
@@ -446,147 +442,3 @@ def constant(table: Table, shape: Sequence[int]) -> Any:
         return SoftIndex(Known(table), (), (), tuple(shape))
     with internals.set_current_trace(internals.eval_trace):
         return jnp.asarray(np.broadcast_to(table, tuple(shape)))
-
-
-# --- one factor in the place of several -----------------------------------------------
-
-
-def flat_weights(soft: SoftIndex) -> Array:
-    """Return the weights of the joint values, `(K_1 * ... * K_m,) + shape`."""
-    n = len(soft.factors)
-    total = jnp.ones((), jnp.result_type(*soft.weights))
-    for i, w in enumerate(soft.weights):
-        axes = (1,) * i + w.shape[:1] + (1,) * (n - i - 1)
-        total = total * w.reshape(axes + w.shape[1:])
-    return total.reshape((math.prod(total.shape[:n]), *total.shape[n:]))
-
-
-def joint_weights(joint: Joint) -> Array:
-    """Return the weights of the joint values of some draws, along one leading axis."""
-    no_values = Known(np.zeros(()))
-    draws = SoftIndex(
-        no_values, tuple(joint.weights), tuple(joint.factors), joint.shape
-    )
-    return flat_weights(draws)
-
-
-def flat_table(soft: SoftIndex) -> Table:
-    """Return the joint values along one axis."""
-    n = len(soft.factors)
-    sizes = tuple(w.shape[0] for w in soft.weights)
-    table = _broadcast(soft.table, sizes + soft.table.shape[n:])
-    return table.reshape((math.prod(sizes), *table.shape[n:]))
-
-
-def on_support(soft: SoftIndex, support: np.ndarray) -> Array:
-    """Return the weight of each value of a support that holds all of its values."""
-    if not soft.compact:
-        return _probabilities(soft, support)
-    values = soft.table.reshape(soft.table.shape[: len(soft.factors)])
-    values = flat_table(SoftIndex(Known(values), soft.weights, soft.factors, ()))
-    weights = flat_weights(soft)
-    if np.array_equal(values, support):
-        return weights
-    if len(support) * len(values) > LARGEST_MATRIX:
-        places = np.searchsorted(support, values)
-        return jax.ops.segment_sum(weights, places, len(support))
-    rows = (support[:, None] == values).astype(weights.dtype)
-    return mixed(rows.T, weights)
-
-
-def _probabilities(soft: SoftIndex, support: np.ndarray) -> Array:
-    """Return the probability of each value, where values depend on the position."""
-    dtype = jnp.result_type(*soft.weights)
-
-    def probability(value: Array) -> Array:
-        hit = (soft.table == value).astype(dtype)
-        return contract(hit, soft.weights, soft.extent, dtype)
-
-    return jax.vmap(probability)(jnp.asarray(support))
-
-
-def merged(soft: SoftIndex, support: np.ndarray | None = None) -> SoftIndex:
-    """Return a known value as one factor whose values differ from each other."""
-    if support is None:
-        support = np.unique(soft.table)
-    weights = on_support(soft, support)
-    table = support.reshape((-1,) + (1,) * len(soft.extent))
-    factor = fresh(named(soft), weights.shape[1:], tokens(soft))
-    return SoftIndex(Known(table), (weights,), (factor,), soft.extent)
-
-
-def values_of(x: Any) -> np.ndarray | None:
-    """Return the few values that an operand can have, or None if they are not known."""
-    if isinstance(x, SoftIndex) and not x.known:
-        return None if x.possible is None else x.possible.array
-    if is_soft(x):
-        values = np.unique(x.table)
-        return values if x.compact or len(values) <= MERGED else None
-    known = concrete(x)
-    if known is None:
-        return None
-    values = np.unique(known)
-    return values if len(values) <= MERGED else None
-
-
-def pick(function: Callable, operands: Sequence[Any]) -> SoftIndex:
-    """Apply a function that only moves elements to operands of different draws.
-
-    Each position of the result is one position of one operand, with its weights: one
-    factor, which nothing else knows.
-    """
-    shapes = [typed(x).shape for x in operands]
-    dtype = jnp.result_type(*(w for x in operands if is_soft(x) for w in x.weights))
-    support = common_values(operands)
-    if support is None:
-        pairs = [_listed(x, dtype) for x in operands]
-        size = max(len(weights) for _, weights in pairs)
-        tables = [_padded(t, size, s) for (t, _), s in zip(pairs, shapes, strict=True)]
-        table = jax.vmap(function)(*tables)
-        weights = [_padded(w, size) for _, w in pairs]
-    else:
-        table = None
-        weights = [weights_on(x, support, dtype) for x in operands]
-    full = [
-        jnp.broadcast_to(w, (len(w), *s)) for w, s in zip(weights, shapes, strict=True)
-    ]
-    moved = jax.vmap(function)(*full)
-    shape = moved.shape[1:]
-    if support is not None:
-        table = support.reshape((-1,) + (1,) * len(shape))
-    factor = fresh(named(*operands), shape, tokens(*operands))
-    return SoftIndex(held(table), (moved,), (factor,), shape)
-
-
-def common_values(operands: Sequence[Any]) -> np.ndarray | None:
-    """Return the values that operands can have together, or None if there are many."""
-    supports = [values_of(x) for x in operands]
-    known = [s for s in supports if s is not None]
-    return np.unique(np.concatenate(known)) if len(known) == len(supports) else None
-
-
-def weights_on(x: Any, support: np.ndarray, dtype: Any) -> Array:
-    """Return the weight of each value of a support, also of a known plain operand."""
-    if is_soft(x):
-        return on_support(x, support).astype(dtype)
-    known = np.asarray(concrete(x))
-    return jnp.asarray(support.reshape((-1,) + (1,) * known.ndim) == known, dtype)
-
-
-def _listed(x: Any, dtype: Any) -> tuple[Table, Array]:
-    if is_soft(x):
-        table = flat_table(x)
-        full = table.shape[:1] + x.extent
-        return jnp.broadcast_to(table, full), flat_weights(x).astype(dtype)
-    x = jnp.asarray(x)[None]
-    return x, jnp.ones(x.shape, dtype)
-
-
-def _padded(x: Table, size: int, shape: Sequence[int] | None = None) -> Array:
-    if shape is not None:
-        x = jnp.broadcast_to(x, (len(x), *shape))
-        # Any value does where the weight is zero; one of the support is never wrong.
-        more = jnp.broadcast_to(x[:1], (size - len(x), *x.shape[1:]))
-        return jnp.concatenate([x, more])
-    widths = [(0, size - len(x), 0)] + [(0, 0, 0)] * (x.ndim - 1)
-    return lax.pad(x, jnp.zeros((), x.dtype), widths)

@@ -13,13 +13,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from numpyro_concrete.soft_index.algebra import (
-    is_inexact,
-    listed_jointly,
-    number_of,
-    typed,
-    words,
-)
+from numpyro_concrete.soft_index.algebra import listed_jointly
+from numpyro_concrete.soft_index.draws import SharedDrawsError
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -28,11 +23,14 @@ from numpyro_concrete.soft_index.registry import (
     apply_primitive,
     rule,
 )
+from numpyro_concrete.soft_index.sharing import require_no_shared_draws
 from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.sums import sum_of_draws
+from numpyro_concrete.soft_index.tables import is_inexact, number_of, typed, words
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
+    SoftReal,
     Unknown,
     Values,
     average_of,
@@ -95,7 +93,10 @@ def with_averages(
         return _apply_linear(primitive, operands, params)
     try:
         return apply_primitive(primitive, [exact(x, name) for x in operands], params)
+    except SharedDrawsError:
+        raise
     except TypeError:
+        require_no_shared_draws(operands)
         return _apply_to_means(primitive, operands, params)
 
 
@@ -301,7 +302,8 @@ def _apply_to_plain_means(
         raise TypeError(refusal(named(*operands), name))
     if name in _NETWORKS or primitive.multiple_results:
         return result
-    return average_of(result, operands, result.dtype, None)
+    # A function of means: what it depends on no longer matters to its products.
+    return SoftReal(result, result.dtype, named(*operands))
 
 
 def _is_integer_average(x: Operand) -> bool:
@@ -313,6 +315,7 @@ def _multiply_integer_means(
 ) -> AbstractAverage:
     """Return a product of integers of different draws, whose mean is that of theirs."""
     if primitive.name == "dot_general" and not any(map(is_inexact, operands)):
+        require_no_shared_draws(operands)
         mean = _multiply_matrices(*operands, params["dimension_numbers"])
     elif primitive.name in _PRODUCTS_OF_INTEGERS:
         mean = _apply_to_integer_means(primitive, operands, params)

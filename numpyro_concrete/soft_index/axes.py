@@ -15,16 +15,13 @@ from jax import Array
 
 from numpyro_concrete.soft_index.algebra import (
     Joint,
-    Table,
     finish,
-    is_inexact,
     listed_jointly,
     placed,
-    run,
     tables_of,
-    typed,
 )
 from numpyro_concrete.soft_index.counts import extreme, running_total, total
+from numpyro_concrete.soft_index.draws import are_independent_along
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -34,7 +31,13 @@ from numpyro_concrete.soft_index.registry import (
     as_result,
     rule,
 )
-from numpyro_concrete.soft_index.shapes import broadcast_table
+from numpyro_concrete.soft_index.tables import (
+    Table,
+    broadcast_table,
+    is_inexact,
+    run,
+    typed,
+)
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
@@ -95,7 +98,7 @@ def _of_independent_draws(
     name = primitive.name
     if name in _SUMS:
         return _sum(primitive, soft, axes, params)
-    if name in _PRODUCTS and not is_inexact(soft):
+    if _is_product_of_means(name, soft, axes):
         # The mean of a product of independent draws is the product of their means.
         mean = _apply_to_mean(primitive, soft, params)
         return average_of(mean, [soft], soft.table.dtype, None)
@@ -104,6 +107,12 @@ def _of_independent_draws(
     if name in _LARGEST + _SMALLEST and not is_reverse:
         return extreme(soft, axes, name in _LARGEST, is_cumulative)
     raise TypeError(refusal(soft.site, name))
+
+
+def _is_product_of_means(name: str, soft: SoftIndex, axes: Sequence[int]) -> bool:
+    if name not in _PRODUCTS or is_inexact(soft):
+        return False
+    return are_independent_along(soft.factors, axes, soft.extent)
 
 
 def _sum(

@@ -8,24 +8,19 @@ Counterpart: ``pyro_concrete.soft_index.counts``.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from numpyro_concrete.soft_index.algebra import Table, flat_table, flat_weights
+from numpyro_concrete.soft_index.draws import Known, are_independent_along, derived
 from numpyro_concrete.soft_index.expectation import mixed
-from numpyro_concrete.soft_index.value import (
-    Factor,
-    Known,
-    SoftIndex,
-    fresh,
-    named,
-    refusal,
-    tokens,
-)
+from numpyro_concrete.soft_index.merging import LARGEST_MATRIX, flat_table, flat_weights
+from numpyro_concrete.soft_index.tables import Table, broadcast_table
+from numpyro_concrete.soft_index.value import SoftIndex, named, refusal
 
 # A sum of independent draws is exact up to this number of values.
 LARGEST_SUPPORT = 512
@@ -58,13 +53,14 @@ def convolved(p: Array, q: Array) -> Array:
     of A + B - 1. That is a few operations, whatever the sizes.
     """
     if len(p) > len(q):
-        p, q = q, p
-    a, b = len(p), len(q)
+        return convolved(q, p)
+    rows = len(p)
+    columns = rows + len(q)
     products = p[:, None] * q[None]
     shape = products.shape[2:]
-    padded = jnp.pad(products, [(0, 0), (0, a), *[(0, 0)] * len(shape)])
-    flat = padded.reshape(a * (a + b), *shape)[: a * (a + b - 1)]
-    return flat.reshape(a, a + b - 1, *shape).sum(0)
+    padded = jnp.pad(products, [(0, 0), (0, rows), *[(0, 0)] * len(shape)])
+    flat = padded.reshape(rows * columns, *shape)[: rows * (columns - 1)]
+    return flat.reshape(rows, columns - 1, *shape).sum(0)
 
 
 # --- the values of one operand --------------------------------------------------------
@@ -91,24 +87,28 @@ def split_along(soft: SoftIndex, axes: Sequence[int]) -> Split | None:
 
     None if the ones that differ are not independent of each other.
     """
-    pairs = list(zip(soft.factors, soft.weights, strict=True))
-    same = [all(f.ids.array.shape[a] == 1 for a in axes) for f, _ in pairs]
-    others = [f for f, s in zip(soft.factors, same, strict=True) if not s]
-    if not _independent(others, axes, soft.extent):
+    numbers = range(len(soft.factors))
+    ids = [factor.ids.array for factor in soft.factors]
+    fixed = [i for i in numbers if all(ids[i].shape[a] == 1 for a in axes)]
+    varying = [i for i in numbers if i not in fixed]
+    factors = [soft.factors[i] for i in varying]
+    if not are_independent_along(factors, axes, soft.extent):
         return None
-    order = sorted(range(len(pairs)), key=lambda i: not same[i])
-    n = len(order)
-    table = soft.table.transpose(*order, *range(n, soft.table.ndim))
-    m = sum(same)
-    own = table.shape[n:]
-    sizes = [len(pairs[i][1]) for i in order]
-    xp = np if isinstance(table, np.ndarray) else jnp
-    table = xp.broadcast_to(table, (*sizes, *own))
-    table = table.reshape(math.prod(sizes[:m]), math.prod(sizes[m:]), *own)
+    count = len(numbers)
+    table = soft.table.transpose(*fixed, *varying, *range(count, soft.table.ndim))
+    shape = table.shape[count:]
+    fixed_weights = [soft.weights[i] for i in fixed]
+    varying_weights = [soft.weights[i] for i in varying]
+    sizes = [len(w) for w in (*fixed_weights, *varying_weights)]
+    table = broadcast_table(table, (*sizes, *shape))
+    fixed_size = math.prod(sizes[: len(fixed)])
+    table = table.reshape(fixed_size, math.prod(sizes[len(fixed) :]), *shape)
     rank = len(soft.extent)
-    common = _product([w for (_, w), s in zip(pairs, same, strict=True) if s], rank)
-    probs = _product([w for (_, w), s in zip(pairs, same, strict=True) if not s], rank)
-    return Split(common, table, probs)
+    return Split(
+        common=_product(fixed_weights, rank),
+        tables=table,
+        probs=_product(varying_weights, rank),
+    )
 
 
 def _product(weights: Sequence[Array], rank: int) -> Array:
@@ -118,23 +118,6 @@ def _product(weights: Sequence[Array], rank: int) -> Array:
         total = total[:, None] * w[None]
         total = total.reshape(-1, *total.shape[2:])
     return total
-
-
-def _independent(
-    factors: Sequence[Factor], axes: Sequence[int], extent: Sequence[int]
-) -> bool:
-    """Whether no draw stands at two places along the axes."""
-    by_token: dict[int, list[np.ndarray]] = {}
-    for f in factors:
-        ids = np.broadcast_to(f.ids.array, extent)
-        flat = np.moveaxis(ids, axes, range(len(axes)))
-        flat = flat.reshape(math.prod(extent[a] for a in axes), -1)
-        by_token.setdefault(f.token, []).append(flat)
-    for parts in by_token.values():
-        ids = np.sort(np.concatenate(parts), 0)
-        if (ids[1:] == ids[:-1]).any():
-            return False
-    return True
 
 
 def _probs_of(tables: Table, probs: Array, support: np.ndarray) -> Array:
@@ -167,9 +150,9 @@ def _lattice_of(table: Table) -> tuple[float, float, int] | None:
 
 
 def _common_step(steps: np.ndarray) -> float | None:
-    whole = np.round(steps)
-    if (whole == steps).all() and (steps < 2**53).all():
-        return float(np.gcd.reduce(whole.astype(np.int64)))
+    rounded = np.round(steps)
+    if (rounded == steps).all() and (steps < 2**53).all():
+        return float(np.gcd.reduce(rounded.astype(np.int64)))
     # Multiples of a fraction, such as halves, are a lattice too.
     step = float(steps.min())
     parts = steps / step
@@ -192,15 +175,14 @@ def lattice_of(soft: SoftIndex) -> Lattice | None:
 
 def sum_of(x: SoftIndex, y: SoftIndex) -> SoftIndex | None:
     """Return the sum of values of different draws, or None if it is too large."""
-    a, b = lattice_of(x), lattice_of(y)
+    a = lattice_of(x)
+    b = lattice_of(y)
     if a is None or b is None:
         return None
     step = _step_of_both(a, b)
-    refined = [_refined(p, step) for p in (a, b)]
-    if None in refined:
-        return None
-    p, q = refined
-    if len(p) + len(q) - 1 > LARGEST_SUPPORT:
+    p = _refined(a, step)
+    q = _refined(b, step)
+    if p is None or q is None or len(p) + len(q) - 1 > LARGEST_SUPPORT:
         return None
     lattice = Lattice(a.first + b.first, step, convolved(p, q))
     shape = np.broadcast_shapes(x.extent, y.extent)
@@ -229,10 +211,22 @@ def _refined(lattice: Lattice, step: float) -> Array | None:
 
 
 def soft_of(
-    lattice: Lattice, of: Sequence[SoftIndex], shape: Sequence[int], dtype: Any
+    lattice: Lattice,
+    of: Sequence[SoftIndex],
+    shape: Sequence[int],
+    dtype: Any,
+    move: Callable | None = None,
 ) -> SoftIndex:
-    """Return a value of draws that are made of others."""
-    return _fresh(lattice.values, lattice.probs, of, shape, dtype)
+    """Return a value of draws that are made of others.
+
+    Args:
+        lattice: Its probabilities.
+        of: The values that it is made of.
+        shape: Its shape.
+        dtype: Its type.
+        move: What becomes of the ids of their draws, see `derived`.
+    """
+    return _fresh(lattice.values, lattice.probs, of, shape, dtype, move)
 
 
 def _fresh(
@@ -241,10 +235,40 @@ def _fresh(
     of: Sequence[SoftIndex],
     shape: Sequence[int],
     dtype: Any,
+    move: Callable | None = None,
 ) -> SoftIndex:
     table = values.astype(dtype).reshape((-1,) + (1,) * len(shape))
-    factor = fresh(named(*of), probs.shape[1:], tokens(*of))
+    factors = [factor for soft in of for factor in soft.draws()]
+    moves = None if move is None else [move] * len(factors)
+    factor = derived(named(*of), probs.shape[1:], factors, moves)
     return SoftIndex(Known(table), (probs,), (factor,), tuple(shape))
+
+
+def _draws_along(axes: Sequence[int], ids: np.ndarray) -> np.ndarray:
+    """Ids `(n,) + shape` of all draws along axes, which are left out: `(m,) + rest`."""
+    lines = np.moveaxis(ids, [1 + a for a in axes], range(1, 1 + len(axes)))
+    return lines.reshape(-1, *lines.shape[1 + len(axes) :])
+
+
+def _draws_up_to(
+    axis: int, length: int, reverse: bool, ids: np.ndarray
+) -> np.ndarray | None:
+    """Ids `(n,) + shape` of the draws up to each place along an axis, or from it on.
+
+    None if they are too many to list.
+    """
+    if ids.size * length > LARGEST_MATRIX:
+        return None
+    steps = np.arange(length)
+    full = np.moveaxis(ids, 1 + axis, 1)
+    full = np.broadcast_to(full, (len(ids), length, *full.shape[2:]))
+    counts = steps[:, None] <= steps
+    if reverse:
+        counts = counts.T
+    counts = counts.reshape(1, length, length, *(1,) * (full.ndim - 2))
+    ids = np.where(counts, full[:, :, None], -1)
+    ids = ids.reshape(-1, *ids.shape[2:])
+    return np.moveaxis(ids, 1, 1 + axis)
 
 
 def total(soft: SoftIndex, axes: Sequence[int], dtype: Any) -> SoftIndex:
@@ -271,7 +295,7 @@ def total(soft: SoftIndex, axes: Sequence[int], dtype: Any) -> SoftIndex:
     probs = _averaged(terms[..., 0], split.common, axes)
     shape = [n for a, n in enumerate(soft.extent) if a not in axes]
     lattice = Lattice(first * length, step, probs)
-    return soft_of(lattice, [soft], shape, dtype)
+    return soft_of(lattice, [soft], shape, dtype, partial(_draws_along, axes))
 
 
 def _terms(probs: Array, extent: Sequence[int], axes: Sequence[int]) -> Array:
@@ -280,8 +304,8 @@ def _terms(probs: Array, extent: Sequence[int], axes: Sequence[int]) -> Array:
     sizes = [extent[a] if a in axes else probs.shape[n + a] for a in range(len(extent))]
     full = jnp.broadcast_to(probs, (*probs.shape[:n], *sizes))
     last = jnp.moveaxis(full, [n + a for a in axes], range(-len(axes), 0))
-    kept = last.shape[: last.ndim - len(axes)]
-    return last.reshape(*kept, math.prod(extent[a] for a in axes))
+    shape = last.shape[: last.ndim - len(axes)]
+    return last.reshape(*shape, math.prod(extent[a] for a in axes))
 
 
 def _pairs_added(terms: Array) -> Array:
@@ -290,8 +314,8 @@ def _pairs_added(terms: Array) -> Array:
     An odd one is added to the first value of the lattice, which adds no step.
     """
     if terms.shape[-1] % 2:
-        one = jnp.zeros_like(terms[..., :1]).at[0].set(1)
-        terms = jnp.concatenate([terms, one], -1)
+        first_value = jnp.zeros_like(terms[..., :1]).at[0].set(1)
+        terms = jnp.concatenate([terms, first_value], -1)
     return convolved(terms[..., ::2], terms[..., 1::2])
 
 
@@ -326,14 +350,15 @@ def running_total(soft: SoftIndex, axis: int, reverse: bool, dtype: Any) -> Soft
     start = jnp.zeros((largest, *terms.shape[2:]), terms.dtype).at[zero * length].set(1)
 
     def add(sums: Array, term: Array) -> tuple[Array, Array]:
-        both = convolved(sums, term)
-        sums = lax.slice_in_dim(both, zero, zero + largest)
+        longer = convolved(sums, term)
+        sums = lax.slice_in_dim(longer, zero, zero + largest)
         return sums, sums
 
     _, sums = lax.scan(add, start, terms, reverse=reverse)
     probs = jnp.moveaxis(sums, 0, 1 + axis)
     lattice = Lattice(low * length, step, probs)
-    return soft_of(lattice, [soft], soft.extent, dtype)
+    move = partial(_draws_up_to, axis, length, reverse)
+    return soft_of(lattice, [soft], soft.extent, dtype, move)
 
 
 # --- extremes -------------------------------------------------------------------------
@@ -359,25 +384,35 @@ def extreme(
     support, probs = _sorted_probs(soft, split)
     if not largest:
         probs = probs[::-1]
-    # The probability that all are up to a value is a product.
-    below = jnp.cumsum(probs[:-1], 0)
-    below = jnp.broadcast_to(
-        below,
-        (*below.shape[:2], *[n if a in axes else below.shape[2 + a]
-                             for a, n in enumerate(soft.extent)]),
-    )  # fmt: skip
-    if running:
-        below = jnp.cumprod(below, 2 + axes[0])
-        common = split.common
-    else:
-        below = below.prod(tuple(2 + a for a in axes))
-        common = split.common.squeeze(tuple(1 + a for a in axes))
-    ends = [jnp.zeros_like(below[:1]), below, jnp.ones_like(below[:1])]
-    probs = (jnp.diff(jnp.concatenate(ends), axis=0) * common[None]).sum(1)
+    probs = _extreme_probs(probs, split.common, soft.extent, axes, running)
     if not largest:
         probs = probs[::-1]
     shape = [n for a, n in enumerate(soft.extent) if running or a not in axes]
-    return _fresh(support, probs, [soft], shape, soft.table.dtype)
+    move = partial(_draws_along, axes)
+    if running:
+        move = partial(_draws_up_to, axes[0], soft.extent[axes[0]], False)
+    return _fresh(support, probs, [soft], shape, soft.table.dtype, move)
+
+
+def _extreme_probs(
+    probs: Array,
+    common: Array,
+    extent: Sequence[int],
+    axes: Sequence[int],
+    running: bool,
+) -> Array:
+    """Probabilities that each value, from the least extreme one on, is the extreme."""
+    # The probability that all are up to a value is a product.
+    below = jnp.cumsum(probs[:-1], 0)
+    sizes = [n if a in axes else below.shape[2 + a] for a, n in enumerate(extent)]
+    below = jnp.broadcast_to(below, (*below.shape[:2], *sizes))
+    if running:
+        below = jnp.cumprod(below, 2 + axes[0])
+    else:
+        below = below.prod(tuple(2 + a for a in axes))
+        common = common.squeeze(tuple(1 + a for a in axes))
+    ends = [jnp.zeros_like(below[:1]), below, jnp.ones_like(below[:1])]
+    return (jnp.diff(jnp.concatenate(ends), axis=0) * common[None]).sum(1)
 
 
 def _sorted_probs(soft: SoftIndex, split: Split) -> tuple[np.ndarray, Array]:

@@ -12,21 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from numpyro_concrete.soft_index.algebra import (
-    MERGED,
-    Joint,
-    Table,
-    common_values,
-    concrete,
-    enumerate_operands,
-    finish,
-    is_inexact,
-    run,
-    typed,
-    words,
-)
+from numpyro_concrete.soft_index.algebra import Joint, enumerate_operands, finish
+from numpyro_concrete.soft_index.draws import Known
 from numpyro_concrete.soft_index.expectation import bounded, contract
 from numpyro_concrete.soft_index.joining import have_same_draws, move_together
+from numpyro_concrete.soft_index.merging import MERGED, common_values
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -34,9 +24,17 @@ from numpyro_concrete.soft_index.registry import (
     Result,
     rule,
 )
+from numpyro_concrete.soft_index.sharing import share_draws
 from numpyro_concrete.soft_index.sums import sum_of_draws
+from numpyro_concrete.soft_index.tables import (
+    Table,
+    concrete,
+    is_inexact,
+    run,
+    typed,
+    words,
+)
 from numpyro_concrete.soft_index.value import (
-    Known,
     SoftIndex,
     SoftReal,
     Values,
@@ -74,6 +72,8 @@ def _is_crowded_sum(first: Operand, second: Operand) -> bool:
     """Whether different draws have so many joint values that their sum is a count."""
     if not (is_soft(first) and is_soft(second)) or is_inexact(first):
         return False
+    if share_draws(first, second, np.broadcast_shapes(first.extent, second.extent)):
+        return True  # their sum has a mean, though its values are not known
     tokens = {factor.token for factor in first.factors}
     if not tokens.isdisjoint(factor.token for factor in second.factors):
         return False

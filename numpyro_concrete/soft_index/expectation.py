@@ -54,20 +54,22 @@ def _share_no_axis(table: np.ndarray | Array, weights: Array) -> bool:
 
 def _product(weights: Array, table: np.ndarray | Array) -> Array:
     """Weighted sums of values that differ along other axes: a product of matrices."""
-    own, others = weights.shape[1:], table.shape[1:]
     total = mixed(weights, table)
     # Each axis of the result is one of the weights or one of the table; the other is 1.
-    rank = len(own)
+    rank = weights.ndim - 1
     order = [a + i * rank for a in range(rank) for i in (0, 1)]
-    shape = tuple(m * n for m, n in zip(own, others, strict=True))
+    pairs = zip(weights.shape[1:], table.shape[1:], strict=True)
+    shape = tuple(m * n for m, n in pairs)
     return total.transpose(order).reshape(shape)
 
 
 def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
     """Return weighted sums of rows: of `(K,) + own` and `(K,) + row`, `own + row`."""
     dtype = jnp.result_type(rows, weights)
-    k, shape = len(weights), weights.shape[1:] + rows.shape[1:]
-    weights, rows = weights.astype(dtype), rows.reshape(k, -1).astype(dtype)
+    k = len(weights)
+    shape = weights.shape[1:] + rows.shape[1:]
+    weights = weights.astype(dtype)
+    rows = rows.reshape(k, -1).astype(dtype)
     if isinstance(rows, np.ndarray) and ((rows != 0).sum(0) <= 1).all():
         # One weight each. The array keeps its shape: XLA sees which parts are not read.
         picked = jnp.moveaxis(_picked(weights, (rows != 0).argmax(0)), 0, -1)
@@ -111,8 +113,8 @@ def bounded(table: np.ndarray | Array, *weights: Array) -> tuple[Any, Any]:
     bound = _bound(dtype)
     # One selection, for one is all that a gradient then goes through.
     fixed = lax.stop_gradient(table)
-    known = jnp.where(fixed < 0, -bound, jnp.where(fixed > 0, bound, 1.5 * bound))
-    return jnp.where(jnp.isfinite(fixed), table, known), _restored
+    stand_in = jnp.where(fixed < 0, -bound, jnp.where(fixed > 0, bound, 1.5 * bound))
+    return jnp.where(jnp.isfinite(fixed), table, stand_in), _restored
 
 
 def _bound(dtype: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from numpyro_concrete import internals
 from numpyro_concrete.soft_index import registry
+from numpyro_concrete.soft_index.draws import SharedDrawsError
 from numpyro_concrete.soft_index.joining import join_pieces
 from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.trace import (
@@ -31,6 +32,7 @@ from numpyro_concrete.soft_index.value import (
     average_of,
     guarded,
     is_soft,
+    unavailable,
 )
 
 # A tree of JAX: of values of the program, or of soft and plain values.
@@ -64,6 +66,11 @@ def read(x: ProgramValue) -> Operand:
         return soft
     try:
         return soft.exact()
+    except SharedDrawsError as error:
+        values = unavailable(error)
+        return SoftNumber(
+            soft.average, soft.program_dtype, soft.sites, soft.tokens, values
+        )
     except TypeError:
         return SoftNumber(soft.average, soft.program_dtype, soft.sites, soft.tokens)
 

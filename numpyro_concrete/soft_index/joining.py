@@ -15,18 +15,12 @@ from jax import lax
 
 from numpyro_concrete.soft_index.algebra import (
     Joint,
-    Table,
-    concrete,
     enumerate_operands,
     finish,
-    is_inexact,
     listed_jointly,
-    number_of,
-    pick,
     rebuilt,
-    run,
-    typed,
 )
+from numpyro_concrete.soft_index.merging import pick
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -37,6 +31,14 @@ from numpyro_concrete.soft_index.registry import (
 )
 from numpyro_concrete.soft_index.shapes import rearrange
 from numpyro_concrete.soft_index.single import on_each_draw
+from numpyro_concrete.soft_index.tables import (
+    Table,
+    concrete,
+    is_inexact,
+    number_of,
+    run,
+    typed,
+)
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     Pieces,

@@ -18,29 +18,21 @@ from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import (
     Joint,
-    Table,
-    as_table,
     averaged,
-    concrete,
     enumerate_operands,
     finish,
-    held,
-    is_inexact,
     joint_weights,
     listed_jointly,
-    on_support,
     placed,
     ranked,
     rebuilt,
-    run,
     simplified,
-    typed,
-    uniform,
-    values_of,
 )
 from numpyro_concrete.soft_index.averages import mean_of_average
+from numpyro_concrete.soft_index.draws import Known, fresh
 from numpyro_concrete.soft_index.expectation import bounded, mixed
 from numpyro_concrete.soft_index.joining import join_pieces, with_exact_pieces
+from numpyro_concrete.soft_index.merging import on_support, values_of
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -51,11 +43,19 @@ from numpyro_concrete.soft_index.registry import (
 )
 from numpyro_concrete.soft_index.shapes import move_elements
 from numpyro_concrete.soft_index.single import on_each_value
+from numpyro_concrete.soft_index.tables import (
+    Table,
+    as_table,
+    concrete,
+    held,
+    is_inexact,
+    run,
+    typed,
+    uniform,
+)
 from numpyro_concrete.soft_index.value import (
-    Known,
     Pieces,
     SoftIndex,
-    fresh,
     is_soft,
     named,
     refusal,

@@ -42,16 +42,13 @@ from numpyro_concrete.internals import (
 from numpyro_concrete.soft_index.algebra import (
     Joint,
     enumerate_operands,
-    flat_table,
-    flat_weights,
-    held,
     joint_weights,
     ranked,
-    run,
 )
 from numpyro_concrete.soft_index.expectation import contract
 from numpyro_concrete.soft_index.interpreter import plain, value_of
 from numpyro_concrete.soft_index.masks import SoftlyMasked
+from numpyro_concrete.soft_index.merging import flat_table, flat_weights
 from numpyro_concrete.soft_index.paths import (
     Path,
     SoftParameter,
@@ -59,6 +56,7 @@ from numpyro_concrete.soft_index.paths import (
     soft_parameters,
 )
 from numpyro_concrete.soft_index.registry import Operand, Shape
+from numpyro_concrete.soft_index.tables import held, run
 from numpyro_concrete.soft_index.value import (
     AbstractSoft,
     SoftIndex,
@@ -218,13 +216,16 @@ def within_bounds(fn: Distribution, value: SoftIndex) -> SoftIndex:
     """
     if not isinstance(fn, SoftParameters):
         return value
+    unbounded = value
     for path, parameter in fn.parameters.items():
         clip = _CLIPS.get(path[-1])
         if clip is not None:
             table, joint = enumerate_operands(clip, [value, parameter], value.extent)
             factors = tuple(joint.factors)
             weights = tuple(joint.weights)
-            value = SoftIndex(held(table), weights, factors, value.extent)
+            value = SoftIndex(
+                held(table), weights, factors, value.extent, unbounded=unbounded
+            )
     return value
 
 

@@ -14,12 +14,7 @@ from numpyro_concrete.soft_index import (  # noqa: F401  modules register their 
     shapes,
     writing,
 )
-from numpyro_concrete.soft_index.algebra import (
-    is_one_draw,
-    listed_jointly,
-    number_of,
-    words,
-)
+from numpyro_concrete.soft_index.algebra import is_one_draw, listed_jointly
 from numpyro_concrete.soft_index.averages import with_averages
 from numpyro_concrete.soft_index.joining import join_pieces, with_exact_pieces
 from numpyro_concrete.soft_index.registry import (
@@ -32,6 +27,7 @@ from numpyro_concrete.soft_index.registry import (
     rule,
 )
 from numpyro_concrete.soft_index.single import on_each_value
+from numpyro_concrete.soft_index.tables import number_of, words
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,

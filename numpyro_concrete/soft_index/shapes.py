@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from numpyro_concrete.soft_index.algebra import Table, held, rebuilt, run
+from numpyro_concrete.soft_index.algebra import rebuilt
+from numpyro_concrete.soft_index.draws import fresh
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -19,13 +19,8 @@ from numpyro_concrete.soft_index.registry import (
     Shape,
     rule,
 )
-from numpyro_concrete.soft_index.value import (
-    SoftIndex,
-    fresh,
-    is_soft,
-    named,
-    refusal,
-)
+from numpyro_concrete.soft_index.tables import Table, broadcast_table, held, run
+from numpyro_concrete.soft_index.value import SoftIndex, is_soft, named, refusal
 
 SHAPES = "reshape squeeze expand_dims transpose rev slice split unstack"
 
@@ -55,18 +50,6 @@ def _broadcast(_: Primitive, operands: list[Operand], params: Params) -> SoftInd
         return array.reshape((*array.shape[:lead], *sizes))
 
     return rearrange(soft, place_axes, shape)
-
-
-def broadcast_table(table: Table, shape: Sequence[int]) -> Table:
-    """Return a table in another shape, known while tracing if it was.
-
-    Args:
-        table: An array of NumPy or JAX.
-        shape: Shape with which it broadcasts.
-    """
-    if isinstance(table, np.ndarray):
-        return np.broadcast_to(table, tuple(shape))
-    return jnp.broadcast_to(table, tuple(shape))
 
 
 def rearrange(

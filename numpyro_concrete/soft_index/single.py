@@ -13,16 +13,8 @@ import jax
 import numpy as np
 from jax.scipy import special
 
-from numpyro_concrete.soft_index.algebra import (
-    Joint,
-    Table,
-    as_table,
-    finish,
-    is_one_draw,
-    run,
-    tables_of,
-    words,
-)
+from numpyro_concrete.soft_index.algebra import Joint, finish, is_one_draw, tables_of
+from numpyro_concrete.soft_index.draws import Known
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -31,8 +23,14 @@ from numpyro_concrete.soft_index.registry import (
     Shape,
     as_result,
 )
-from numpyro_concrete.soft_index.shapes import broadcast_table
-from numpyro_concrete.soft_index.value import Known, SoftIndex, named, refusal
+from numpyro_concrete.soft_index.tables import (
+    Table,
+    as_table,
+    broadcast_table,
+    run,
+    words,
+)
+from numpyro_concrete.soft_index.value import SoftIndex, named, refusal
 
 # More joint values are too many to run a loop for each.
 LARGEST_LOOP = 64
@@ -40,8 +38,13 @@ LARGEST_LOOP = 64
 ELEMENTWISE_CALLS = words("searchsorted _interp polyval") | frozenset(
     dir(special)
 ) - words("logsumexp softmax log_softmax sph_harm sph_harm_y lpmn lpmn_values")
+# Elementwise functions with a derivative of their own, whose bodies compute more.
+ELEMENTWISE_FUNCTIONS = words("_owens_t_impl")
 # Functions of JAX that mix their elements, and have products of matrices in them.
-JOINT_CALLS = words("_lstsq _pinv cov")
+JOINT_CALLS = words("_lstsq _pinv cov _linspace linspace")
+# These round in another way for several values at once, so that a comparison with their
+# results could differ from the discrete program's.
+_ONE_BY_ONE = words("_linspace")
 # Positions of the operands that are tables, of which these read several elements.
 _TABLE_POSITIONS = {"searchsorted": [0], "_interp": [1, 2], "polyval": [0]}
 
@@ -94,6 +97,7 @@ def _map_over_states(
     operands: Sequence[Operand],
     soft_arrays: Sequence[Table],
     states: int,
+    one_by_one: bool = False,
 ) -> Result:
     """Apply a function to the joint values of soft operands, on their first axis."""
     arrays: list[Table] = []
@@ -106,7 +110,28 @@ def _map_over_states(
         else:
             arrays.append(as_table(operand))
             axes.append(None)
+    if one_by_one and all(isinstance(x, np.ndarray) for x in arrays):
+        return _call_for_each_state(function, arrays, axes, states)
     return run(jax.vmap(function, tuple(axes), axis_size=states), *arrays)
+
+
+def _call_for_each_state(
+    function: Callable,
+    arrays: Sequence[np.ndarray],
+    axes: Sequence[int | None],
+    states: int,
+) -> list[np.ndarray]:
+    """Apply a function to known arrays, one joint value after the other."""
+
+    def call(state: int) -> list[np.ndarray]:
+        slices = [
+            x if axis is None else np.asarray(x[state])
+            for x, axis in zip(arrays, axes, strict=True)
+        ]
+        return run(function, *slices)
+
+    results = [call(state) for state in range(states)]
+    return [np.stack(tables) for tables in zip(*results, strict=True)]
 
 
 # --- one draw -------------------------------------------------------------------------
@@ -137,16 +162,24 @@ def on_each_value(
         operands: Its operands, of which the soft ones have no draw of a position's own.
         params: Its parameters.
     """
-    results = on_each_draw(lambda *x: primitive.bind(*x, **params), operands)
+
+    def function(*x: Table) -> Result:
+        return primitive.bind(*x, **params)
+
+    one_by_one = params.get("name") in _ONE_BY_ONE
+    results = on_each_draw(function, operands, one_by_one)
     return as_result(primitive, results)
 
 
-def on_each_draw(function: Callable, operands: Sequence[Operand]) -> list[Operand]:
+def on_each_draw(
+    function: Callable, operands: Sequence[Operand], one_by_one: bool = False
+) -> list[Operand]:
     """Return the results of a function for values that are one draw at all positions.
 
     Args:
         function: Takes arrays; returns one or several.
         operands: Its operands, of which the soft ones have no draw of a position's own.
+        one_by_one: Whether it is called once for each joint value that is known.
 
     Raises:
         TypeError: If there are more joint values than can be listed.
@@ -160,7 +193,8 @@ def on_each_draw(function: Callable, operands: Sequence[Operand]) -> list[Operan
         _values_by_state(soft, joint, axes)
         for soft, axes in zip(softs, factor_axes, strict=True)
     ]
-    result = _map_over_states(function, operands, soft_arrays, math.prod(sizes))
+    states = math.prod(sizes)
+    result = _map_over_states(function, operands, soft_arrays, states, one_by_one)
     tables = result if isinstance(result, list | tuple) else [result]
     return [_with_draws(t.reshape(*sizes, *t.shape[1:]), joint) for t in tables]
 
@@ -169,8 +203,10 @@ def _without_positions(soft: SoftIndex) -> SoftIndex:
     """Return the draws of a value, at no position."""
     weights = tuple(w.reshape(-1) for w in soft.weights)
     factors = tuple(f.at(f.ids.array.reshape(())) for f in soft.factors)
-    no_values = Known(np.zeros(tuple(map(len, weights))))
-    return SoftIndex(no_values, weights, factors, ())
+    sizes = tuple(map(len, weights))
+    # Values that depend on all factors.
+    values = Known(np.arange(math.prod(sizes)).reshape(sizes))
+    return SoftIndex(values, weights, factors, ())
 
 
 def _values_by_state(soft: SoftIndex, joint: Joint, factor_axes: list[int]) -> Table:

@@ -6,15 +6,19 @@ where `z` is at most `n`. What is left is independent, and is convolved.
 Counterpart: none; in Pyro they are among the rules.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from numpyro_concrete.soft_index.algebra import enumerate_operands, simplified, typed
+from numpyro_concrete.soft_index.algebra import enumerate_operands, simplified
 from numpyro_concrete.soft_index.counts import sum_of
+from numpyro_concrete.soft_index.draws import share_a_draw
 from numpyro_concrete.soft_index.registry import apply_primitive
+from numpyro_concrete.soft_index.sharing import share_draws
+from numpyro_concrete.soft_index.tables import typed
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
@@ -66,26 +70,54 @@ def _terms(x: Any, sign: int) -> list[Term]:
 def _total(terms: Sequence[Term], shape: Sequence[int]) -> Any:
     softs = [t for t in terms if isinstance(t[1], SoftIndex)]
     plain = [t for t in terms if not isinstance(t[1], SoftIndex)]
-    total, *others = [_joint_sum(group, shape) for group in _groups(softs)]
-    for other in others:
-        total = _independent_sum(total, other)
+    softs = [_without_shared_bounds(t, softs, shape) for t in softs]
+    total, *summands = [_joint_sum(group, shape) for group in _groups(softs, shape)]
+    for summand in summands:
+        total = _independent_sum(total, summand)
     for sign, x in plain:
-        total = exact(
-            apply_primitive(lax.add_p if sign > 0 else lax.sub_p, [total, x], {})
-        )
+        primitive = lax.add_p if sign > 0 else lax.sub_p
+        total = exact(apply_primitive(primitive, [total, x], {}))
     return total
 
 
-def _groups(terms: Sequence[Term]) -> list[list[Term]]:
+def _without_shared_bounds(
+    term: Term, terms: Sequence[Term], shape: Sequence[int]
+) -> Term:
+    """A term without its bounds, if the joint values with them are no longer known.
+
+    The bounds of a count that depends on others keep `count - value` at zero or above.
+    Without them only values of probability zero at the draws of a program are less.
+    """
+    sign, soft = term
+    if soft.unbounded is None:
+        return term
+    bounds = [f for f in soft.factors if f not in soft.unbounded.factors]
+    factors = [f for _, x in terms if x is not soft for f in x.factors]
+    if any(share_a_draw(f, g, shape) for f in bounds for g in factors):
+        return sign, soft.unbounded
+    return term
+
+
+def _groups(terms: Sequence[Term], shape: Sequence[int]) -> list[list[Term]]:
     """Terms that share draws, directly or through others."""
-    groups: list[tuple[set[int], list[Term]]] = []
+    groups: list[list[Term]] = []
     for term in terms:
-        own = {f.token for f in term[1].factors}
-        together = [g for g in groups if not own.isdisjoint(g[0])]
-        groups = [g for g in groups if own.isdisjoint(g[0])]
-        merged = [t for _, members in together for t in members]
-        groups.append((own.union(*(g[0] for g in together)), [*merged, term]))
-    return [members for _, members in groups]
+        related = [any(_share_draws(term, t, shape) for t in g) for g in groups]
+        members = [
+            g for g, is_related in zip(groups, related, strict=True) if is_related
+        ]
+        groups = [
+            g for g, is_related in zip(groups, related, strict=True) if not is_related
+        ]
+        groups.append([*itertools.chain(*members), term])
+    return groups
+
+
+def _share_draws(first: Term, second: Term, shape: Sequence[int]) -> bool:
+    """Whether two terms have draws of one array, or draws that are made of one."""
+    factors = {factor.token for factor in first[1].factors}
+    common = not factors.isdisjoint(factor.token for factor in second[1].factors)
+    return common or share_draws(first[1], second[1], shape)
 
 
 def _joint_sum(terms: Sequence[Term], shape: Sequence[int]) -> Any:

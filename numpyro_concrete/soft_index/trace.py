@@ -18,7 +18,7 @@ from jax import Array
 
 from numpyro_concrete import internals
 from numpyro_concrete.soft_index import registry
-from numpyro_concrete.soft_index.algebra import concrete, listed_jointly, words
+from numpyro_concrete.soft_index.algebra import listed_jointly
 from numpyro_concrete.soft_index.elementwise import ELEMENTWISE
 from numpyro_concrete.soft_index.joining import join_pieces
 from numpyro_concrete.soft_index.loops import (
@@ -32,11 +32,13 @@ from numpyro_concrete.soft_index.rules import apply
 from numpyro_concrete.soft_index.shapes import SHAPES
 from numpyro_concrete.soft_index.single import (
     ELEMENTWISE_CALLS,
+    ELEMENTWISE_FUNCTIONS,
     JOINT_CALLS,
     on_each_value,
     on_elements,
     reads_soft_tables,
 )
+from numpyro_concrete.soft_index.tables import concrete, typed, words
 from numpyro_concrete.soft_index.value import (
     Pieces,
     SoftIndex,
@@ -283,6 +285,9 @@ class SoftTrace(internals.QuaxTrace):
         params: Params,
     ) -> Result:
         if any(map(is_soft, operands)):
+            if functions[0].__name__ in ELEMENTWISE_FUNCTIONS:
+                with internals.set_current_trace(self.parent_trace):
+                    return self.wrap(_call_elementwise(functions[0], operands))
             # The function of the support's values, which have no derivative.
             with internals.set_current_trace(self):
                 return functions[0].call_wrapped(*self.wrap(operands))
@@ -357,6 +362,15 @@ def _call_on_values(
     if jointly is None:
         raise TypeError(refusal(named(*values), name))
     return on_each_value(primitive, jointly, params)
+
+
+def _call_elementwise(
+    function: internals.WrappedFunction, operands: list[Operand]
+) -> list[Operand]:
+    """Return what an elementwise function with its own derivative gives for values."""
+    values = [exact(join_pieces(x), function.__name__) for x in operands]
+    shape = np.broadcast_shapes(*(typed(x).shape for x in values))
+    return [on_elements(lambda *x: function.call_wrapped(*x)[0], values, shape)]
 
 
 def _is_folded(

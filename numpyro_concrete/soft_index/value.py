@@ -3,24 +3,20 @@
 Counterpart: ``pyro_concrete.soft_index``.
 """
 
-import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from numpyro_concrete import internals
+from numpyro_concrete.soft_index.draws import Factor, Known, SharedDrawsError, fresh
 from numpyro_concrete.soft_index.expectation import contract
 from numpyro_concrete.soft_index.operators import Operators
-
-_tokens = itertools.count()
 
 
 def refusal(site: str, operation: str) -> str:
@@ -42,98 +38,17 @@ def refusal(site: str, operation: str) -> str:
     )
 
 
-@jax.tree_util.register_static
-class Known:
-    """A NumPy array that is known while JAX traces: hashable, and no leaf of a tree."""
-
-    __slots__ = ("_hash", "array")
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self._hash: int | None = None
-
-    def __hash__(self) -> int:
-        if self._hash is None:
-            x = self.array
-            self._hash = hash((x.shape, x.dtype.str, x.tobytes()))
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Known):
-            return False
-        x, y = self.array, other.array
-        return x is y or (x.dtype == y.dtype and np.array_equal(x, y, equal_nan=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class Factor:
-    """Which draw stands at a position: the identity of one set of weights.
-
-    Args:
-        site: Name of the sample site, for errors.
-        token: Equal for two factors that come from one array of draws.
-        ids: Which of those draws, for each position; its shape broadcasts to the value.
-        ancestors: Tokens of the draws that these were made of, as a sum is.
-    """
-
-    site: str
-    token: int
-    ids: Known
-    ancestors: frozenset[int] = frozenset()
-
-    @property
-    def tokens(self) -> frozenset[int]:
-        """Tokens of all draws that these depend on."""
-        return self.ancestors | {self.token}
-
-    def at(self, ids: np.ndarray) -> "Factor":
-        """Return the same draws at other positions."""
-        return dataclasses.replace(self, ids=Known(ids))
-
-    def same(self, other: "Factor", shape: Sequence[int]) -> bool:
-        """Tell whether two factors are the same draw at every position."""
-        if self.token != other.token:
-            return False
-        x, y = self.ids.array, other.ids.array
-        if x is y or (x.shape == y.shape and np.array_equal(x, y)):
-            return True
-        return np.array_equal(np.broadcast_to(x, shape), np.broadcast_to(y, shape))
-
-
-def new_token() -> int:
-    """Return a token that no draw has; later ones are greater."""
-    return next(_tokens)
-
-
-def fresh(
-    site: str, shape: Sequence[int], ancestors: frozenset[int] = frozenset()
-) -> Factor:
-    """Return the factor of draws that no other value knows.
-
-    Args:
-        site: Names of the sites.
-        shape: Shape of the draws.
-        ancestors: Tokens of the draws that they were made of.
-    """
-    return Factor(site, new_token(), positions(tuple(shape)), ancestors)
-
-
 def tokens(*operands: Any) -> frozenset[int]:
     """Return the tokens of all draws that operands depend on."""
-    own: set[int] = set()
+    draws: set[int] = set()
     for x in operands:
         if isinstance(x, AbstractAverage):
-            own |= x.tokens
+            draws |= x.tokens
         elif isinstance(x, SoftIndex):
-            own.update(*(f.tokens for f in x.factors))
+            draws.update(*(f.tokens for f in x.factors))
         elif isinstance(x, Pieces):
-            own |= tokens(*x.parts)
-    return frozenset(own)
-
-
-def positions(shape: tuple[int, ...]) -> Known:
-    """Return the number of each position of an array."""
-    return Known(np.arange(math.prod(shape)).reshape(shape))
+            draws |= tokens(*x.parts)
+    return frozenset(draws)
 
 
 def _unreadable(self: Any, *_: Any) -> None:
@@ -163,8 +78,8 @@ class SoftIndex(AbstractSoft):
     """An integer that is a convex combination of integers.
 
     Each operation on it is applied to every value of its support. An integer or boolean
-    result stays soft, with the same weights; a float result is the weighted sum. At a
-    vertex, where one weight is one, every result is the discrete program's.
+    result stays soft, with the same weights; a float result is the weighted sum. At
+    one-hot probabilities every result is the discrete program's.
 
     Shapes:
         values: `(K_1, ..., K_m) + shape`, with axes of size one where values do not
@@ -179,6 +94,8 @@ class SoftIndex(AbstractSoft):
         extent: Shape of the integer array that it stands for.
         possible: The integers that it can be, if that is all that is known of its
             values while tracing.
+        unbounded: The same draws without the bounds that soft parameters set to them,
+            which have no effect on values that a program draws.
 
     Raises:
         TypeError: When an operation has no relaxation; it names the site.
@@ -196,6 +113,7 @@ class SoftIndex(AbstractSoft):
     factors: tuple[Factor, ...] = eqx.field(static=True)
     extent: tuple[int, ...] = eqx.field(static=True)
     possible: Known | None = eqx.field(static=True, default=None)
+    unbounded: "SoftIndex | None" = None
 
     @property
     def table(self) -> Any:
@@ -212,6 +130,17 @@ class SoftIndex(AbstractSoft):
         """Whether the values are known and the same at every position."""
         n = len(self.factors)
         return self.known and math.prod(self.table.shape[n:]) == 1
+
+    def draws(self) -> list[Factor]:
+        """Return its factors, each at the positions where the values depend on it."""
+        if not isinstance(self.values, Known):
+            return [*self.factors]
+        table = self.values.array
+        axes = tuple(range(len(self.factors)))
+        return [
+            factor.where(np.asarray((table != table.take([0], axis)).any(axes)))
+            for axis, factor in enumerate(self.factors)
+        ]
 
     @property
     def certain(self) -> bool:
@@ -256,22 +185,26 @@ class Values:
     Args:
         compute: Returns the values, as a soft value.
         terms: The signed terms of a sum, `(sign, operand)`.
+
+    Attributes:
+        operands: The soft values that they are computed from, if they are known.
     """
 
-    __slots__ = ("_compute", "_known", "_terms", "_trace")
+    __slots__ = ("_compute", "_known", "_terms", "_trace", "operands")
 
     def __init__(
         self,
-        compute: "Callable[[], SoftIndex | Array]",
+        compute: "Callable[[], AbstractSoft | Array]",
         terms: "Sequence[tuple[int, Any]]" = (),
     ) -> None:
         self._compute = compute
         self._terms = tuple(terms)
-        self._known: SoftIndex | Array | None = None
+        self._known: AbstractSoft | Array | None = None
+        self.operands: tuple[Any, ...] = ()
         # Inside a loop, they still belong to the trace that the average belongs to.
         self._trace = internals.current_trace()
 
-    def __call__(self) -> "SoftIndex | Array":
+    def __call__(self) -> "AbstractSoft | Array":
         """Return the values; a plain array if they are certain."""
         if self._known is None:
             with internals.set_current_trace(self._trace):
@@ -285,6 +218,19 @@ class Values:
         Others may depend on the values once they are known: the sum is one draw then.
         """
         return self._terms if self._known is None else ()
+
+
+def unavailable(error: SharedDrawsError) -> Values:
+    """Return the values behind a sum of values that share draws: they raise an error.
+
+    Args:
+        error: The error.
+    """
+
+    def compute() -> SoftIndex:
+        raise error
+
+    return Values(compute)
 
 
 class AbstractAverage(AbstractSoft):
@@ -387,7 +333,7 @@ def guarded(soft: SoftReal) -> SoftReal:
     Args:
         soft: The average.
     """
-    return SoftReal(soft.average, soft.program_dtype, soft.sites)
+    return SoftReal(soft.average, soft.program_dtype, soft.sites, soft.tokens)
 
 
 class Unknown(AbstractAverage):
@@ -494,5 +440,7 @@ def average_of(mean: Array, like: Sequence[Any], dtype: Any, values: Any) -> Any
         dtype: Type that the discrete program's value has.
         values: The values behind the mean; None if they are not known.
     """
-    kind = SoftReal if jnp.issubdtype(dtype, jnp.inexact) else SoftNumber
-    return kind(mean, jnp.dtype(dtype), named(*like), tokens(*like), values)
+    average_type = SoftReal if jnp.issubdtype(dtype, jnp.inexact) else SoftNumber
+    if values is not None and not values.operands:
+        values.operands = tuple(x for x in like if is_soft(x))
+    return average_type(mean, jnp.dtype(dtype), named(*like), tokens(*like), values)

@@ -12,25 +12,19 @@ import numpy as np
 from jax import Array, lax
 
 from numpyro_concrete.soft_index.algebra import (
-    Table,
-    common_values,
-    concrete,
     finish,
-    is_inexact,
     joint_weights,
     listed_jointly,
-    number_of,
-    pick,
     placed,
-    typed,
-    weights_on,
 )
+from numpyro_concrete.soft_index.draws import Known, fresh
 from numpyro_concrete.soft_index.joining import move_together, with_exact_pieces
 from numpyro_concrete.soft_index.lookup import (
     index_components,
     joint_indices,
     stack_components,
 )
+from numpyro_concrete.soft_index.merging import common_values, pick, weights_on
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -39,14 +33,19 @@ from numpyro_concrete.soft_index.registry import (
     rule,
 )
 from numpyro_concrete.soft_index.single import on_each_value
+from numpyro_concrete.soft_index.tables import (
+    Table,
+    concrete,
+    is_inexact,
+    number_of,
+    typed,
+)
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
-    Known,
     SoftIndex,
     Values,
     average_of,
     exact,
-    fresh,
     is_soft,
     named,
     refusal,
