@@ -122,7 +122,8 @@ class Settings:
             raise ValueError(f"relax has no temperature for site {name!r}")
         return temperature
 
-    def _estimator(self, msg: Message, native: Native | None) -> AbstractEstimator:
+    def _estimator(self, msg: Message, native: Native | None) -> Any:
+        """The estimator of a site, before it is validated."""
         name = msg["name"]
         estimator = _own_settings(msg).get("estimator")
         if estimator is not None:
