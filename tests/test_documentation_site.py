@@ -19,10 +19,10 @@ HOSTS = ("pyro", "numpyro")
 # In the modules among the public names: what relax and the optimisers use themselves.
 INTERNAL = {
     "CountingOptim",
-    "Resolved",
+    "ResolvedSchedule",
     "current_temperature",
     "is_schedule",
-    "resolved",
+    "resolve_schedules",
 }
 
 
