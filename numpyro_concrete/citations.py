@@ -31,9 +31,9 @@ from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, r
 from numpyro_concrete.relaxation.handlers import (
     ConfigMessenger,
     HardenMessenger,
-    Settings,
 )
 from numpyro_concrete.relaxation.programs import RelaxedProgram
+from numpyro_concrete.relaxation.settings import Settings
 
 _CONCRETE = ("maddison2017concrete", "jang2017categorical")
 
@@ -108,10 +108,10 @@ def cite(*programs: Part) -> Bibliography:
 def _parts(part: Part) -> Iterator[Part]:
     """The parts of this package's programs: their settings and estimators."""
     if isinstance(part, Settings):
-        yield from part.used.values() or [part.estimator]
+        yield from part.estimators_used.values() or [part.estimator]
     elif isinstance(part, ConcreteReparam):
-        yield part.estimator
+        yield part.settings.estimator
     elif isinstance(part, ConfigMessenger):
-        yield part.mark
+        yield part.site_settings
     elif isinstance(part, RelaxedProgram):
         yield part.settings

@@ -102,10 +102,10 @@ def cite(*programs: Part) -> Bibliography:
 def _parts(part: Part) -> Iterator[Part]:
     """The parts of this package's programs: their settings and estimators."""
     if isinstance(part, RelaxMessenger):
-        yield from part.used.values() or [part.estimator]
+        yield from part.settings.estimators_used.values() or [part.settings.estimator]
     elif isinstance(part, ConcreteReparam):
-        yield part.estimator
+        yield part.settings.estimator
     elif isinstance(part, ConfigMessenger):
-        yield part.mark
+        yield part.site_settings
     elif isinstance(part, HandledModule):
         yield part.handler

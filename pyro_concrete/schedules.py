@@ -17,9 +17,6 @@ import pyro
 import torch
 from pyro.distributions import constraints
 from pyro.optim import PyroOptim
-
-# Only the stack of handlers shows whether a program is being trained.
-from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
 from concrete_core.schedules import (
@@ -30,6 +27,7 @@ from concrete_core.schedules import (
     AbstractPiecewiseConstant,
 )
 from concrete_core.types import Temperature
+from pyro_concrete.internals import active_handlers
 
 # Name of the parameter that counts the steps.
 STEP_PARAM = "temperature_step"
@@ -258,7 +256,7 @@ def current_temperature(temperature: Temperature) -> Temperature:
 
 def _is_training() -> bool:
     """Whether an ELBO is being computed: it traces parameters alone first."""
-    return any(getattr(handler, "param_only", False) for handler in _PYRO_STACK)
+    return any(getattr(handler, "param_only", False) for handler in active_handlers())
 
 
 def _count() -> Tensor:

@@ -320,7 +320,7 @@ def test_a_mark_and_a_mapping_choose_by_site(backend):
 
     chosen = {"b": package.GumbelRao(2)}
     sites = backend.trace(package.relax(program, 0.5, estimator=chosen))
-    leaf = backend.relaxation.site.leaf_of
+    leaf = backend.relaxation.wrappers.leaf_of
     found = {k: leaf(sites[f"{k}_relaxed"]["fn"]) for k in "abc"}
     assert found["a"].estimator == package.ReinMax()
     assert found["b"].estimator == package.GumbelRao(2)

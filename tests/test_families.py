@@ -117,15 +117,15 @@ def test_a_finite_family_relaxes_with_its_own_log_probabilities(backend, case):
 
 
 @pytest.mark.parametrize("case", UNBOUNDED.values(), ids=UNBOUNDED.keys())
-def test_an_unbounded_family_is_truncated_and_says_what_is_left_out(backend, case):
+def test_an_unbounded_family_is_truncated_and_has_the_truncated_mass(backend, case):
     make, probs = case
     program = one_site(backend, lambda d: make(backend.array, d))
     relax = backend.package.relax
     with pytest.warns(UserWarning, match=r"'n': truncation at 6 leaves out more than"):
         sites = backend.trace(relax(program, T, truncate={"n": K}))
     assert_exact(relaxed_logits(backend, sites), np.log(probs))
-    left_out = backend.numpy(sites["n_left_out"]["value"])
-    assert_exact(left_out, 1 - probs.sum(-1))
+    truncated_mass = backend.numpy(sites["n_truncated_mass"]["value"])
+    assert_exact(truncated_mass, 1 - probs.sum(-1))
     # By mass: the smallest truncation that leaves out no more, for all elements.
     mass = 1 - probs.cumsum(-1).min(0)
     with pytest.warns(UserWarning, match="truncation at 4 "):

@@ -47,7 +47,7 @@ OPS = {
     "straight_through": (np.exp(POINTS),),
     "straight_through_binary": (expit(LOGISTIC),),
     "clamp_probs": (UNIFORM,),
-    "wide": (LOGITS,),
+    "promote_half": (LOGITS,),
 }
 
 ops = pytest.mark.parametrize("name", OPS)

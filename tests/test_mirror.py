@@ -16,7 +16,7 @@ ONLY_NUMPYRO = {
     "distributions/batching.py": "torch batches by shapes alone",
     "Interpreter": "torch dispatches on the value itself",
     "soft_index/interpreter.py": "torch dispatches on the value itself",
-    "soft_index/averages.py": "in Pyro these are among the rules",
+    "soft_index/rules.py": "in Pyro each family has a file",
     "soft_index/axes.py": "in Pyro they are in reductions.py",
     "soft_index/counts.py": "in Pyro they are in reductions.py",
     "soft_index/expectation.py": "in Pyro it is in algebra.py",
@@ -27,8 +27,6 @@ ONLY_NUMPYRO = {
     "within_bounds": "in Pyro a site does it",
     "soft_index/operators.py": "a soft tensor has the operators of tensors",
     "relaxation/control_flow.py": "torch has no loops of its own",
-    "internals.py": "Pyro modules import private names themselves",
-    "soft_index/elementwise.py": "in Pyro these are among the rules",
     "soft_index/masks.py": "Pyro's own masked distribution takes soft masks",
     "soft_index/paths.py": "in Pyro these are in parameters.py",
     "soft_index/trace.py": "torch dispatches on the value itself",
@@ -43,7 +41,6 @@ ONLY_NUMPYRO = {
     "SoftlyMasked": "Pyro's own masked distribution takes soft masks: MaskedSoftly",
     "States": "torch distributions broadcast, JAX ones are mapped over states",
     "averaged": "torch distributions broadcast, JAX ones are mapped over states",
-    "Settings": "Pyro's messenger is made once, NumPyro's at every run",
     "RelaxedProgram": "Pyro's messengers make programs of functions",
     "DiscreteMessenger": "Pyro needs no interpreter to leave out",
     "keep_discrete": "in Pyro a method of RelaxMessenger",
@@ -62,11 +59,25 @@ ONLY_PYRO = {
     "with_soft_value": "NumPyro's interpreter scores soft observations",
     "finite_values": "Pyro's soft parameters ask for the support of the largest",
     "log_probs": "Pyro's soft parameters ask for scores outside of the support",
+    "soft_index/abstract.py": "torch dispatches on classes of tensors",
+    "soft_index/counting.py": "JAX counts by a few primitives, in rules.py",
+    "soft_index/elements.py": "in NumPyro it is in algebra.py",
+    "soft_index/folds.py": "in NumPyro it is in sums.py",
+    "soft_index/function_names.py": "JAX has a few primitives, in rules.py",
+    "soft_index/joint.py": "in NumPyro it is in averages.py",
+    "soft_index/losses.py": "JAX has no primitives for losses",
+    "soft_index/metadata.py": "JAX reads shapes and types from abstract values",
+    "soft_index/order.py": "JAX has a few primitives for order, in rules.py",
+    "soft_index/products.py": "JAX has one primitive for products, in rules.py",
+    "soft_index/refusals.py": "in NumPyro it is in value.py",
+    "soft_index/selection.py": "JAX has one primitive for selection, in rules.py",
+    "soft_index/states.py": "in NumPyro it is in rules.py",
     "soft_index/reductions.py": "JAX has a few primitives for sums, in rules.py",
     "soft_index/trees.py": "JAX traces a program once, at no cost in a step",
     "Deterministic": "NumPyro has messages of this type",
     "as_temperature": "JAX takes arrays of NumPy as they are",
-    "known": "in NumPyro soft_parameters goes through the wrappers",
+    "resolve_soft_parameters": "in NumPyro with_known_parameters has the wrappers",
+    "ReturnedValue": "NumPyro's messengers keep how values are received",
     "is_soft_parameter": "JAX finds them among the leaves of a distribution",
     "SubsampleMessenger": "NumPyro draws subsamples by keys",
     "all_sites": "NumPyro's traces are dicts of sites",
@@ -85,10 +96,14 @@ MODULES = [
     ".soft_index.parameters",
     ".relaxation.finite_support",
     ".relaxation",
+    ".relaxation.checks",
     ".relaxation.handlers",
+    ".relaxation.messages",
     ".relaxation.programs",
+    ".relaxation.settings",
     ".relaxation.site",
     ".relaxation.surroundings",
+    ".relaxation.wrappers",
     ".schedules",
     ".guides",
     ".guides.abstract",
@@ -168,14 +183,16 @@ def test_names_are_the_same(module):
 # Methods that implement a host's contract have the host's signature.
 HOST_SIGNATURES = {
     "with_known_parameters",
-    # Pyro's handlers keep their masks aside.
-    "element_mask",
     "LogRatioTransform",
     "SoftIndex",
     "SoftNumber",
     "SoftReal",
     "SoftParameters",
     "FiniteSupport",
+    # Pyro keeps the masks of handlers in messages, NumPyro in distributions.
+    "element_mask",
+    # Pyro's handlers find what a statement returns in the record.
+    "RelaxRecord",
     "ConfigMessenger",
     "RelaxMessenger",
     "HardenMessenger",
@@ -215,7 +232,7 @@ def test_summary_lines_are_the_same(ours, theirs):
     for torch, jax in words.items():
         summaries[0] = summaries[0].replace(torch, jax)
     summaries[1] = summaries[1].replace("NumPyro", "Pyro")
-    for own in (", at the border of the program", ", with its wrappers"):
+    for own in (", at the boundary of the program", ", with its wrappers"):
         summaries[1] = summaries[1].replace(own, "")
     assert summaries[0].replace(", without wrappers", "") == summaries[1]
 

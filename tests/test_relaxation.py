@@ -48,7 +48,7 @@ def test_a_site_becomes_two(backend, device):
         "x",
     ]
     assert isinstance(
-        backend.relaxation.site.leaf_of(sites["b_relaxed"]["fn"]),
+        backend.relaxation.wrappers.leaf_of(sites["b_relaxed"]["fn"]),
         backend.package.LogitBinaryConcrete,
     )
     assert isinstance(sites["c_relaxed"]["fn"], backend.package.ExpConcrete)
@@ -99,7 +99,7 @@ def test_temperature_may_be_one_for_each_row(backend):
     model, _ = two_layers(backend)
     temperature = backend.array(np.linspace(0.2, 2, 8))
     sites = backend.trace(backend.package.relax(model, temperature), data(backend))
-    b = backend.relaxation.site.leaf_of(sites["b_relaxed"]["fn"])
+    b = backend.relaxation.wrappers.leaf_of(sites["b_relaxed"]["fn"])
     assert_exact(backend.numpy(b.temperature)[:, 0], np.linspace(0.2, 2, 8))
     assert tuple(sites["b_relaxed"]["fn"].batch_shape) == (8,)
 

@@ -327,9 +327,15 @@ def test_a_sum_of_bits_has_the_poisson_binomial_distribution(size):
         assert_exact(plain(0.5 * count).numpy(), 0.5 * probs.sum())
         values = np.arange(size + 1)
         assert_exact(plain(torch.exp(-count)).numpy(), pmf @ np.exp(-values))
-    left = plain((size - bits.sum() - bits[0] == size // 2).double())
-    rest = poisson_binomial(np.append(probs[1:], probs[0]))
-    assert 0 <= left <= rest.max() + 1
+    left = size - bits.sum() - bits[1:].sum()
+    assert_exact(plain(left / 2).numpy(), size / 2 - probs.sum() + probs[0] / 2)
+    if size == 5:  # 32 joint values
+        pmf = poisson_binomial(probs[1:])
+        expected = probs[0] * pmf[2]
+        assert_exact(plain((left == 0).double()).numpy(), expected)
+    else:
+        with pytest.raises(TypeError, match=r"'z' is relaxed.*share draws"):
+            plain((left == 0).double())
 
 
 def test_sums_of_sites_are_convolved():

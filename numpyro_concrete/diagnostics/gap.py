@@ -24,7 +24,8 @@ from numpyro_concrete.objectives.particles import (
     summarize_particles,
 )
 from numpyro_concrete.relaxation import harden
-from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
+from numpyro_concrete.relaxation.messages import discrete_name
+from numpyro_concrete.relaxation.wrappers import leaf_of
 
 __all__ = ["RelaxationGap", "SiteEntropy", "relaxation_gap"]
 
@@ -145,7 +146,7 @@ def _site_entropies(relaxed: Particles, num_particles: int) -> tuple[SiteEntropy
         for relaxed_name, site in guide_trace.items():
             leaf = leaf_of(site.get("fn"))
             if isinstance(leaf, AbstractConcrete):
-                name = relaxed_name.removesuffix(SUFFIX)
+                name = discrete_name(relaxed_name)
                 # A binary site has no event axis.
                 num_values[name] = leaf.event_shape[0] if leaf.event_shape else 2
                 entropies[name] = _entropy_and_softness(leaf, site["value"])

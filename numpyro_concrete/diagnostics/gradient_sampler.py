@@ -33,7 +33,8 @@ from concrete_core.types import (
     Program,
 )
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.relaxation.site import is_discrete, leaf_of
+from numpyro_concrete.relaxation.site import is_discrete
+from numpyro_concrete.relaxation.wrappers import leaf_of
 
 # A model and its guide.
 Programs = tuple[Program, Program]

@@ -49,15 +49,11 @@ from numpyro_concrete.guides.sites import (
     is_relaxed,
     is_scanned,
 )
+from numpyro_concrete.relaxation.checks import check_relaxed_names, validate_temperature
 from numpyro_concrete.relaxation.handlers import (
     relaxed_in_prediction,
 )
-from numpyro_concrete.relaxation.site import (
-    Temperature,
-    check_relaxed_names,
-    checked,
-    of_site,
-)
+from numpyro_concrete.relaxation.settings import Temperature, setting_for_site
 from numpyro_concrete.schedules import current_temperature
 
 _ARRAY_TYPES = (Array, np.ndarray)
@@ -90,7 +86,9 @@ class AbstractFactorGuide(AutoNormal):
         create_plates: Callable | None = None,
     ) -> None:
         validate_init_logits(init_logits)
-        self.temperature = None if temperature is None else checked(temperature)
+        self.temperature = (
+            None if temperature is None else validate_temperature(temperature)
+        )
         self.init_logits = init_logits
         self._full_model = model
         super().__init__(
@@ -197,7 +195,7 @@ class AbstractFactorGuide(AutoNormal):
 
     def _temperature_of(self, site: RelaxedSite) -> ArrayLike:
         """The temperature of a site's factor, which broadcasts with its logits."""
-        temperature = of_site(self.temperature, site.name)
+        temperature = setting_for_site(self.temperature, site.name)
         if temperature is None:
             temperature = site.temperature
         if temperature is None:

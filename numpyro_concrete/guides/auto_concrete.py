@@ -14,7 +14,6 @@ import numpy as np
 import numpyro
 from jax import Array, random
 from numpyro.handlers import block, seed
-from numpyro.primitives import _PYRO_STACK
 
 from concrete_core.guides import (
     Argument,
@@ -24,7 +23,7 @@ from numpyro_concrete.guides.abstract import AbstractFactorGuide
 from numpyro_concrete.guides.factors import (
     FactorMessenger,
 )
-from numpyro_concrete.guides.masks import element_mask, is_masked
+from numpyro_concrete.guides.masks import is_masked
 from numpyro_concrete.guides.posterior import (
     Params,
     Values,
@@ -36,15 +35,15 @@ from numpyro_concrete.guides.sites import (
     ConstantSite,
     RelaxedSite,
 )
+from numpyro_concrete.internals import active_handlers
 from numpyro_concrete.relaxation.handlers import (
     HardenMessenger,
     TrainingMessenger,
     hardened_in_prediction,
 )
-from numpyro_concrete.relaxation.site import (
-    LEFT_OUT,
-    hard_of,
-)
+from numpyro_concrete.relaxation.messages import truncated_mass_name
+from numpyro_concrete.relaxation.site import discrete_distribution
+from numpyro_concrete.relaxation.wrappers import element_mask
 
 _ARRAY_TYPES = (Array, np.ndarray)
 
@@ -133,7 +132,7 @@ class AutoConcrete(AbstractFactorGuide):
         """Whether the model may mask latent sites at this call, or did at another."""
         signature = call.signature(_ARRAY_TYPES)
         # The discrete ELBO is to be exact, and is not what a training loop computes.
-        is_hardened = any(isinstance(x, HardenMessenger) for x in _PYRO_STACK)
+        is_hardened = any(isinstance(x, HardenMessenger) for x in active_handlers())
         must_search = is_hardened or signature not in self._searched_signatures
         if must_search and not self._has_masked_sites:
             self._has_masked_sites = self._finds_masks(call)
@@ -271,7 +270,7 @@ class AutoConcrete(AbstractFactorGuide):
             return samples
         # The model has deterministic sites of its own for each relaxed site.
         hidden_names = {site.name for site in self._relaxed_sites.values()}
-        hidden_names |= {name + LEFT_OUT for name in hidden_names}
+        hidden_names |= {truncated_mass_name(name) for name in hidden_names}
         call = self._prototype_call
         if args or kwargs:
             call = Call(args, kwargs)
@@ -294,7 +293,8 @@ class AutoConcrete(AbstractFactorGuide):
         """Sample the discrete variable that the factor of a site relaxes."""
         factor = self._concrete_factor(site, self._logits_from(params, site))
         fn = factor.distribution(site.leaf).to_event(site.num_event_batch_dims)
-        return hard_of(fn, site.infer).sample(key, sample_shape)
+        discrete = discrete_distribution(fn, site.record)
+        return discrete.sample(key, sample_shape)
 
     @property
     def _is_subsampled(self) -> bool:

@@ -12,7 +12,7 @@ Counterpart: ``pyro_concrete.guides.factors``.
 import copy
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -34,15 +34,16 @@ from numpyro.primitives import Messenger
 
 from concrete_core.guides import Argument
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.guides.masks import (
-    Mask,
-    element_mask,
-    has_flat_prior,
-    without_masks,
-)
+from numpyro_concrete.guides.masks import has_flat_prior
 from numpyro_concrete.guides.sites import Frames, Message
 from numpyro_concrete.relaxation.control_flow import wrap_bodies
-from numpyro_concrete.relaxation.site import SUFFIX, rebuilt
+from numpyro_concrete.relaxation.messages import RELAX_RECORD, record_of, relaxed_name
+from numpyro_concrete.relaxation.wrappers import (
+    Mask,
+    element_mask,
+    with_leaf,
+    without_masks,
+)
 
 Carry = Any  # of a scan
 
@@ -176,7 +177,7 @@ class FactorMessenger(Messenger):
         if msg["type"] != "sample":
             return True
         # A scan under `harden` sends its discrete sites after its run.
-        return not {msg["name"], msg["name"] + SUFFIX} & self._guide_sites
+        return not {msg["name"], relaxed_name(msg["name"])} & self._guide_sites
 
     def process_message(self, msg: Message) -> None:
         if msg["type"] == "plate":
@@ -207,14 +208,15 @@ class FactorMessenger(Messenger):
         if msg["is_observed"] or factor is None:
             return
         # `harden` would take the discrete distribution of the model's site.
-        infer = msg["infer"]
-        msg["infer"] = {k: v for k, v in infer.items() if k != "_relaxed_from"}
+        if RELAX_RECORD in msg["infer"]:
+            record = replace(record_of(msg), discrete=None)
+            msg["infer"] = {**msg["infer"], RELAX_RECORD: record}
         msg["scale"] = self._subsampling_scale(msg["cond_indep_stack"])
         mask = element_mask(msg["fn"])
         if has_flat_prior(msg["fn"], mask):
             msg["fn"] = without_masks(msg["fn"])
             mask = True
-        msg["fn"] = rebuilt(msg["fn"], lambda leaf, _: factor.distribution(leaf, mask))
+        msg["fn"] = with_leaf(msg["fn"], lambda leaf: factor.distribution(leaf, mask))
 
     def _enter_bodies(self, msg: Message) -> None:
         """Let the factors reach the sites inside of a scan or cond."""

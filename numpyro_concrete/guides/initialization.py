@@ -18,7 +18,7 @@ from numpyro.distributions.util import periodic_repeat
 
 from numpyro_concrete.distributions import AbstractHard
 from numpyro_concrete.guides.sites import Message, RelaxedSite, is_relaxed
-from numpyro_concrete.relaxation.site import leaf_of
+from numpyro_concrete.relaxation.wrappers import leaf_of
 
 InitLogits = str | Mapping[str, ArrayLike | Sequence]
 

@@ -11,7 +11,8 @@ from numpyro_concrete.distributions import AbstractHard
 from numpyro_concrete.guides.initialization import central_point
 from numpyro_concrete.guides.sites import FIXED, ConstantSite, Message, is_relaxed
 from numpyro_concrete.relaxation.finite_support import only_value
-from numpyro_concrete.relaxation.site import is_discrete, leaf_of
+from numpyro_concrete.relaxation.site import is_discrete
+from numpyro_concrete.relaxation.wrappers import leaf_of
 
 
 class ContinuousMessenger(Messenger):

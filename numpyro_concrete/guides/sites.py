@@ -20,7 +20,13 @@ from numpyro.distributions import Delta, Distribution
 from numpyro.primitives import CondIndepStackFrame
 
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
+from numpyro_concrete.relaxation.messages import (
+    RELAX_RECORD,
+    RelaxRecord,
+    discrete_name,
+    record_of,
+)
+from numpyro_concrete.relaxation.wrappers import leaf_of
 
 Message = dict[str, Any]  # of NumPyro's handlers
 Infer = dict[str, Any]  # of a message
@@ -65,12 +71,12 @@ class RelaxedSite:
     def from_message(cls, message: Message) -> "RelaxedSite":
         """Return the relaxed site of a message in the prototype trace."""
         return cls(
-            name=message["name"].removesuffix(SUFFIX),
+            name=discrete_name(message["name"]),
             fn=message["fn"],
             point=message["value"],
             plates=message["cond_indep_stack"],
-            class_values=message["infer"].get("_values"),
-            temperature=message["infer"].get("_temperature"),
+            class_values=record_of(message).values,
+            temperature=record_of(message).temperature,
             is_scanned=is_scanned(message),
         )
 
@@ -99,9 +105,14 @@ class RelaxedSite:
         return jnp.asarray(np.array(self.class_values))
 
     @property
-    def infer(self) -> Infer:
+    def record(self) -> RelaxRecord:
         """What `harden` reads at the guide's site, to make it discrete."""
-        return {"_values": self.class_values}
+        return RelaxRecord(values=self.class_values)
+
+    @property
+    def infer(self) -> Infer:
+        """The `infer` of the guide's site."""
+        return {RELAX_RECORD: self.record}
 
     def point_at(self, value: Array) -> Array:
         """Return the point of the relaxed site that stands for a discrete value."""

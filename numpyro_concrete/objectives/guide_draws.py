@@ -26,7 +26,9 @@ from concrete_core.types import Message, Messages, Params, Program
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import AbstractConcrete
 from numpyro_concrete.planning.provenance import named
-from numpyro_concrete.relaxation.site import SUFFIX, Site, is_discrete, leaf_of
+from numpyro_concrete.relaxation.messages import discrete_name
+from numpyro_concrete.relaxation.site import Site, SiteSettings, is_discrete
+from numpyro_concrete.relaxation.wrappers import leaf_of
 
 
 class DrawnSite(NamedTuple):
@@ -171,7 +173,7 @@ class DrawMessenger(KeyMessenger):
         if name in self.fixed_values:
             msg["value"] = self.fixed_values[name]
         elif self._is_relaxed(name, fn):
-            msg["value"] = self._relaxed_value(name.removesuffix(SUFFIX), fn)
+            msg["value"] = self._relaxed_value(discrete_name(name), fn)
         elif isinstance(leaf_of(fn), AbstractConcrete):
             return
         elif is_discrete(fn):
@@ -196,11 +198,11 @@ class DrawMessenger(KeyMessenger):
         value = _discrete_value(site, scores)
         if self.find_parents:
             value = named(value, name)
-        num_class_axes = int(not site.binary)
+        num_class_axes = int(not site.is_binary)
         self.draws[name] = DrawnSite(
             logits=logits,
             scores=scores,
-            is_binary=site.binary,
+            is_binary=site.is_binary,
             value=value,
             frames=tuple(msg["cond_indep_stack"]),
             event_dim=scores.ndim - len(site.relaxed.batch_shape) - num_class_axes,
@@ -211,8 +213,8 @@ class DrawMessenger(KeyMessenger):
         """Tell whether a site is the relaxed version of one that was drawn."""
         return (
             self.relaxation is not None
-            and name.endswith(SUFFIX)
-            and name.removesuffix(SUFFIX) in self.relaxation.shifts
+            and discrete_name(name) != name
+            and discrete_name(name) in self.relaxation.shifts
             and isinstance(leaf_of(fn), AbstractConcrete)
         )
 
@@ -280,7 +282,8 @@ def relaxable_site(msg: Message) -> Site | None:
     if msg["infer"].get("enumerate"):
         raise NotImplementedError(enumerated_site_message(name))
     try:
-        site = Site(name, fn, 1.0, None, scoring="discrete")
+        settings = SiteSettings(temperature=1.0, scoring="discrete")
+        site = Site(name, fn, settings)
     except (NotImplementedError, ValueError) as error:
         raise NotImplementedError(
             f"site {name!r} ~ {type(leaf_of(fn)).__name__} has no finite support of "
@@ -293,10 +296,10 @@ def relaxable_site(msg: Message) -> Site | None:
 
 def _discrete_value(site: Site, scores: Array) -> Array:
     """Return the discrete value of scores, in the dtype of NumPyro's distribution."""
-    if site.binary:
+    if site.is_binary:
         return (scores > 0).astype(jnp.result_type(int))
     classes = scores.argmax(-1)
-    if site.one_hot:
+    if site.is_one_hot:
         dtype = jnp.result_type(site.logits)
         return one_hot(classes, scores.shape[-1], dtype=dtype)
     return jnp.asarray(site.values)[classes]

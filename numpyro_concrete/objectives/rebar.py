@@ -16,6 +16,7 @@ from numpyro.primitives import Messenger
 
 from concrete_core.objectives.programs import Programs
 from concrete_core.types import Message, Params, Program
+from numpyro_concrete.distributions import check_temperature
 from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
 from numpyro_concrete.objectives.coupled_runs import CoupledRuns
 from numpyro_concrete.objectives.guide_draws import (
@@ -28,7 +29,8 @@ from numpyro_concrete.objectives.logit_gradients import (
     binary_rebar_gradient,
     categorical_rebar_gradient,
 )
-from numpyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
+from numpyro_concrete.relaxation.settings import setting_for_site
+from numpyro_concrete.relaxation.site import is_discrete
 
 
 class _SiteSettings(NamedTuple):
@@ -195,9 +197,9 @@ class REBAR(AbstractUnbiased):
     def _initial_settings(self, name: str) -> _SiteSettings:
         """Return the settings of a site as the arguments have them."""
         settings = _SiteSettings(
-            temperature=of_site(self.temperature, name),
-            scale=of_site(self.scale, name),
-            baseline=of_site(self.baseline, name),
+            temperature=setting_for_site(self.temperature, name),
+            scale=setting_for_site(self.scale, name),
+            baseline=setting_for_site(self.baseline, name),
         )
         for setting, value in settings._asdict().items():
             if value is None:

@@ -13,15 +13,13 @@ from jax import Array
 from numpyro.distributions import (
     Delta,
     Distribution,
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
 )
 
 from concrete_core.objectives import checks
 from concrete_core.types import Message, Messages
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.relaxation.site import SUFFIX, leaf_of
+from numpyro_concrete.relaxation.messages import RELAXED_SUFFIX
+from numpyro_concrete.relaxation.wrappers import leaf_of, without_masks
 
 
 def scored_sites(trace: Messages) -> Messages:
@@ -47,7 +45,7 @@ def unmasked_log_prob(fn: Distribution, value: Array) -> Array:
     A mask changes what the objective adds up, and not how likely the draw was: a score
     function needs the latter.
     """
-    return jnp.asarray(_without_mask(fn).log_prob(value))
+    return jnp.asarray(without_masks(fn).log_prob(value))
 
 
 def validate_same_sites(model: Messages, guide: Messages) -> None:
@@ -61,7 +59,7 @@ def validate_same_sites(model: Messages, guide: Messages) -> None:
         ValueError: If a latent site is in one of them only. The message names it.
     """
     checks.validate_matching_sites(
-        model, guide, is_relaxed=_is_relaxed, relaxed_suffix=SUFFIX
+        model, guide, is_relaxed=_is_relaxed, relaxed_suffix=RELAXED_SUFFIX
     )
 
 
@@ -87,13 +85,3 @@ def is_fixed_by_guide(site: Message) -> bool:
 
 def _is_relaxed(site: Message) -> bool:
     return isinstance(leaf_of(site["fn"]), AbstractConcrete)
-
-
-def _without_mask(fn: Distribution) -> Distribution:
-    if isinstance(fn, MaskedDistribution):
-        return _without_mask(fn.base_dist)
-    if isinstance(fn, Independent):
-        return _without_mask(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
-    if isinstance(fn, ExpandedDistribution):
-        return _without_mask(fn.base_dist).expand(fn.batch_shape)
-    return fn

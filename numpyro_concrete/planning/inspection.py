@@ -38,7 +38,8 @@ from concrete_core.types import (
 )
 from numpyro_concrete.planning.provenance import named, provenance_of
 from numpyro_concrete.relaxation.finite_support import support_of
-from numpyro_concrete.relaxation.site import is_discrete, leaf_of
+from numpyro_concrete.relaxation.site import is_discrete
+from numpyro_concrete.relaxation.wrappers import leaf_of
 
 NameToDim = dict[str, int]
 

@@ -1,12 +1,13 @@
 """The finite support of a discrete distribution, and its log-probabilities there.
 
-Any distribution that can enumerate its support has one. An unbounded one has it after
-truncation, which leaves out a mass that is told.
+Any distribution that can enumerate its support has one. An unbounded one has it after a
+truncation, and `Support.truncated_mass` has the probability of the values beyond.
 
 Counterpart: ``pyro_concrete.relaxation.finite_support``.
 """
 
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from jax import Array, random
 from jax.nn import log_softmax
 from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
 from numpyro.distributions import (
     BetaBinomial,
     Distribution,
@@ -34,14 +36,16 @@ from numpyro.util import not_jax_tracer
 
 from numpyro_concrete import ops
 from numpyro_concrete.distributions import OneHotCategorical
+from numpyro_concrete.relaxation.messages import AnyDistribution, truncated_mass_name
 from numpyro_concrete.soft_index.parameters import (
     SoftParameters,
     log_prob_or_impossible,
 )
 
-# Mass left out by a truncation from which on a warning says so.
-_NOTABLE = 0.01
-_LARGEST = 2**20
+# A warning says so if the truncated probability is larger than this.
+_NOTABLE_MASS = 0.01
+# Number of values beyond which no truncation by mass is looked for.
+_MOST_VALUES = 2**20
 
 
 class Support(NamedTuple):
@@ -49,13 +53,13 @@ class Support(NamedTuple):
 
     Attributes:
         values: Values of the site, in the order of the classes.
-        logits: Log-probabilities, the classes last; those left out are not made up for.
-        left_out: Mass beyond a truncation, or None where there is none.
+        logits: Log-probabilities, the classes last; not normalized after a truncation.
+        truncated_mass: Truncated probability, or None where there is no truncation.
     """
 
     values: np.ndarray
     logits: Array
-    left_out: Array | None = None
+    truncated_mass: Array | None = None
 
 
 def support_of(
@@ -67,7 +71,7 @@ def support_of(
         name: Name of the site, for errors.
         fn: Distribution without wrappers (`to_event`, `expand`, `mask`).
         truncate: For an unbounded support: the largest value to keep, or a float in
-            (0, 1), the largest mass to leave out.
+            (0, 1), the largest probability to truncate.
 
     Raises:
         ValueError: If the support is unbounded and is not truncated.
@@ -76,7 +80,7 @@ def support_of(
     Example:
         >>> from numpyro.distributions import Geometric
         >>> support = support_of("n", Geometric(0.5), truncate=7)
-        >>> support.values.tolist(), round(float(support.left_out), 4)
+        >>> support.values.tolist(), round(float(support.truncated_mass), 4)
         ([0, 1, 2, 3, 4, 5, 6, 7], 0.0039)
 
     Counterpart: :func:`pyro_concrete.relaxation.finite_support.support_of`.
@@ -85,36 +89,38 @@ def support_of(
         return _classes_of(fn)
     if fn.event_dim:
         raise NotImplementedError(
-            f"site {name!r} ~ {_name(fn)}: relax takes scalar and one-hot "
-            "sites. Write it as several such sites, or leave it as it is with "
+            f"site {name!r} ~ {_family_name(fn)}: relax takes scalar and one-hot "
+            "sites. Write it as several such sites, or leave it unrelaxed with "
             "infer={'relax': False}"
         )
-    values = _enumerated(name, fn)
+    values = _finite_values(name, fn)
     if values is not None:
-        return Support(values, _logits(fn, values))
-    first = getattr(_base(fn).support, "lower_bound", None)
-    if first is None or truncate is None:
+        return Support(values=values, logits=_logits(fn, values))
+    lower_bound = getattr(_component_of(fn).support, "lower_bound", None)
+    if lower_bound is None or truncate is None:
         raise ValueError(
-            f"site {name!r} ~ {_name(fn)}: its support is not finite. Truncate "
+            f"site {name!r} ~ {_family_name(fn)}: its support is not finite. Truncate "
             f"it, relax(..., truncate={{{name!r}: 50}}) for values up to 50, or leave "
-            "it as it is with infer={'relax': False}"
+            "it unrelaxed with infer={'relax': False}"
         )
-    return _truncated(name, fn, int(first), truncate)
+    return _truncated(name, fn, int(lower_bound), truncate)
 
 
-def _classes_of(fn: Any) -> Support:
+def _classes_of(fn: AnyDistribution) -> Support:
     if isinstance(fn, CategoricalProbs):
         logits = ops.categorical_logits(jnp.asarray(fn.probs))
     else:
         logits = jnp.asarray(fn.logits)
-    return Support(np.arange(logits.shape[-1]), logits)
+    return Support(values=np.arange(logits.shape[-1]), logits=logits)
 
 
-def _name(fn: Any) -> str:
-    return _name(fn.base) if isinstance(fn, SoftParameters) else type(fn).__name__
+def _family_name(fn: Distribution) -> str:
+    if isinstance(fn, SoftParameters):
+        return _family_name(fn.base)
+    return type(fn).__name__
 
 
-def only_value(fn: Any) -> np.ndarray | None:
+def only_value(fn: Distribution) -> np.ndarray | None:
     """Return the value of a discrete distribution that has one, or None.
 
     Args:
@@ -126,12 +132,16 @@ def only_value(fn: Any) -> np.ndarray | None:
 
     Counterpart: :func:`pyro_concrete.relaxation.finite_support.only_value`.
     """
-    values = None if fn.event_dim else _enumerated("", fn)
-    return np.asarray(values[0]) if values is not None and len(values) == 1 else None
+    if fn.event_dim:
+        return None
+    values = _finite_values("", fn)
+    if values is None or len(values) > 1:
+        return None
+    return np.asarray(values[0])
 
 
-def _base(fn: Any) -> Any:
-    """The distribution of the values, with the largest of its soft parameters."""
+def _component_of(fn: AnyDistribution) -> AnyDistribution:
+    """The distribution that has the values, at the largest of its soft parameters."""
     while True:
         if isinstance(fn, SoftParameters):
             fn = fn.base
@@ -143,90 +153,102 @@ def _base(fn: Any) -> Any:
             return fn
 
 
-def _enumerated(name: str, fn: Any) -> np.ndarray | None:
-    base = _base(fn)
-    if isinstance(base, BinomialProbs | BinomialLogits | BetaBinomial):
-        # The hosts refuse counts that differ between batch elements.
-        return np.arange(_bound(name, base.total_count, np.max, 0) + 1)
-    if isinstance(base, DiscreteUniform):
-        low, high = (
-            _bound(name, base.low, np.min, 0),
-            _bound(name, base.high, np.max, 0),
-        )
+def _finite_values(name: str, fn: Distribution) -> np.ndarray | None:
+    """The finitely many values of any batch element, or None."""
+    component = _component_of(fn)
+    if isinstance(component, BinomialProbs | BinomialLogits | BetaBinomial):
+        # `enumerate_support` raises if counts differ between batch elements.
+        return np.arange(_bound(name, component.total_count, np.max) + 1)
+    if isinstance(component, DiscreteUniform):
+        low = _bound(name, component.low, np.min)
+        high = _bound(name, component.high, np.max)
         return np.arange(low, high + 1)
-    if not getattr(base, "has_enumerate_support", False):
+    if not getattr(component, "has_enumerate_support", False):
         return None
     try:
-        values = base.enumerate_support(expand=False)
+        values = component.enumerate_support(expand=False)
     except NotImplementedError:
         return None
     return np.asarray(values).reshape(-1)
 
 
-def _bound(name: str, bound: Any, extreme: Any, empty: int) -> int:
+def _bound(name: str, bound: ArrayLike, extreme: Callable[[ArrayLike], Any]) -> int:
+    """The bound of a support over all batch elements; 0 if there are none."""
     if not not_jax_tracer(bound):
         raise ValueError(
             f"site {name!r}: the bounds of its support are known only at run time. "
-            "Give them as constants, or leave the site as it is with "
+            "Give them as constants, or leave the site unrelaxed with "
             "infer={'relax': False}"
         )
-    return int(extreme(bound)) if np.size(bound) else empty
+    return int(extreme(bound)) if np.size(bound) else 0
 
 
-def _logits(fn: Any, values: np.ndarray) -> Array:
+def _logits(fn: AnyDistribution, values: np.ndarray) -> Array:
+    """The log-probabilities of values at each batch element, the values last."""
     if isinstance(fn, MixtureSameFamily):
         return _mixture_logits(fn, values)
-    terms = values.reshape((-1,) + (1,) * len(fn.batch_shape))
-    # Of soft parameters, a latent site has the mixture over their values.
-    mixture = getattr(fn, "mixture_log_prob", None)
-    if mixture is None:
-        scores = log_prob_or_impossible(fn, jnp.asarray(terms))
+    column = jnp.asarray(values.reshape((-1,) + (1,) * len(fn.batch_shape)))
+    # With soft parameters, a latent site has the mixture over their values.
+    mixture_log_prob = getattr(fn, "mixture_log_prob", None)
+    if mixture_log_prob is None:
+        log_probs = log_prob_or_impossible(fn, column)
     else:
-        scores = mixture(jnp.asarray(terms))
-    scores = jnp.broadcast_to(scores, (len(values), *fn.batch_shape))
-    return jnp.moveaxis(scores, 0, -1)
+        log_probs = mixture_log_prob(column)
+    log_probs = jnp.broadcast_to(log_probs, (len(values), *fn.batch_shape))
+    return jnp.moveaxis(log_probs, 0, -1)
 
 
 def _mixture_logits(fn: MixtureSameFamily, values: np.ndarray) -> Array:
-    shares = log_softmax(_classes_of(fn.mixing_distribution).logits)[..., None]
-    terms = _logits(fn.component_distribution, values)
-    # A value that no component has would have a gradient of NaN.
-    possible = (terms > -jnp.inf).any(-2, keepdims=True)
-    logits = logsumexp(shares + jnp.where(possible, terms, 0.0), -2)
-    return jnp.where(possible.squeeze(-2), logits, -jnp.inf)
+    log_weights = log_softmax(_classes_of(fn.mixing_distribution).logits)[..., None]
+    component_logits = _logits(fn.component_distribution, values)
+    # logsumexp has a gradient of NaN at a value that no component has.
+    is_possible = (component_logits > -jnp.inf).any(-2, keepdims=True)
+    logits = log_weights + jnp.where(is_possible, component_logits, 0.0)
+    return jnp.where(is_possible.squeeze(-2), logsumexp(logits, -2), -jnp.inf)
 
 
-def _truncated(name: str, fn: Any, first: int, truncate: int | float) -> Support:
-    # A scalar of an array library has no Python type to tell a mass by.
-    truncate = getattr(truncate, "item", lambda: truncate)()
-    by_mass = isinstance(truncate, float)
-    if not (0 < truncate < 1 if by_mass else truncate >= first):
-        raise ValueError(
-            f"site {name!r}: truncate is the largest value to keep (an integer from "
-            f"{first} on) or the largest mass to leave out (a float between 0 and 1), "
-            f"not {truncate!r}"
-        )
-    if by_mass:
-        truncate = _largest_value(name, fn, first, truncate)
-    # Some of the backend's distributions, such as Geometric, have floats as samples.
-    dtype = jax.eval_shape(lambda: _base(fn).sample(random.key(0))).dtype
-    values = np.arange(first, int(truncate) + 1, dtype=dtype)
+def _truncated(
+    name: str, fn: AnyDistribution, first: int, truncate: int | float
+) -> Support:
+    last = _last_value(name, fn, first, truncate)
+    # Some of NumPyro's distributions, such as Geometric, have floats as samples.
+    dtype = jax.eval_shape(lambda: _component_of(fn).sample(random.key(0))).dtype
+    values = np.arange(first, last + 1, dtype=dtype)
     logits = _logits(fn, values)
-    left_out = jnp.clip(1 - jnp.exp(logsumexp(logits, -1)), 0)
-    if not_jax_tracer(left_out) and (np.asarray(left_out) > _NOTABLE).any():
+    truncated_mass = jnp.clip(1 - jnp.exp(logsumexp(logits, -1)), 0)
+    can_be_read = not_jax_tracer(truncated_mass)
+    if can_be_read and (np.asarray(truncated_mass) > _NOTABLE_MASS).any():
         warnings.warn(
-            f"site {name!r}: truncation at {int(truncate)} leaves out more than "
-            f"{_NOTABLE:.0%} of the mass; see the site '{name}_left_out'",
+            f"site {name!r}: truncation at {last} leaves out more than "
+            f"{_NOTABLE_MASS:.0%} of the probability. See the site "
+            f"{truncated_mass_name(name)!r}, or truncate at a larger value",
             stacklevel=2,
         )
-    return Support(values, logits, left_out)
+    return Support(values=values, logits=logits, truncated_mass=truncated_mass)
 
 
-def _largest_value(name: str, fn: Any, first: int, mass: float) -> int:
-    """The smallest truncation that leaves out no more than this mass."""
+def _last_value(
+    name: str, fn: AnyDistribution, first: int, truncate: int | float
+) -> int:
+    """The largest value to keep."""
+    # A scalar of NumPy or JAX is no Python number, whose type says which is meant.
+    truncate = getattr(truncate, "item", lambda: truncate)()
+    if isinstance(truncate, float) and 0 < truncate < 1:
+        return _last_value_by_mass(name, fn, first, truncate)
+    if isinstance(truncate, float) or truncate < first:
+        raise ValueError(
+            f"site {name!r}: truncate is the largest value to keep (an integer from "
+            f"{first} on) or the largest probability to truncate (a float between 0 "
+            f"and 1), not {truncate!r}"
+        )
+    return int(truncate)
+
+
+def _last_value_by_mass(name: str, fn: AnyDistribution, first: int, mass: float) -> int:
+    """The smallest truncation that leaves out no more than this probability."""
     size = 16
-    while size <= _LARGEST:
-        # Constants of the program are known under jit, too.
+    while size <= _MOST_VALUES:
+        # Under jit, too, the constants of the program have values.
         with jax.ensure_compile_time_eval():
             logits = _logits(fn, np.arange(first, first + size))
         if not not_jax_tracer(logits):
@@ -235,12 +257,16 @@ def _largest_value(name: str, fn: Any, first: int, mass: float) -> int:
                 f"cannot be truncated by mass. Give the largest value, "
                 f"truncate={{{name!r}: 50}}"
             )
-        kept = np.exp(np.asarray(logits)).cumsum(-1).reshape(-1, size)
-        enough = np.flatnonzero((1 - kept).max(0, initial=0) <= mass)
-        if len(enough):
-            return first + int(enough[0])
+        cumulative = np.exp(np.asarray(logits)).cumsum(-1).reshape(-1, size)
+        truncated_mass = (1 - cumulative).max(0, initial=0)
+        is_enough = np.flatnonzero(truncated_mass <= mass)
+        if len(is_enough):
+            return first + int(is_enough[0])
         size *= 2
-    raise ValueError(f"site {name!r}: no truncation leaves out as little as {mass}")
+    raise ValueError(
+        f"site {name!r}: no truncation leaves out as little as {mass}. Give the "
+        "largest value to keep"
+    )
 
 
 class FiniteSupport(Distribution):
@@ -267,7 +293,7 @@ class FiniteSupport(Distribution):
     support = constraints.nonnegative_integer
     has_enumerate_support = True
 
-    def __init__(self, values: Any, logits: Array) -> None:
+    def __init__(self, values: Sequence | np.ndarray, logits: Array) -> None:
         self.values = tuple(np.asarray(values).tolist())
         self.logits = logits
         super().__init__(jnp.shape(logits)[:-1], validate_args=False)
@@ -284,13 +310,14 @@ class FiniteSupport(Distribution):
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         del intermediates
-        hit = jnp.expand_dims(value, -1) == jnp.array(self.values)
-        return jnp.where(hit, log_softmax(self.logits), -jnp.inf).max(-1)
+        is_value = jnp.expand_dims(value, -1) == jnp.array(self.values)
+        return jnp.where(is_value, log_softmax(self.logits), -jnp.inf).max(-1)
 
     def enumerate_support(self, expand: bool = True) -> Array:
         values = jnp.array(self.values).reshape((-1,) + (1,) * len(self.batch_shape))
-        shape = (len(self.values), *self.batch_shape)
-        return jnp.broadcast_to(values, shape) if expand else values
+        if not expand:
+            return values
+        return jnp.broadcast_to(values, (len(self.values), *self.batch_shape))
 
 
 @promote_batch_shape.register

@@ -1,12 +1,33 @@
 """The effect handlers behind relax, harden and config_relax.
 
+The life of a sample statement ``z = numpyro.sample("z", Categorical(p))`` in a program
+of `relax`: its message reaches `RelaxMessenger`, after the handlers inside of the
+program and before those around it. The handler asks its `Surroundings` whether the site
+is to run relaxed, and makes a `Site` of its distribution and its `SiteSettings`.
+
+1. It sends a message of its own, ``z_relaxed``, to the handlers around: traces record
+   it, guides replay it, plates expand it. Its value is a sample in log space.
+2. It turns the message of ``z`` into a deterministic site with the mean of the relaxed
+   value, which goes on to the handlers around (`RelaxMessenger._relax`).
+3. When these are done, it puts the soft value in place of the mean, which the statement
+   returns to the program (`RelaxMessenger.postprocess_message`).
+
+The program itself runs under an `Interpreter`, in which soft values are arrays. The
+handler is at its boundary: messages leave the program with plain arrays of the
+surrounding trace, and soft values enter on the way back.
+
+In predictions, and inside of `harden`, `DiscreteMessenger` leaves the site discrete
+instead. `HardenMessenger` goes the other way: a message ``z_relaxed`` comes in, it
+sends ``z`` with the discrete distribution to the handlers around, and returns a one-hot
+point of log space.
+
 Counterpart: ``pyro_concrete.relaxation.handlers``.
 """
 
 import contextlib
-import copy
 import functools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,38 +35,30 @@ import numpy as np
 from jax import Array
 from numpyro.contrib.control_flow.cond import cond_wrapper
 from numpyro.contrib.control_flow.scan import scan_wrapper
-
-# Only the stack tells a handler what those around it will do, and lets it send a site
-# through them alone: see surroundings and _send.
-from numpyro.primitives import _PYRO_STACK, Messenger, apply_stack
+from numpyro.primitives import Messenger, apply_stack
 
 from numpyro_concrete.distributions import AbstractConcrete
-from numpyro_concrete.estimators import (
-    AbstractEstimator,
-    Estimator,
-    Relaxed,
-    validate_estimator,
-)
+from numpyro_concrete.internals import active_handlers, only_handlers_around
+from numpyro_concrete.relaxation.checks import check_guide, check_hardened, check_shape
 from numpyro_concrete.relaxation.control_flow import enter_cond, enter_scan, wrap_bodies
+from numpyro_concrete.relaxation.messages import (
+    RELAX_RECORD,
+    Message,
+    Program,
+    discrete_name,
+    record_of,
+    relaxed_name,
+    truncated_mass_name,
+)
+from numpyro_concrete.relaxation.settings import Settings
 from numpyro_concrete.relaxation.site import (
-    LEFT_OUT,
-    SUFFIX,
     Site,
-    Sites,
-    Temperature,
-    Truncate,
+    SiteSettings,
     can_relax,
-    check_guide,
-    check_hardened,
-    check_marks,
-    check_point,
-    check_sites,
+    discrete_distribution,
     discrete_value,
-    hard_of,
-    leaf_of,
+    log_space_vertex,
     native_of,
-    of_site,
-    selected,
 )
 from numpyro_concrete.relaxation.surroundings import (
     Guidance,
@@ -53,13 +66,9 @@ from numpyro_concrete.relaxation.surroundings import (
     TrainingMessenger,
     inside_of_training,
 )
-from numpyro_concrete.schedules import is_schedule, resolve_schedules
-from numpyro_concrete.soft_index import (
-    Interpreter,
-    SoftIndex,
-    is_soft,
-    plain,
-)
+from numpyro_concrete.relaxation.wrappers import leaf_of
+from numpyro_concrete.schedules import is_schedule
+from numpyro_concrete.soft_index import Interpreter, SoftIndex, is_soft, plain
 from numpyro_concrete.soft_index.interpreter import value_of
 from numpyro_concrete.soft_index.parameters import (
     with_known_parameters,
@@ -67,85 +76,27 @@ from numpyro_concrete.soft_index.parameters import (
     within_bounds,
 )
 
+# What turns the value that handlers leave in a message into that which the program
+# receives; None if it is the same.
+Receive = Callable[[Any], Any] | None
+
 
 class ConfigMessenger(Messenger):
     """The effect handler behind `config_relax`."""
 
-    def __init__(self, fn: Callable | None, mark: dict[str, Any] | bool) -> None:
+    def __init__(
+        self, fn: Program | None, site_settings: dict[str, Any] | bool
+    ) -> None:
         super().__init__(fn)
-        self.mark = mark
+        self.site_settings = site_settings
 
-    def process_message(self, msg: dict[str, Any]) -> None:
+    def process_message(self, msg: Message) -> None:
         if msg["type"] == "control_flow":
-            wrap_bodies(msg, lambda f: ConfigMessenger(f, self.mark))
+            wrap_bodies(msg, lambda f: ConfigMessenger(f, self.site_settings))
         if msg["type"] != "sample" or msg["is_observed"]:
             return
         if can_relax(msg["fn"]) and not msg["infer"].get("enumerate"):
-            msg["infer"] = {"relax": self.mark, **msg["infer"]}
-
-
-class Settings:
-    """What `relax` was asked for."""
-
-    def __init__(
-        self,
-        temperature: Temperature,
-        sites: Sites | None = None,
-        truncate: Truncate | None = None,
-        estimator: Estimator | None = None,
-        scoring: str | None = None,
-    ) -> None:
-        check_sites(sites)
-        self.estimator = Relaxed() if estimator is None else estimator
-        validate_estimator(self.estimator, scoring)
-        self.temperature = temperature
-        self.sites = sites
-        # Names of the sample sites of a run.
-        self.seen: set[str] = set()
-        self.truncate = truncate
-        self.scoring = scoring
-        # Estimators of the sites that have been run, for `cite`.
-        self.used: dict[str, AbstractEstimator] = {}
-
-    def of_run(self) -> "Settings":
-        """Return the same for a run of the program, which has names of its own."""
-        run = copy.copy(self)
-        run.seen = set()
-        return run
-
-    def now(self) -> "Settings":
-        """Return `of_run` with schedules resolved: a scan cannot read the count."""
-        now = self.of_run()
-        now.temperature = resolve_schedules(self.temperature)
-        return now
-
-    def by_name(self) -> dict[str, Any]:
-        """Return the settings that can name sites."""
-        names = ("sites", "temperature", "truncate", "estimator")
-        return {name: getattr(self, name) for name in names}
-
-    def site(self, msg: dict[str, Any]) -> Site:
-        """Return how the site of a message is relaxed: by its own marks first."""
-        name, marks = msg["name"], _marks(msg)
-        native = native_of(leaf_of(msg["fn"]))
-        temperature = marks.get("temperature")
-        if temperature is None and (native is None or _names(self.temperature, name)):
-            temperature = of_site(self.temperature, name)
-        if temperature is None and native is None:
-            raise ValueError(f"relax has no temperature for site {name!r}")
-        estimator = marks.get("estimator")
-        if estimator is None and native is not None:
-            is_named = _names(self.estimator, name)
-            estimator = None if is_named else native.estimator
-        estimator = estimator or of_site(self.estimator, name) or Relaxed()
-        validate_estimator(estimator, self.scoring, name)
-        self.used[name] = estimator
-        truncate = self.truncation(msg)
-        return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
-
-    def truncation(self, msg: dict[str, Any]) -> int | float | None:
-        """Return the truncation of the site of a message."""
-        return _marks(msg).get("truncate", of_site(self.truncate, msg["name"]))
+            msg["infer"] = {"relax": self.site_settings, **msg["infer"]}
 
 
 class SurroundedMessenger(Messenger):
@@ -153,7 +104,7 @@ class SurroundedMessenger(Messenger):
 
     _surroundings: Surroundings | None = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> "SurroundedMessenger":
         self._surroundings = surroundings()
         return super().__enter__()
 
@@ -168,11 +119,31 @@ class SurroundedMessenger(Messenger):
         return self._surroundings
 
 
-class RelaxMessenger(SurroundedMessenger):
-    """The effect handler behind `relax`, at the border of the program.
+@dataclass
+class _Pending:
+    """A message between `process_message` and `postprocess_message`.
 
-    Messages that leave the program are lowered to plain arrays of the surrounding
-    trace, and handled there; soft values enter on the way back.
+    Attributes:
+        outer_trace: The context in which the handlers around compute.
+        receive: How the program receives the value.
+    """
+
+    outer_trace: contextlib.AbstractContextManager
+    receive: Receive = None
+
+
+class RelaxMessenger(SurroundedMessenger):
+    """The effect handler behind `relax`, at the boundary of the program.
+
+    Args:
+        interpreter: The interpreter that the program runs in.
+        settings: Settings of `relax`, with schedules resolved: a scan cannot read the
+            count of steps.
+        outer: In the body of a scan or cond: the handler of the program.
+        loop: In the body of a scan or cond: its message.
+
+    Attributes:
+        names: Names of the sample sites that the program has run.
     """
 
     def __init__(
@@ -180,88 +151,112 @@ class RelaxMessenger(SurroundedMessenger):
         interpreter: Interpreter,
         settings: Settings,
         outer: "RelaxMessenger | None" = None,
-        loop: dict[str, Any] | None = None,
+        loop: Message | None = None,
     ) -> None:
         super().__init__()
         self.interpreter = interpreter
         self.settings = settings
-        # The handler of the program, and the message of the scan or cond in whose body
-        # this one is.
         self.outer = outer
         self.loop = loop
-        self._pending: list[tuple[Any, Callable | None]] = []
+        self.names: set[str] = set() if outer is None else outer.names
+        # The messages that are on their way, of nested statements.
+        self._pending: list[_Pending] = []
 
-    def process_message(self, msg: dict[str, Any]) -> None:
-        outside = self.interpreter.outside()
-        outside.__enter__()
-        self._pending.append((outside, None))
-        receive = None
+    def process_message(self, msg: Message) -> None:
+        # All handlers around compute in the surrounding trace.
+        pending = _Pending(outer_trace=self.interpreter.outside())
+        pending.outer_trace.__enter__()
+        self._pending.append(pending)
         if msg["type"] == "control_flow":
-            receive = self._enter_control_flow(msg)
+            pending.receive = self._enter_control_flow(msg)
         elif msg["type"] == "deterministic" and self.interpreter.is_soft(msg["value"]):
-            # Traces see the mean, and the program its value.
-            soft = value_of(msg["value"])
-            receive = functools.partial(_given_back, plain(soft), soft)
-            msg["value"] = receive.args[0]
+            pending.receive = self._show_mean(msg)
         elif msg["type"] == "sample":
-            self.settings.seen.add(msg["name"])
+            self.names.add(msg["name"])
             msg["fn"] = with_known_parameters(msg["fn"], msg["name"])
             if self.interpreter.is_soft(msg["value"]):
                 self._observe(msg)
         for field in ("fn", "args", "kwargs", "value", "scale", "infer"):
             if field in msg:
                 msg[field] = self.interpreter.lower(msg[field])
-        if selected(msg, self.settings.sites):
-            receive = self._relax(msg)
-        self._pending[-1] = outside, receive
+        if self.settings.should_relax(msg):
+            pending.receive = self._relax(msg)
 
-    def postprocess_message(self, msg: dict[str, Any]) -> None:
-        outside, receive = self._pending.pop()
-        value = msg["value"] if receive is None else receive(msg["value"])
-        outside.__exit__(None, None, None)
-        if receive is not None:
+    def postprocess_message(self, msg: Message) -> None:
+        pending = self._pending.pop()
+        value = msg["value"]
+        if pending.receive is not None:
+            value = pending.receive(value)
+        pending.outer_trace.__exit__(None, None, None)
+        if pending.receive is not None:
             msg["value"] = self.interpreter.lift(value)
         elif isinstance(value, np.ndarray):
             # As a param may be: NumPy's own indexing would try to read a soft value.
             msg["value"] = jnp.asarray(value)
 
-    def _relax(self, msg: dict[str, Any]) -> Callable | None:
+    def _relax(self, msg: Message) -> Receive:
+        """Sample the relaxed site, and make a deterministic site of the message."""
         name = msg["name"]
         guidance = self._guidance(msg)
         if guidance.leaves_discrete:
             return keep_discrete(self.settings, msg, guidance)
-        if self.loop is not None and self.loop["kwargs"].get("enum"):
-            raise NotImplementedError(
-                f"site {name!r} is relaxed inside of a scan with enumerated sites, "
-                "which NumPyro unrolls. Relax all of the scan's sites or none: leave "
-                "this one out with infer={'relax': False}"
-            )
-        site = self._site(msg)
-        if len(site.values) < 2:
-            return None  # a constant
+        self._check_loop(msg)
+        # A schedule reads the count of steps from a param site of its own.
+        with only_handlers_around(self):
+            site = Site(name, msg["fn"], self.settings.for_site(msg))
+        if site.is_constant:
+            return None
         check_guide(name, site.relaxed, guidance)
-        aux = _send(self, _beside(msg, name + SUFFIX, site))
-        shape = jnp.shape(aux["value"])
-        enumerated = self.surroundings.is_enumerated
-        check_point(name, shape, site.relaxed.shape(), enumerated)
-        kept = ("name", "cond_indep_stack")
-        deterministic = {key: msg[key] for key in kept if key in msg}
-        if site.left_out is not None:
-            left_out = {**deterministic, "name": name + LEFT_OUT, "infer": {}}
-            left_out |= {"type": "deterministic", "value": site.left_out}
-            _send(self, left_out)
-        if self.loop is not None:
-            # What a scan collects of a site must not hold arrays of one step.
-            aux["infer"].pop("_relaxed_from", None)
-        value = site.value(aux["value"])
+        sample = self._sample_relaxed(msg, site)
+        check_shape(
+            name,
+            shape=jnp.shape(sample),
+            expected=site.relaxed.shape(),
+            is_enumerated=self.surroundings.is_enumerated,
+        )
+        value = site.value(sample)
         if isinstance(value, SoftIndex):
             value = within_bounds(leaf_of(msg["fn"]), value)
-        seen = value.number() if isinstance(value, SoftIndex) else value
-        msg.clear()
-        msg.update(deterministic, type="deterministic", value=seen, infer={})
+            _make_deterministic(msg, value.number())
+        else:
+            _make_deterministic(msg, value)
+        if site.truncated_mass is not None:
+            mass = {**msg, "name": truncated_mass_name(name)}
+            mass |= {"value": site.truncated_mass, "infer": {}}
+            self._send(mass)
         return lambda _: value
 
-    def _guidance(self, msg: dict[str, Any]) -> Guidance:
+    def _sample_relaxed(self, msg: Message, site: Site) -> Array:
+        """Sample the relaxed site at the place of the message."""
+        infer = {
+            key: value
+            for key, value in msg["infer"].items()
+            if key not in ("relax", "enumerate")
+        }
+        relaxed: Message = {
+            **msg,
+            "name": relaxed_name(msg["name"]),
+            "fn": site.relaxed,
+            "infer": infer | site.infer,
+            # Copies, which handlers may change in place.
+            "cond_indep_stack": list(msg["cond_indep_stack"]),
+            "kwargs": dict(msg["kwargs"]),
+            "intermediates": [],
+        }
+        self._send(relaxed)
+        if self.loop is not None:
+            # A scan collects its sites, and what it compares must hold no arrays of
+            # one step.
+            record = replace(record_of(relaxed), discrete=None)
+            relaxed["infer"][RELAX_RECORD] = record
+        return relaxed["value"]
+
+    def _send(self, msg: Message) -> None:
+        """Send a message to the handlers around; those inside have acted on it."""
+        with only_handlers_around(self):
+            apply_stack(msg)
+
+    def _guidance(self, msg: Message) -> Guidance:
         """What the handlers around the program have for a site.
 
         The body of a scan is blocked from them: it has values of one step, and no
@@ -269,38 +264,46 @@ class RelaxMessenger(SurroundedMessenger):
         """
         guidance = self.surroundings.guidance(msg)
         if self.outer is not None:
-            outside = self.outer.surroundings.guidance(msg)
-            guidance.has_trace = outside.has_trace
-            guidance.relaxed = outside.relaxed
-            guidance.has_latent = outside.has_latent
-        if guidance.value is not None and guidance.point is None:
+            outer_guidance = self.outer.surroundings.guidance(msg)
+            guidance.has_trace = outer_guidance.has_trace
+            guidance.relaxed = outer_guidance.relaxed
+            guidance.has_latent = outer_guidance.has_latent
+        if guidance.value is not None and guidance.relaxed_value is None:
+            name = msg["name"]
             raise ValueError(
-                f"site {msg['name']!r} is relaxed, and a handler around relax sets it "
-                "to another value. Put that handler inside, relax(condition(model, "
-                f"data), ...), or set {msg['name'] + SUFFIX!r} in log space"
+                f"site {name!r} is relaxed, and a handler around relax sets it to "
+                "another value. Put that handler inside, relax(condition(model, data), "
+                f"...), or set {relaxed_name(name)!r} in log space"
             )
         return guidance
 
-    def _site(self, msg: dict[str, Any]) -> Site:
-        marks = msg["infer"].get("relax")
-        own = marks.get("temperature") if isinstance(marks, dict) else None
-        if self.loop is not None and is_schedule(own):
+    def _check_loop(self, msg: Message) -> None:
+        """Raise an error at a site that cannot be relaxed in its scan or cond."""
+        if self.loop is None:
+            return
+        name = msg["name"]
+        settings = msg["infer"].get("relax")
+        if self.loop["kwargs"].get("enum"):
             raise NotImplementedError(
-                f"site {msg['name']!r} follows a schedule of its own inside of a scan "
-                "or cond, where the count of steps cannot be read. Give it to relax: "
-                f"relax(model, {{{msg['name']!r}: schedule, ...}})"
+                f"site {name!r} is relaxed inside of a scan with enumerated sites, "
+                "which NumPyro unrolls. Relax all of the scan's sites or none: leave "
+                "this one out with infer={'relax': False}"
             )
-        with _past(self):
-            return self.settings.site(msg)
+        if isinstance(settings, dict) and is_schedule(settings.get("temperature")):
+            raise NotImplementedError(
+                f"site {name!r} follows a schedule of its own inside of a scan or "
+                "cond, where the count of steps cannot be read. Give it to relax: "
+                f"relax(model, {{{name!r}: schedule, ...}})"
+            )
 
-    def _enter_control_flow(self, msg: dict[str, Any]) -> Callable | None:
+    def _enter_control_flow(self, msg: Message) -> Receive:
         if msg["fn"] is scan_wrapper:
             return enter_scan(self, msg)
         if msg["fn"] is cond_wrapper:
             return enter_cond(self, msg)
         return None
 
-    def inside(self, body: Callable, msg: dict[str, Any]) -> Callable:
+    def inside(self, body: Callable, msg: Message) -> Callable:
         """Return the body of a scan or cond, relaxed by itself.
 
         Soft values come in and go out as trees of plain arrays.
@@ -316,36 +319,51 @@ class RelaxMessenger(SurroundedMessenger):
 
         return relaxed
 
-    def _observe(self, msg: dict[str, Any]) -> None:
+    def _observe(self, msg: Message) -> None:
         """Average the log-probability over the values of a soft observation."""
         soft = value_of(msg["value"])
         msg["value"] = plain(soft)
         if is_soft(soft):
             msg["fn"] = with_soft_value(msg["fn"], soft, msg["name"])
 
+    def _show_mean(self, msg: Message) -> Receive:
+        """Show handlers the mean of a deterministic site with a soft value."""
+        soft = value_of(msg["value"])
+        msg["value"] = mean = plain(soft)
+        # A value of a handler's own goes to the program.
+        return lambda value: soft if value is mean else value
+
 
 class DiscreteMessenger(SurroundedMessenger):
-    """The effect handler of `relax` where a program runs discrete."""
+    """The effect handler of `relax` where a program runs discrete.
 
-    def __init__(self, fn: Callable | None, settings: Settings) -> None:
+    Args:
+        fn: Body of a scan or cond, or None.
+        settings: Settings of `relax`.
+        names: Where to add the names of the sample sites that the program runs.
+    """
+
+    def __init__(self, fn: Program | None, settings: Settings, names: set[str]) -> None:
         super().__init__(fn)
         self.settings = settings
-        self._pending: list[Callable | None] = []
+        self.names = names
+        # How the program receives the values of the messages that are on their way.
+        self._pending: list[Receive] = []
 
-    def process_message(self, msg: dict[str, Any]) -> None:
+    def process_message(self, msg: Message) -> None:
         if msg["type"] == "control_flow":
-            wrap_bodies(msg, lambda f: DiscreteMessenger(f, self.settings))
+            wrap_bodies(msg, lambda f: DiscreteMessenger(f, self.settings, self.names))
         receive = None
         if msg["type"] == "sample":
-            self.settings.seen.add(msg["name"])
-        if selected(msg, self.settings.sites):
+            self.names.add(msg["name"])
+        if self.settings.should_relax(msg):
             guidance = self.surroundings.guidance(msg)
             receive = keep_discrete(self.settings, msg, guidance)
-            if self.surroundings.is_predicted and guidance.point is not None:
+            if self.surroundings.is_predicted and guidance.relaxed_value is not None:
                 receive = _set_discrete(msg, receive)
         self._pending.append(receive)
 
-    def postprocess_message(self, msg: dict[str, Any]) -> None:
+    def postprocess_message(self, msg: Message) -> None:
         receive = self._pending.pop()
         if receive is not None:
             msg["value"] = receive(msg["value"])
@@ -354,33 +372,33 @@ class DiscreteMessenger(SurroundedMessenger):
 class HardenMessenger(SurroundedMessenger):
     """The effect handler behind `harden`."""
 
-    def process_message(self, msg: dict[str, Any]) -> None:
+    def process_message(self, msg: Message) -> None:
         if msg["type"] == "control_flow":
             wrap_bodies(msg, HardenMessenger)
         if msg["type"] != "sample" or msg["is_observed"] or msg["value"] is not None:
             return
-        name = msg["name"].removesuffix(SUFFIX)
+        name = discrete_name(msg["name"])
         leaf = leaf_of(msg["fn"])
         if name == msg["name"] or not isinstance(leaf, AbstractConcrete):
             return
         guidance = self.surroundings.guidance({**msg, "name": name})
         check_hardened(name, guidance)
-        infer = msg["infer"]
-        other = {**msg, "name": name, "fn": hard_of(msg["fn"], infer)}
-        other["infer"] = {"relax": False}
-        if guidance.point is not None:
-            other["value"] = discrete_value(leaf, infer, guidance.point)
-        hard = _send(self, other)["value"]
-        values = infer.get("_values")
-        if leaf._class_dims and values is not None:
-            hard = hard[..., None] == np.array(values)
-        msg["value"] = leaf.vertex(hard)
+        record = record_of(msg)
+        discrete: Message = {
+            **msg,
+            "name": name,
+            "fn": discrete_distribution(msg["fn"], record),
+            "infer": {"relax": False},
+        }
+        if guidance.relaxed_value is not None:
+            discrete["value"] = discrete_value(leaf, record, guidance.relaxed_value)
+        with only_handlers_around(self):
+            apply_stack(discrete)
+        msg["value"] = log_space_vertex(leaf, record, discrete["value"])
         msg["stop"] = True
 
 
-def keep_discrete(
-    settings: Settings, msg: dict[str, Any], guidance: Guidance
-) -> Callable | None:
+def keep_discrete(settings: Settings, msg: Message, guidance: Guidance) -> Receive:
     """Let a site be sampled from the discrete distribution that it stands for.
 
     Args:
@@ -397,39 +415,60 @@ def keep_discrete(
     native = native_of(leaf_of(msg["fn"]))
     # Handlers around this one may relax sites, too.
     msg["infer"] = {**msg["infer"], "relax": False}
-    if truncate is None and native is None and guidance.point is None:
+    if truncate is None and native is None and guidance.relaxed_value is None:
         return None
-    site = Site(name, msg["fn"], 1.0, truncate)
+    site = Site(name, msg["fn"], SiteSettings(temperature=1.0, truncate=truncate))
     msg["fn"] = site.discrete
-    if guidance.point is not None:
-        msg["value"] = site.discrete_value(guidance.point)
+    if guidance.relaxed_value is not None:
+        msg["value"] = site.discrete_value(guidance.relaxed_value)
+    if native is None:
+        return None
     dtype = jnp.result_type(site.logits)
-    return None if native is None else lambda value: jnp.asarray(value, dtype)
+    return lambda value: jnp.asarray(value, dtype)
 
 
-def _set_discrete(msg: dict[str, Any], receive: Callable | None) -> Callable:
+def _set_discrete(msg: Message, receive: Receive) -> Receive:
     """Make a deterministic site of one whose relaxed site is given.
 
     Samples of a relaxed model have its mean beside it, which is none of its values, and
     which other handlers would set it to.
     """
-    value = msg["value"] if receive is None else receive(msg["value"])
-    kept = {key: msg[key] for key in ("name", "cond_indep_stack")}
-    msg.clear()
-    msg.update(kept, type="deterministic", value=value, infer={})
+    value = msg["value"]
+    if receive is not None:
+        value = receive(value)
+    _make_deterministic(msg, value)
     return lambda _: value
 
 
-def surroundings(handler: type | None = None) -> Surroundings:
+def _make_deterministic(msg: Message, value: Array) -> None:
+    """Turn a message of a sample site into one of a deterministic site, in place."""
+    deterministic = {
+        "type": "deterministic",
+        "name": msg["name"],
+        "value": value,
+        "infer": {},
+    }
+    if "cond_indep_stack" in msg:
+        deterministic["cond_indep_stack"] = msg["cond_indep_stack"]
+    msg.clear()
+    msg.update(deterministic)
+
+
+def surroundings(handler: type[Messenger] | None = None) -> Surroundings:
     """Return the handlers around a program that starts to run.
 
     Args:
         handler: Class of a handler, the innermost of which stands for the program.
     """
-    own = [i for i, x in enumerate(_PYRO_STACK) if handler and isinstance(x, handler)]
-    around = inside_of_training(_PYRO_STACK[: own[-1]] if own else _PYRO_STACK)
-    is_hardened = any(isinstance(x, HardenMessenger) for x in around)
-    return Surroundings(around, is_hardened)
+    handlers = active_handlers()
+    if handler is not None:
+        for index in reversed(range(len(handlers))):
+            if isinstance(handlers[index], handler):
+                handlers = handlers[:index]
+                break
+    outer = inside_of_training(handlers)
+    is_hardened = any(isinstance(x, HardenMessenger) for x in outer)
+    return Surroundings(outer, is_hardened)
 
 
 def hardened_in_prediction() -> contextlib.AbstractContextManager:
@@ -437,66 +476,20 @@ def hardened_in_prediction() -> contextlib.AbstractContextManager:
 
     A guide that samples relaxed sites itself enters it around them.
     """
-    is_predicted = surroundings().is_predicted
-    return HardenMessenger() if is_predicted else contextlib.nullcontext()
+    if surroundings().is_predicted:
+        return HardenMessenger()
+    return contextlib.nullcontext()
 
 
-def relaxed_in_prediction(fn: Callable) -> Callable:
+def relaxed_in_prediction(fn: Program) -> Program:
     """Return a function inside of which `relax` relaxes, even in a prediction.
 
     A guide decorates with it what runs the model to learn which sites there are.
     """
 
     @functools.wraps(fn)
-    def relaxed(*args: Any, **kwargs: Any) -> Any:
+    def relaxed(*args: object, **kwargs: object) -> Any:
         with TrainingMessenger():
             return fn(*args, **kwargs)
 
     return relaxed
-
-
-def _beside(msg: dict[str, Any], name: str, site: Site) -> dict[str, Any]:
-    """The message of another site at the place of this one."""
-    dropped = ("relax", "enumerate")
-    infer = {k: v for k, v in msg["infer"].items() if k not in dropped}
-    infer |= site.infer
-    other = {**msg, "name": name, "fn": site.relaxed, "infer": infer}
-    other["cond_indep_stack"] = list(msg["cond_indep_stack"])
-    return other | {"kwargs": dict(msg["kwargs"]), "intermediates": []}
-
-
-def _send(messenger: Messenger, msg: dict[str, Any]) -> dict[str, Any]:
-    """Send a message to the handlers around this one; those inside have acted on it."""
-    with _past(messenger):
-        return apply_stack(msg)
-
-
-@contextlib.contextmanager
-def _past(messenger: Messenger) -> Generator[None]:
-    """Leave out a handler and those inside of it."""
-    at = _PYRO_STACK.index(messenger)
-    inside = _PYRO_STACK[at:]
-    del _PYRO_STACK[at:]
-    try:
-        yield
-    finally:
-        _PYRO_STACK.extend(inside)
-
-
-def _marks(msg: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a site by its own ``infer={"relax": ...}``."""
-    marks = msg["infer"].get("relax")
-    if not isinstance(marks, dict):
-        return {}
-    check_marks(msg["name"], marks)
-    return marks
-
-
-def _names(setting: Any, name: str) -> bool:
-    """Whether a setting is a mapping by site that has this one."""
-    return isinstance(setting, Mapping) and name in setting
-
-
-def _given_back(seen: Array, soft: Any, value: Any) -> Any:
-    """The soft value of a deterministic site, unless a handler has changed it."""
-    return soft if value is seen else value

@@ -1,17 +1,17 @@
-"""relax, config_relax, harden and ConcreteReparam: what users call.
+"""relax, config_relax, harden and ConcreteReparam, which users call.
+
+They make programs of programs; the work is done by the handlers in `handlers`.
 
 Counterpart: ``pyro_concrete.relaxation.programs``.
 """
 
 import functools
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from numpyro.distributions import (
-    Distribution,
-)
+from numpyro.distributions import Distribution
 from numpyro.handlers import reparam
 from numpyro.infer.reparam import Reparam
 from numpyro.primitives import sample
@@ -22,37 +22,50 @@ from numpyro_concrete.estimators import (
     Relaxed,
     validate_estimator,
 )
+from numpyro_concrete.relaxation.checks import (
+    check_guide,
+    check_hardened,
+    validate_temperature,
+)
 from numpyro_concrete.relaxation.handlers import (
     ConfigMessenger,
     DiscreteMessenger,
     HardenMessenger,
     RelaxMessenger,
-    Settings,
     surroundings,
 )
-from numpyro_concrete.relaxation.site import (
-    SUFFIX,
-    Site,
+from numpyro_concrete.relaxation.messages import Message, Program, relaxed_name
+from numpyro_concrete.relaxation.settings import (
+    Settings,
     Sites,
     Temperature,
     Truncate,
-    check_guide,
-    check_hardened,
-    check_names,
-    checked,
 )
-from numpyro_concrete.soft_index import (
-    Interpreter,
+from numpyro_concrete.relaxation.site import (
+    Site,
+    SiteSettings,
+    SiteTemperature,
+    SiteTruncate,
 )
+from numpyro_concrete.schedules import resolve_schedules
+from numpyro_concrete.soft_index import Interpreter
 
-# What a message has beside that which a reparameterizer gets of it.
-_MESSAGE: dict[str, Any] = {"type": "sample", "infer": {}, "cond_indep_stack": []}
-_MESSAGE |= {"args": (), "kwargs": {"rng_key": None}, "scale": None}
-_MESSAGE |= {"value": None, "is_observed": False, "intermediates": []}
+# The fields of a message that a reparameterizer does not get.
+_MESSAGE: Message = {
+    "type": "sample",
+    "infer": {},
+    "cond_indep_stack": [],
+    "args": (),
+    "kwargs": {"rng_key": None},
+    "scale": None,
+    "value": None,
+    "is_observed": False,
+    "intermediates": [],
+}
 
 
 def relax(
-    fn: Callable | None = None,
+    fn: Program | None = None,
     temperature: Temperature | None = None,
     *,
     sites: Sites | None = None,
@@ -60,22 +73,26 @@ def relax(
     estimator: Estimator | None = None,
     scoring: str | None = None,
 ) -> Any:
-    """Relax the discrete sites of a model or guide, which stays as it is.
+    """Relax the discrete sites of a model or guide, which is not modified.
 
-    Every latent site with a finite discrete support that is not observed, not marked
-    ``infer={"enumerate": ...}`` and not opted out by ``infer={"relax": False}`` is
-    replaced: ``z_relaxed`` is sampled from its Concrete relaxation in log space, and
-    ``z`` becomes a deterministic site with the mean of the relaxed value. The program
-    receives a point of the simplex at one-hot sites, and at all others a `SoftIndex`,
-    which it can use as the integers that it expects: ``locs[z]``, ``z == 1``,
-    ``jnp.where(z > 2, a, b)``. Relax the model and the guide, each with a temperature
-    of its own, and train them by any ELBO: with `Trace_ELBO` that is a true bound on
-    the relaxed model's evidence (eq. 20); never compare it with a discrete ELBO.
+    Every latent site with a finite discrete support is relaxed, unless it is marked
+    ``infer={"enumerate": ...}`` or ``infer={"relax": False}``. A relaxed site ``z``
+    becomes two sites: ``z_relaxed`` is sampled from the Concrete relaxation in log
+    space, and ``z`` is a deterministic site with the mean of the relaxed value. At a
+    one-hot site the program receives probabilities. At any other site it receives a
+    `SoftIndex`, which it can use as the integers that it expects: ``locs[z]``,
+    ``z == 1``, ``jnp.where(z > 2, a, b)``.
 
-    One site can be marked for itself, by ``infer={"relax": {"temperature": 0.5}}`` or
-    with `config_relax`. A site that is named in `sites`, or marked for relaxation, is
-    relaxed even if it is marked for enumeration, too. Sites inside of NumPyro's `scan`
-    are relaxed like others, and integers that it carries stay soft.
+    Relax the model and the guide, each with its own temperature, and train them with
+    any ELBO. With `Trace_ELBO` it is a lower bound of the evidence of the relaxed model
+    (eq. 20). Do not compare it with a discrete ELBO, such as that of ``harden(guide)``.
+
+    Settings of one site go into ``infer={"relax": {"temperature": 0.5}}`` at the site,
+    or are given with `config_relax`. A site that `sites` names, or that has settings of
+    its own, is relaxed even if it is also marked for enumeration.
+
+    Sites in the body of NumPyro's `scan` are relaxed like others, and integers that the
+    scan carries stay soft.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of every site.
@@ -88,35 +105,39 @@ def relax(
             pairs are (1/2, 2/3) for two values, (2/3, 1) for four, (2/5, 2/3) for
             eight.
         sites: Names of the sites to relax, or a predicate on NumPyro's site messages;
-            by default every site that can be.
+            by default every site that can be relaxed.
         truncate: For sites with an unbounded support, such as a Poisson: the largest
-            value to keep, or, as a float in (0, 1), the largest mass to leave out,
-            which needs parameters that are known outside of jit. A mapping by site, or
-            one for all. The mass that is left out is the deterministic site
-            ``z_left_out``.
+            value to keep or, as a float in (0, 1), the largest probability to truncate.
+            A float needs parameters that are known outside of jit. A mapping by site,
+            or one for all sites. The deterministic site ``z_truncated_mass`` has the
+            truncated probability.
         estimator: How the sites pass gradients: `Relaxed()`, the default,
             `StraightThrough()`, `GumbelRao(10)`, `ReinMax()` or `ZGR()`; or a mapping
-            of these by site, where others are relaxed. The same for model and guide.
+            of these by site, where others are relaxed. Use the same for model and
+            guide.
         scoring: What scores a relaxed site: its "concrete" density, or the "discrete"
-            log-probability read off at the point (eq. 21), with the discrete KL in
-            `TraceMeanField_ELBO` (eq. 22). At soft points discrete scoring is no bound,
-            and is nearer to the discrete ELBO at low temperatures: a confident guide
-            pays the discrete KL, not the larger one of two Concretes. By default that
-            of the estimator: concrete for the first two, and always discrete for the
-            others, whose points are hard. The same for model and guide.
+            log-probability averaged with the relaxed probabilities (eq. 21), with the
+            discrete KL in `TraceMeanField_ELBO` (eq. 22). Discrete scoring gives no
+            bound for soft samples, and is closer to the discrete ELBO at low
+            temperatures, since a confident guide pays the discrete KL and not the
+            larger one of two Concretes. By default that of the estimator: concrete for
+            the first two, and always discrete for the others, whose samples are
+            one-hot. Use the same for model and guide.
 
     Returns:
-        The relaxed program, with the arguments of `fn`.
+        The relaxed model or guide, with the arguments of `fn`.
 
     Raises:
-        TypeError: If no temperature is given, or what is no estimator; and in the
-            program, where it needs a drawn value (``if z:``, ``z.item()``,
-            ``range(z)``), by site.
-        ValueError: If the temperature is not positive, the scoring unknown or not one
-            of the estimator; at a site with an unbounded support that is not truncated,
-            or which model and guide relax in different ways, by name; if a setting
-            names a site that the program does not have.
-        NotImplementedError: At a site of vectors other than one-hot ones, by name.
+        TypeError: If there is no temperature, or `estimator` is none. When the program
+            runs: by the name of the site, where it needs a drawn value (``if z:``,
+            ``z.item()``, ``range(z)``).
+        ValueError: If the temperature is not positive, or the scoring is unknown or not
+            one of the estimator. When the program runs: by the name of the site, if its
+            support is unbounded and not truncated, or if model and guide relax it in
+            different ways; and if a setting names a site that the program does not
+            have.
+        NotImplementedError: By the name of the site, if its values are vectors other
+            than one-hot ones.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist
@@ -133,24 +154,34 @@ def relax(
 
     Counterpart: :func:`pyro_concrete.relax`.
     """
-    settings = Settings(checked(temperature), sites, truncate, estimator, scoring)
-    if fn is None:
-        options: Any = {"sites": sites, "truncate": truncate}
-        options |= {"estimator": estimator, "scoring": scoring}
-        return functools.partial(relax, temperature=temperature, **options)
-
-    return RelaxedProgram(fn, settings)
+    settings = Settings(
+        temperature=validate_temperature(temperature),
+        sites=sites,
+        truncate=truncate,
+        estimator=estimator,
+        scoring=scoring,
+    )
+    if fn is not None:
+        return RelaxedProgram(fn, settings)
+    return functools.partial(
+        relax,
+        temperature=temperature,
+        sites=sites,
+        truncate=truncate,
+        estimator=estimator,
+        scoring=scoring,
+    )
 
 
 class RelaxedProgram:
-    """A program whose sites are relaxed: what `relax` returns.
+    """A model or guide whose sites are relaxed, as `relax` returns it.
 
     Args:
         fn: Model or guide.
         settings: Settings of `relax`.
     """
 
-    def __init__(self, fn: Callable, settings: Settings) -> None:
+    def __init__(self, fn: Program, settings: Settings) -> None:
         functools.update_wrapper(self, fn, updated=())
         self.fn = fn
         self.settings = settings
@@ -161,42 +192,45 @@ class RelaxedProgram:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program, relaxed unless it is hardened or predicts."""
         if surroundings().runs_discrete:
-            settings = self.settings.of_run()
-            with DiscreteMessenger(None, settings):
+            names: set[str] = set()
+            with DiscreteMessenger(None, self.settings, names):
                 result = self.fn(*args, **kwargs)
-            check_names(settings.by_name(), settings.seen)
+            self.settings.check_names(names)
             return result
-        settings = self.settings.now()
+        # A scan inside of the program cannot read the count of steps.
+        temperature = resolve_schedules(self.settings.temperature)
+        settings = replace(self.settings, temperature=temperature)
         with Interpreter() as interpreter:
-            with RelaxMessenger(interpreter, settings):
+            messenger = RelaxMessenger(interpreter, settings)
+            with messenger:
                 result = self.fn(*args, **kwargs)
-            check_names(settings.by_name(), settings.seen)
+            settings.check_names(messenger.names)
             return interpreter.lower(result)
 
 
 def config_relax(
-    fn: Callable | None = None,
+    fn: Program | None = None,
     default: bool = True,
     *,
-    temperature: ArrayLike | Callable | None = None,
-    truncate: int | float | None = None,
+    temperature: SiteTemperature | None = None,
+    truncate: SiteTruncate | None = None,
     estimator: AbstractEstimator | None = None,
 ) -> Any:
-    """Mark the latent discrete sites of a program for `relax`.
+    """Give settings for `relax` to the latent discrete sites of a model or guide.
 
-    As `config_enumerate` does for enumeration: every latent discrete site without a
-    mark for relaxation or enumeration gets ``infer={"relax": ...}``.
+    Every latent discrete site gets ``infer={"relax": ...}``, unless it has one or is
+    marked for enumeration, as by `config_enumerate`.
 
     Args:
         fn: Model or guide. Without it, a decorator is returned.
-        default: Whether `relax` takes the sites.
+        default: Whether `relax` relaxes the sites.
         temperature: Relaxation temperature of these sites, > 0; by default that of
             `relax`.
         truncate: Truncation of these sites, as for `relax`.
         estimator: Estimator of these sites, as for `relax`.
 
     Returns:
-        The program with marks, with the arguments of `fn`.
+        The model or guide with these settings, with the arguments of `fn`.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist
@@ -208,23 +242,27 @@ def config_relax(
 
     Counterpart: :func:`pyro_concrete.config_relax`.
     """
-    given = {"temperature": temperature, "truncate": truncate, "estimator": estimator}
-    marks = {key: value for key, value in given.items() if value is not None}
-    return ConfigMessenger(fn, marks if default else False)
+    settings = {
+        "temperature": temperature,
+        "truncate": truncate,
+        "estimator": estimator,
+    }
+    site_settings = {key: value for key, value in settings.items() if value is not None}
+    return ConfigMessenger(fn, site_settings if default else False)
 
 
-def harden(fn: Callable) -> Callable:
+def harden(fn: Program) -> Program:
     """Return the discrete program that a relaxed guide or model stands for.
 
     Each site ``z_relaxed`` with a Concrete distribution is replaced by its discrete
-    site ``z``, and the program goes on with the hard value. The argmax of a Concrete
+    site ``z``, whose one-hot value the program receives. The argmax of a Concrete
     sample is a sample of its categorical at every temperature, so this is exact: use
     ``Trace_ELBO().loss(key, params, model, harden(guide), ...)`` for the discrete ELBO
     of a model that was trained relaxed.
 
-    A program of `relax` runs unrelaxed inside, and receives numbers; sites of unbounded
-    support stay truncated. Where a handler sets ``z_relaxed``, ``z`` is its nearest
-    value.
+    A program of `relax` runs discrete inside of `harden`, and receives plain numbers;
+    truncated sites stay truncated. If a handler sets ``z_relaxed``, ``z`` is the value
+    with the largest relaxed probability.
 
     Args:
         fn: A relaxed program: the result of `relax`, or one that samples from
@@ -249,12 +287,12 @@ def harden(fn: Callable) -> Callable:
 
 
 class ConcreteReparam(Reparam):
-    """Relax one site of a model, in the convention of NumPyro's reparameterizers.
+    """Relax one site of a model, as one of NumPyro's reparameterizers.
 
-    The same as `relax` for the site that `handlers.reparam` is configured with. A
-    reparameterizer cannot follow a value into JAX's functions, which therefore refuse a
-    soft one; its operators work. `relax`, with `sites` to choose, has no such limit,
-    and is the one for guides.
+    It does what `relax` does, at the site that `handlers.reparam` is configured with.
+    Operators work on the soft value, and functions of JAX raise an error, since a
+    reparameterizer cannot follow a value into them. `relax`, with `sites` to choose,
+    has no such limit, and is the one for guides.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of the site.
@@ -285,16 +323,20 @@ class ConcreteReparam(Reparam):
 
     def __init__(
         self,
-        temperature: ArrayLike | Callable,
+        temperature: SiteTemperature,
         *,
-        truncate: int | float | None = None,
+        truncate: SiteTruncate | None = None,
         estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
-        self.temperature = checked(temperature)
-        self.truncate = truncate
-        self.estimator, self.scoring = estimator or Relaxed(), scoring
-        validate_estimator(self.estimator, scoring)
+        estimator = estimator or Relaxed()
+        validate_estimator(estimator, scoring)
+        self.settings = SiteSettings(
+            temperature=validate_temperature(temperature),
+            truncate=truncate,
+            estimator=estimator,
+            scoring=scoring,
+        )
 
     def __call__(
         self, name: str, fn: Distribution, obs: ArrayLike | None
@@ -302,17 +344,16 @@ class ConcreteReparam(Reparam):
         """Replace the distribution and value of one site, unless it is observed."""
         if obs is not None:
             return fn, obs
-        how = self.temperature, self.truncate, self.estimator, self.scoring
-        site = Site(name, fn, *how)
-        if len(site.values) < 2:
-            return fn, obs  # a constant
-        around = surroundings(reparam)
-        guidance = around.guidance({**_MESSAGE, "name": name, "fn": fn})
-        if around.runs_discrete or guidance.leaves_discrete:
+        site = Site(name, fn, self.settings)
+        if site.is_constant:
+            return fn, obs
+        handlers = surroundings(reparam)
+        guidance = handlers.guidance({**_MESSAGE, "name": name, "fn": fn})
+        if handlers.runs_discrete or guidance.leaves_discrete:
             check_hardened(name, guidance)
-            if guidance.point is not None:
-                return site.discrete, site.discrete_value(guidance.point)
+            if guidance.relaxed_value is not None:
+                return site.discrete, site.discrete_value(guidance.relaxed_value)
             return site.discrete, obs
         check_guide(name, site.relaxed, guidance)
-        point = sample(name + SUFFIX, site.relaxed, infer=site.infer)
-        return None, site.value(jnp.asarray(point))
+        relaxed = sample(relaxed_name(name), site.relaxed, infer=site.infer)
+        return None, site.value(jnp.asarray(relaxed))

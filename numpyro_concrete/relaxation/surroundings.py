@@ -1,8 +1,8 @@
 """What the handlers around a program ask of it: which of its sites run relaxed.
 
 A program runs discrete inside of `harden` and in a prediction. While a trace is
-replayed, as by an ELBO, a site follows the trace; and a handler that sets the point of
-a relaxed site sets the discrete site with it.
+replayed, as by an ELBO, each site follows the trace; and a handler that sets the value
+of a relaxed site sets the discrete site with it.
 
 Counterpart: ``pyro_concrete.relaxation.surroundings``.
 """
@@ -17,12 +17,11 @@ from numpyro.distributions import Delta
 from numpyro.handlers import block, condition, do, mask, replay, scope, substitute
 from numpyro.primitives import Messenger
 
-from numpyro_concrete.relaxation.site import SUFFIX
+from numpyro_concrete.internals import is_enumeration
+from numpyro_concrete.relaxation.messages import Message, relaxed_name
 
-Message = dict[str, Any]
-
-# The module of NumPyro's enumeration, by its name, for it needs funsor.
-_ENUMERATION = "numpyro.contrib.funsor.enum_messenger"
+# Handlers that hide, set or rename sites.
+_RELEVANT = block | condition | do | replay | scope | substitute
 
 
 @dataclass
@@ -33,21 +32,21 @@ class Guidance:
         has_trace: Whether a trace is replayed.
         relaxed: Message of the relaxed site in that trace, or None.
         has_latent: Whether the trace has the site itself as an unrelaxed latent.
-        point: The value that a handler gives to the relaxed site, or None.
+        relaxed_value: The value that a handler gives to the relaxed site, or None.
         value: The value that a handler gives to the site itself, or None.
     """
 
     has_trace: bool = False
     relaxed: Message | None = None
     has_latent: bool = False
-    point: Array | None = None
+    relaxed_value: Array | None = None
     value: Array | None = None
 
     @property
     def leaves_discrete(self) -> bool:
-        """Whether a replayed trace does not know the site: the site is predicted."""
-        is_known = self.relaxed is not None or self.has_latent
-        return self.has_trace and not is_known and self.point is None
+        """Whether a replayed trace does not have the site: it is a prediction."""
+        is_in_trace = self.relaxed is not None or self.has_latent
+        return self.has_trace and not is_in_trace and self.relaxed_value is None
 
 
 class TrainingMessenger(Messenger):
@@ -56,8 +55,10 @@ class TrainingMessenger(Messenger):
 
 def inside_of_training(handlers: Sequence[Messenger]) -> Sequence[Messenger]:
     """Return the handlers inside of the last `TrainingMessenger`, or all of them."""
-    places = [i for i, x in enumerate(handlers) if isinstance(x, TrainingMessenger)]
-    return handlers[places[-1] + 1 :] if places else handlers
+    for index in reversed(range(len(handlers))):
+        if isinstance(handlers[index], TrainingMessenger):
+            return handlers[index + 1 :]
+    return handlers
 
 
 class Surroundings:
@@ -69,14 +70,11 @@ class Surroundings:
     """
 
     def __init__(self, handlers: Sequence[Messenger], is_hardened: bool) -> None:
-        relevant = block | condition | do | replay | scope | substitute
-        inner = list(reversed(handlers))
-        self._relevant = [x for x in inner if isinstance(x, relevant)]
+        self._relevant = [x for x in reversed(handlers) if isinstance(x, _RELEVANT)]
         self.is_hardened = is_hardened
-        modules = {type(x).__module__ for x in handlers}
-        self.is_enumerated = _ENUMERATION in modules
+        self.is_enumerated = any(is_enumeration(x) for x in handlers)
         self.has_trace = any(isinstance(x, replay) for x in handlers)
-        self.is_predicted = _is_masked(inner) and not self.has_trace
+        self.is_predicted = _are_predictive(handlers) and not self.has_trace
 
     @property
     def runs_discrete(self) -> bool:
@@ -89,8 +87,9 @@ class Surroundings:
         They know it by the name that handlers further in give to it, such as scopes.
         """
         guidance = Guidance()
+        # Copies, which the scopes rename as they would rename the two sites.
         site = dict(msg)
-        relaxed = {**msg, "name": msg["name"] + SUFFIX}
+        relaxed = {**msg, "name": relaxed_name(msg["name"])}
         for handler in self._relevant:
             if isinstance(handler, block):
                 if handler.hide_fn(relaxed):
@@ -105,28 +104,38 @@ class Surroundings:
         return guidance
 
     def _read_values(
-        self, guidance: Guidance, handler: Any, site: Message, relaxed: Message
+        self,
+        guidance: Guidance,
+        handler: condition | do | substitute,
+        site: Message,
+        relaxed: Message,
     ) -> None:
-        data = handler.data or {}
-        guidance.point = data.get(relaxed["name"], guidance.point)
+        data: dict[str, Any] = handler.data or {}
+        guidance.relaxed_value = data.get(relaxed["name"], guidance.relaxed_value)
         guidance.value = data.get(site["name"], guidance.value)
-        if isinstance(handler, condition) and handler.condition_fn is not None:
-            point = _point(handler.condition_fn, relaxed)
-            value = handler.condition_fn(site)
-        elif isinstance(handler, substitute) and handler.substitute_fn is not None:
-            # Only Predictive is known to give values: others search for a start.
-            if not self.is_predicted:
-                return
-            point = _point(handler.substitute_fn, relaxed)
-            value = handler.substitute_fn(site)
-        else:
+        function = self._function_of(handler)
+        if function is None:
             return
-        guidance.point = guidance.point if point is None else point
-        guidance.value = guidance.value if value is None else value
+        relaxed_value = _call_for_relaxed(function, relaxed)
+        value = function(site)
+        if relaxed_value is not None:
+            guidance.relaxed_value = relaxed_value
+        if value is not None:
+            guidance.value = value
+
+    def _function_of(self, handler: condition | do | substitute) -> Callable | None:
+        """The function by which a handler gives values to sites, or None."""
+        if isinstance(handler, condition):
+            return handler.condition_fn
+        # Functions of `substitute` give values in Predictive. Elsewhere they search for
+        # a point to start from.
+        if isinstance(handler, substitute) and self.is_predicted:
+            return handler.substitute_fn
+        return None
 
 
-def _point(function: Callable, relaxed: Message) -> Any:
-    """Return what a handler's function has for a relaxed site, of a message about it.
+def _call_for_relaxed(function: Callable, relaxed: Message) -> Array | None:
+    """Return the value that a handler's function gives to a relaxed site.
 
     The body of a scan looks up its step's value by the shape that the site has: that of
     the discrete site, or, where that does not fit, one axis more for the classes.
@@ -138,18 +147,18 @@ def _point(function: Callable, relaxed: Message) -> Any:
         return function({**relaxed, "fn": classes})
 
 
-def _is_masked(handlers: Sequence[Messenger]) -> bool:
-    """Whether nobody asks for densities, as in NumPyro's Predictive.
+def _are_predictive(handlers: Sequence[Messenger]) -> bool:
+    """Whether handlers run a program only for its draws, as NumPyro's Predictive does.
 
-    NumPyro's documentation of `get_mask` has programs recognize it by this.
+    Predictive masks all sites, since it needs no densities; the documentation of
+    `get_mask` has programs recognize it by that.
     """
-    for handler in handlers:
-        if isinstance(handler, mask) and handler.mask is False:
-            return True
-    return False
+    return any(isinstance(x, mask) and x.mask is False for x in handlers)
 
 
-def _read_trace(guidance: Guidance, trace: Any, name: str, relaxed: str) -> None:
+def _read_trace(
+    guidance: Guidance, trace: dict[str, Message], name: str, relaxed: str
+) -> None:
     guidance.has_trace = True
     if relaxed in trace:
         guidance.relaxed = trace[relaxed]

@@ -23,7 +23,8 @@ from pyro_concrete.objectives.particles import (
     summarize_particles,
 )
 from pyro_concrete.relaxation import harden
-from pyro_concrete.relaxation.site import SUFFIX, leaf_of
+from pyro_concrete.relaxation.messages import discrete_name
+from pyro_concrete.relaxation.wrappers import leaf_of
 
 __all__ = ["RelaxationGap", "SiteEntropy", "relaxation_gap"]
 
@@ -136,7 +137,7 @@ def _site_entropies(relaxed: Particles, num_particles: int) -> tuple[SiteEntropy
         for relaxed_name, site in sites.items():
             leaf = leaf_of(site.get("fn"))
             if isinstance(leaf, AbstractConcrete):
-                name = relaxed_name.removesuffix(SUFFIX)
+                name = discrete_name(relaxed_name)
                 # A binary site has no event axis.
                 num_values[name] = leaf.event_shape[0] if leaf.event_shape else 2
                 entropies[name] = _entropy_and_softness(leaf, site["value"])

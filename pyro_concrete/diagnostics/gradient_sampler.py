@@ -22,7 +22,9 @@ from concrete_core.diagnostics.candidates import Candidate
 from concrete_core.diagnostics.moments import Moments
 from concrete_core.types import Arguments, KeywordArguments, Message, Messages, Program
 from pyro_concrete.distributions import AbstractConcrete
-from pyro_concrete.relaxation.site import is_discrete, leaf_of
+from pyro_concrete.internals import is_deterministic
+from pyro_concrete.relaxation.site import is_discrete
+from pyro_concrete.relaxation.wrappers import leaf_of
 
 # A model and its guide.
 Programs = tuple[Program, Program]
@@ -231,7 +233,7 @@ def _random_sites(nodes: Mapping[str, Any]) -> Messages:
         for name, site in nodes.items()
         if site["type"] == "sample"
         and not site_is_subsample(site)
-        and not site["infer"].get("_deterministic")
+        and not is_deterministic(site)
     }
 
 

@@ -54,16 +54,13 @@ from pyro_concrete.guides.sites import (
     validate_bijection,
     validate_discrete_sites,
 )
+from pyro_concrete.internals import mark_uninitialized
+from pyro_concrete.relaxation.checks import check_relaxed_names, validate_temperature
 from pyro_concrete.relaxation.handlers import (
     relaxed_in_prediction,
 )
-from pyro_concrete.relaxation.site import (
-    Temperature,
-    check_relaxed_names,
-    checked,
-    is_discrete,
-    of_site,
-)
+from pyro_concrete.relaxation.settings import Temperature, setting_for_site
+from pyro_concrete.relaxation.site import is_discrete
 from pyro_concrete.schedules import current_temperature
 
 
@@ -120,7 +117,7 @@ class AbstractFactorGuide(AutoNormal):
         """Make parameters of a temperature by site parameters of the guide."""
         if temperature is None:
             return None
-        temperature = checked(temperature)
+        temperature = validate_temperature(temperature)
         if not isinstance(temperature, Mapping):
             return temperature
         self.temperatures = PyroModule()
@@ -140,7 +137,7 @@ class AbstractFactorGuide(AutoNormal):
         if is_discrete(site["fn"]):
             value = site["fn"].sample()
             # Pyro's mark of values that nobody chose: ConcreteReparam may ignore it.
-            value._pyro_custom_init = False
+            mark_uninitialized(value)
             return value
         if is_relaxed(site):
             if self.init_logits != "init_loc_fn":
@@ -215,7 +212,7 @@ class AbstractFactorGuide(AutoNormal):
 
     def _temperature_of(self, site: RelaxedSite) -> Tensor | float:
         """The temperature of a site's factor, which broadcasts with its logits."""
-        temperature = of_site(self.temperature, site.name)
+        temperature = setting_for_site(self.temperature, site.name)
         if isinstance(self.temperature, Mapping) and isinstance(temperature, Parameter):
             # That of the module, which may be a copy of the one in the mapping.
             temperature = attrgetter(site.name)(self.temperatures)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.runtime import _PYRO_STACK
 from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
 
@@ -24,13 +23,15 @@ from pyro_concrete.guides.abstract import AbstractFactorGuide
 from pyro_concrete.guides.factors import (
     FactorMessenger,
 )
-from pyro_concrete.guides.masks import element_mask, is_masked
+from pyro_concrete.guides.masks import is_masked
 from pyro_concrete.guides.posterior import class_probabilities, discrete_quantiles
+from pyro_concrete.internals import active_handlers
 from pyro_concrete.relaxation.handlers import (
     HardenMessenger,
     TrainingMessenger,
     hardened_in_prediction,
 )
+from pyro_concrete.relaxation.wrappers import element_mask
 
 
 class AutoConcrete(AbstractFactorGuide):
@@ -116,7 +117,7 @@ class AutoConcrete(AbstractFactorGuide):
         """Whether the model may mask latent sites at this call, or did at another."""
         signature = call.signature(Tensor)
         # The discrete ELBO is to be exact, and is not what a training loop computes.
-        is_hardened = any(isinstance(x, HardenMessenger) for x in _PYRO_STACK)
+        is_hardened = any(isinstance(x, HardenMessenger) for x in active_handlers())
         must_search = is_hardened or signature not in self._searched_signatures
         if must_search and not self._has_masked_sites:
             self._has_masked_sites = self._finds_masks(call)

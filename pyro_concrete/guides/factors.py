@@ -11,7 +11,7 @@ Counterpart: ``numpyro_concrete.guides.factors``.
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pyro
@@ -29,14 +29,16 @@ from torch.distributions.constraints import Constraint
 
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.distributions.constraints import Size
-from pyro_concrete.guides.masks import (
+from pyro_concrete.guides.masks import has_flat_prior
+from pyro_concrete.guides.sites import Frames, Message
+from pyro_concrete.internals import subsample_of
+from pyro_concrete.relaxation.messages import RELAX_RECORD, record_of
+from pyro_concrete.relaxation.wrappers import (
     Mask,
     element_mask,
-    has_flat_prior,
+    with_leaf,
     without_masks,
 )
-from pyro_concrete.guides.sites import Frames, Message
-from pyro_concrete.relaxation.site import rebuilt
 
 
 @dataclass(frozen=True)
@@ -149,20 +151,22 @@ class FactorMessenger(Messenger):
     def _pyro_sample(self, msg: Message) -> None:
         if site_is_subsample(msg):
             if msg["name"] in self.plates:
-                msg["value"] = self.plates[msg["name"]]._indices
+                msg["value"] = subsample_of(self.plates[msg["name"]])
             return
         factor = self.factors.get(msg["name"])
         if factor is None or msg["is_observed"] or msg["value"] is not None:
             return
         # `harden` would take the discrete distribution of the model's site.
-        msg["infer"].pop("_relaxed_from", None)
+        if RELAX_RECORD in msg["infer"]:
+            record = replace(record_of(msg), discrete=None)
+            msg["infer"] = {**msg["infer"], RELAX_RECORD: record}
         msg["scale"] = self._subsampling_scale(msg["cond_indep_stack"])
         mask = element_mask(msg["fn"], msg["mask"])
         if has_flat_prior(msg["fn"], mask):
             msg["fn"] = without_masks(msg["fn"])
             msg["mask"] = None
             mask = True
-        msg["fn"] = rebuilt(msg["fn"], lambda leaf, _: factor.distribution(leaf, mask))
+        msg["fn"] = with_leaf(msg["fn"], lambda leaf: factor.distribution(leaf, mask))
 
     def _subsampling_scale(self, frames: Frames) -> float:
         """The scale by subsamples: other scales of a model do not apply to a guide."""

@@ -21,7 +21,7 @@ from pyro_concrete.guides.sites import (
     is_subsampled,
     plate_dim,
 )
-from pyro_concrete.relaxation.site import leaf_of
+from pyro_concrete.relaxation.wrappers import leaf_of
 
 TensorLike = Tensor | np.ndarray | Sequence | float
 InitLogits = str | Mapping[str, TensorLike]

@@ -21,13 +21,14 @@ from torch.distributions import biject_to
 
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.relaxation.finite_support import only_value
-from pyro_concrete.relaxation.site import (
-    SUFFIX,
-    Deterministic,
-    SiteTemperature,
-    is_discrete,
-    leaf_of,
+from pyro_concrete.relaxation.messages import (
+    RELAX_RECORD,
+    RelaxRecord,
+    discrete_name,
+    record_of,
 )
+from pyro_concrete.relaxation.site import Deterministic, SiteTemperature, is_discrete
+from pyro_concrete.relaxation.wrappers import leaf_of
 
 # Pyro declares neither the keys of relaxed sites nor the attributes of wrappers.
 Message = Any  # of Pyro's handlers
@@ -64,12 +65,12 @@ class RelaxedSite:
     def from_message(cls, message: Message) -> "RelaxedSite":
         """Return the relaxed site of a message in the prototype trace."""
         return cls(
-            name=message["name"].removesuffix(SUFFIX),
+            name=discrete_name(message["name"]),
             fn=message["fn"],
             point=message["value"],
             plates=message["cond_indep_stack"],
-            class_values=message["infer"].get("_values"),
-            temperature=message["infer"].get("_temperature"),
+            class_values=record_of(message).values,
+            temperature=record_of(message).temperature,
         )
 
     @functools.cached_property
@@ -95,9 +96,14 @@ class RelaxedSite:
         return self.class_values
 
     @property
-    def infer(self) -> Infer:
+    def record(self) -> RelaxRecord:
         """What `harden` reads at the guide's site, to make it discrete."""
-        return {"_values": self.class_values}
+        return RelaxRecord(values=self.class_values)
+
+    @property
+    def infer(self) -> Infer:
+        """The `infer` of the guide's site."""
+        return {RELAX_RECORD: self.record}
 
 
 @dataclass(frozen=True)

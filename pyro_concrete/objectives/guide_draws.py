@@ -25,7 +25,9 @@ from pyro_concrete import ops
 from pyro_concrete.distributions import AbstractConcrete
 from pyro_concrete.objectives.traces import is_subsample
 from pyro_concrete.planning.provenance import Provenance
-from pyro_concrete.relaxation.site import SUFFIX, Site, is_discrete, leaf_of
+from pyro_concrete.relaxation.messages import discrete_name
+from pyro_concrete.relaxation.site import Site, SiteSettings, is_discrete
+from pyro_concrete.relaxation.wrappers import leaf_of
 
 _NUM_SEEDS = 2**62
 
@@ -82,7 +84,7 @@ class ParticleNoise:
             logits = ops.promote_half(leaf_of(site.relaxed).logits)
             shape = site.relaxed.shape()
             uniform = torch.rand(shape, dtype=logits.dtype, device=logits.device)
-            transform = ops.logistic if site.binary else ops.gumbel
+            transform = ops.logistic if site.is_binary else ops.gumbel
             self._noise[name] = transform(uniform)
         return self._noise[name]
 
@@ -164,7 +166,7 @@ class DrawMessenger(Messenger):
         elif is_subsample(msg):
             return
         elif self._is_relaxed(name, fn):
-            msg["value"] = self._relaxed_value(name.removesuffix(SUFFIX), leaf_of(fn))
+            msg["value"] = self._relaxed_value(discrete_name(name), leaf_of(fn))
         elif is_discrete(fn):
             self._draw_discrete(msg)
         elif not fn.has_rsample:
@@ -191,11 +193,11 @@ class DrawMessenger(Messenger):
         value = _discrete_value(site, scores, msg["fn"])
         if self.find_parents:
             value = self._record_parents(name, logits, value)
-        num_class_dims = int(not site.binary)
+        num_class_dims = int(not site.is_binary)
         self.draws[name] = DrawnSite(
             logits=logits,
             scores=scores,
-            is_binary=site.binary,
+            is_binary=site.is_binary,
             value=value,
             frames=tuple(msg["cond_indep_stack"]),
             event_dim=scores.dim() - len(site.relaxed.batch_shape) - num_class_dims,
@@ -221,8 +223,8 @@ class DrawMessenger(Messenger):
         """Tell whether a site is the relaxed version of one that was drawn."""
         return (
             self.relaxation is not None
-            and name.endswith(SUFFIX)
-            and name.removesuffix(SUFFIX) in self.relaxation.noise
+            and discrete_name(name) != name
+            and discrete_name(name) in self.relaxation.noise
             and isinstance(leaf_of(fn), AbstractConcrete)
         )
 
@@ -251,7 +253,8 @@ def relaxable_site(msg: Message) -> Site | None:
     if msg["infer"].get("enumerate"):
         raise NotImplementedError(enumerated_site_message(name))
     try:
-        site = Site(name, fn, 1.0, None, scoring="discrete")
+        settings = SiteSettings(temperature=1.0, scoring="discrete")
+        site = Site(name, fn, settings)
     except (NotImplementedError, ValueError) as error:
         raise NotImplementedError(
             f"site {name!r} ~ {type(leaf_of(fn)).__name__} has no finite support of "
@@ -264,10 +267,10 @@ def relaxable_site(msg: Message) -> Site | None:
 
 def _discrete_value(site: Site, scores: Tensor, fn: Distribution) -> Tensor:
     """Return the discrete value of scores, in the dtype of Pyro's distribution."""
-    if site.binary:
+    if site.is_binary:
         return (scores > 0).to(leaf_of(fn).probs.dtype)
     classes = scores.argmax(-1)
-    if site.one_hot:
+    if site.is_one_hot:
         one_hot = torch.nn.functional.one_hot(classes, scores.shape[-1])
         return one_hot.to(leaf_of(fn).probs.dtype)
     return site.values[classes]

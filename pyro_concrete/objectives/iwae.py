@@ -12,22 +12,18 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro.distributions.torch_distribution import (
-    ExpandedDistribution,
-    MaskedDistribution,
-)
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import torch_backward
 from pyro.poutine import Trace
 from pyro.util import get_rng_state, set_rng_state, warn_if_nan
 from torch import Tensor
-from torch.distributions import Independent
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from concrete_core.objectives.checks import validate_one_particle_baseline
 from concrete_core.objectives.chunks import even_chunks
 from concrete_core.objectives.programs import Programs
 from concrete_core.types import Message, Program
+from pyro_concrete.internals import is_deterministic
 from pyro_concrete.objectives.learning_signals import (
     leave_one_out_signals,
     vimco_signals,
@@ -43,6 +39,7 @@ from pyro_concrete.objectives.traces import (
     scored_sites,
     unmasked_log_prob,
 )
+from pyro_concrete.relaxation.wrappers import has_masks
 
 
 @dataclass(frozen=True)
@@ -352,7 +349,7 @@ def _shapes_of_arguments(programs: Programs) -> tuple[torch.Size, ...]:
 def _predictions(name: str, guide_trace: Trace, shape: torch.Size) -> Tensor:
     """Return the predictions of the log-weights by a deterministic site."""
     site = all_sites(guide_trace).get(name)
-    if site is None or not site["infer"].get("_deterministic"):
+    if site is None or not is_deterministic(site):
         raise ValueError(
             f"the guide has no deterministic site {name!r}, which is the baseline. "
             "Add one that predicts the log-weight of each element"
@@ -368,9 +365,7 @@ def _predictions(name: str, guide_trace: Trace, shape: torch.Size) -> Tensor:
 def _draw_log_prob(site: Message) -> Tensor:
     """Return the log-probability that a value was drawn with, unmasked, unscaled."""
     fn = site["fn"]
-    while isinstance(fn, Independent | ExpandedDistribution):
-        fn = fn.base_dist
-    if isinstance(fn, MaskedDistribution):
+    if has_masks(fn):
         return unmasked_log_prob(site["fn"], site["value"])
     return site["unscaled_log_prob"]
 

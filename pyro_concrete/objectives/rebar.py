@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from concrete_core.objectives.programs import Programs
 from concrete_core.types import Message, Program
+from pyro_concrete.distributions import check_temperature
 from pyro_concrete.objectives.abstract import (
     AbstractUnbiased,
     Estimate,
@@ -30,7 +31,8 @@ from pyro_concrete.objectives.logit_gradients import (
     categorical_rebar_gradient,
 )
 from pyro_concrete.objectives.traces import all_sites
-from pyro_concrete.relaxation.site import check_temperature, is_discrete, of_site
+from pyro_concrete.relaxation.settings import setting_for_site
+from pyro_concrete.relaxation.site import is_discrete
 
 
 class _SiteSettings(NamedTuple):
@@ -186,9 +188,9 @@ class REBAR(AbstractUnbiased):
     def _initial_settings(self, name: str) -> _SiteSettings:
         """Return the settings of a site as the arguments have them."""
         settings = _SiteSettings(
-            temperature=of_site(self.temperature, name),
-            scale=of_site(self.scale, name),
-            baseline=of_site(self.baseline, name),
+            temperature=setting_for_site(self.temperature, name),
+            scale=setting_for_site(self.scale, name),
+            baseline=setting_for_site(self.baseline, name),
         )
         for setting, value in settings._asdict().items():
             if value is None:

@@ -12,19 +12,18 @@ from typing import Any, cast
 
 from pyro.distributions import Delta
 from pyro.distributions.torch_distribution import (
-    ExpandedDistribution,
-    MaskedDistribution,
     TorchDistributionMixin,
 )
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Independent
 
 from concrete_core.objectives import checks
 from concrete_core.types import Message, Messages
 from pyro_concrete.distributions import AbstractConcrete
-from pyro_concrete.relaxation.site import SUFFIX, leaf_of
+from pyro_concrete.internals import is_deterministic
+from pyro_concrete.relaxation.messages import RELAXED_SUFFIX
+from pyro_concrete.relaxation.wrappers import leaf_of, without_masks
 
 
 def all_sites(trace: Trace) -> Messages:
@@ -44,7 +43,7 @@ def scored_sites(trace: Trace) -> Messages:
         for name, site in all_sites(trace).items()
         if site["type"] == "sample"
         and not is_subsample(site)
-        and not site["infer"].get("_deterministic")
+        and not is_deterministic(site)
     }
 
 
@@ -66,7 +65,7 @@ def unmasked_log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
     A mask changes what the objective adds up, and not how likely the draw was: a score
     function needs the latter.
     """
-    return _without_mask(fn).log_prob(value)
+    return without_masks(fn).log_prob(value)
 
 
 def validate_same_sites(model: Messages, guide: Messages) -> None:
@@ -80,7 +79,7 @@ def validate_same_sites(model: Messages, guide: Messages) -> None:
         ValueError: If a latent site is in one of them only. The message names it.
     """
     checks.validate_matching_sites(
-        model, guide, is_relaxed=_is_relaxed, relaxed_suffix=SUFFIX
+        model, guide, is_relaxed=_is_relaxed, relaxed_suffix=RELAXED_SUFFIX
     )
 
 
@@ -106,13 +105,3 @@ def is_fixed_by_guide(site: Message) -> bool:
 
 def _is_relaxed(site: Message) -> bool:
     return isinstance(leaf_of(site["fn"]), AbstractConcrete)
-
-
-def _without_mask(fn: TorchDistributionMixin) -> TorchDistributionMixin:
-    if isinstance(fn, MaskedDistribution):
-        return _without_mask(fn.base_dist)
-    if isinstance(fn, Independent):
-        return _without_mask(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
-    if isinstance(fn, ExpandedDistribution):
-        return _without_mask(fn.base_dist).expand(fn.batch_shape)
-    return fn

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_concrete.internals import has_transforms
+
 Temperature = Tensor | float
 
 
@@ -51,13 +53,12 @@ def read_number(x: Tensor | float) -> Tensor | float:
 
 def is_traced() -> bool:
     """Tell whether a compiler or a tracer records the operations."""
-    # torch has no public name for either its tracer or, below, its transforms.
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def is_plain() -> bool:
     """Tell whether only autograd records the operations: no tracer, no transform."""
-    return not (is_traced() or torch._C._are_functorch_transforms_active())
+    return not (is_traced() or has_transforms())
 
 
 def can_be_read(x: Tensor) -> bool:

@@ -35,9 +35,11 @@ from concrete_core.types import (
     Message,
     Program,
 )
+from pyro_concrete.internals import is_deterministic
 from pyro_concrete.planning.provenance import Provenance
 from pyro_concrete.relaxation.finite_support import support_of
-from pyro_concrete.relaxation.site import is_discrete, leaf_of
+from pyro_concrete.relaxation.site import is_discrete
+from pyro_concrete.relaxation.wrappers import leaf_of
 
 # Largest number of dims of a tensor: in any operation, and in the kernels of CUDA.
 _MAX_TENSOR_DIMS = {"cpu": 64, "cuda": 25}
@@ -223,7 +225,7 @@ def _is_independent(fn: Distribution) -> bool:
 
 def _is_deterministic(message: Message) -> bool:
     """Whether a site is deterministic, and has no batch dims of its own."""
-    if not message["infer"].get("_deterministic"):
+    if not is_deterministic(message):
         return False
     return 0 < message["value"].dim() == message["fn"].event_dim
 

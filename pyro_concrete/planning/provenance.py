@@ -15,8 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+
+from pyro_concrete.internals import (
+    TorchDispatchMode,
+    storage_key,
+    tree_leaves,
+    tree_map,
+)
 
 Names = frozenset[str]
 # Tensors and other leaves in tuples, lists and dictionaries, or by themselves.
@@ -151,7 +156,7 @@ class _ScalarReads(TorchFunctionMode):
 
 def _storage_id(tensor: Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return storage_key(tensor)
     except (NotImplementedError, RuntimeError):  # sparse tensors have none
         return id(tensor)
 

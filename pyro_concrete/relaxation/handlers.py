@@ -1,53 +1,69 @@
 """The effect handlers behind relax, harden and config_relax.
 
+The life of a sample statement ``z = pyro.sample("z", Categorical(p))`` in a program of
+`relax`: its message reaches `RelaxMessenger`, after the handlers inside of the program
+and before those around it. The handler asks its `Surroundings` whether the site is to
+run relaxed, and makes a `Site` of its distribution and its `SiteSettings`.
+
+1. It sends a message of its own, ``z_relaxed``, to the handlers around: traces record
+   it, guides replay it, plates expand it. Its value is a sample in log space.
+2. It turns the message of ``z`` into a deterministic site with the mean of the relaxed
+   value, which goes on to the handlers around (`RelaxMessenger._show`).
+3. When these are done, it puts the soft value in place of the mean, which the statement
+   returns to the program (`RelaxMessenger._pyro_post_sample`).
+
+In `harden` and in predictions it leaves the site discrete instead
+(`RelaxMessenger._keep_discrete`). `HardenMessenger` goes the other way: a message
+``z_relaxed`` comes in, it sends ``z`` with the discrete distribution to the handlers
+around, and returns a one-hot point of log space.
+
 Counterpart: ``numpyro_concrete.relaxation.handlers``.
 """
 
 import functools
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.markov_messenger import MarkovMessenger
 from pyro.poutine.messenger import Messenger
-
-# A site beside the program's own is sent through the stack by hand: see _send.
-from pyro.poutine.runtime import _PYRO_STACK, default_process_message
 from torch import Tensor
 
 from pyro_concrete.distributions import AbstractConcrete
-from pyro_concrete.estimators import (
-    AbstractEstimator,
-    Estimator,
-    Relaxed,
-    validate_estimator,
+from pyro_concrete.internals import (
+    DETERMINISTIC,
+    active_handlers,
+    is_autoname,
+    is_deterministic,
+    is_vectorized_markov,
+    markov_notes,
+    send,
 )
+from pyro_concrete.relaxation.checks import check_guide, check_hardened, check_shape
+from pyro_concrete.relaxation.messages import (
+    RELAX_RECORD,
+    AnyDistribution,
+    Message,
+    Program,
+    ReturnedValue,
+    discrete_name,
+    record_of,
+    relaxed_name,
+    truncated_mass_name,
+)
+from pyro_concrete.relaxation.settings import Settings
 from pyro_concrete.relaxation.site import (
-    LEFT_OUT,
-    SUFFIX,
     Deterministic,
     Site,
-    Sites,
-    Temperature,
-    Truncate,
+    SiteSettings,
     can_relax,
-    check_guide,
-    check_hardened,
-    check_marks,
-    check_names,
-    check_point,
-    check_sites,
-    checked,
+    discrete_distribution,
     discrete_value,
-    hard_of,
-    known,
-    leaf_of,
+    log_space_vertex,
     native_of,
-    of_site,
-    rebuilt,
-    selected,
+    resolve_soft_parameters,
 )
 from pyro_concrete.relaxation.surroundings import (
     Guidance,
@@ -55,17 +71,18 @@ from pyro_concrete.relaxation.surroundings import (
     TrainingMessenger,
     inside_of_training,
 )
+from pyro_concrete.relaxation.wrappers import leaf_of, with_leaf
 from pyro_concrete.soft_index import is_soft, plain
 from pyro_concrete.soft_index.parameters import with_soft_value
 
-# Auxiliary, or SVI would look for it among the latent sites of the model.
-_AUXILIARY = {"_deterministic": True, "is_auxiliary": True}
+# Auxiliary, or SVI would look for the sites among the latent sites of the model.
+_AUXILIARY = {**DETERMINISTIC, "is_auxiliary": True}
 
 
 class ProgramMessenger(Messenger):
     """A handler that makes a module of a module, so that its parameters are found."""
 
-    def __call__(self, fn: Callable) -> Any:
+    def __call__(self, fn: Program) -> Any:
         if isinstance(fn, torch.nn.Module):
             return HandledModule(fn, self)
         return super().__call__(fn)
@@ -86,11 +103,12 @@ class HandledModule(torch.nn.Module):
         super().__init__()
         self.fn = fn
         self.handler = handler
-        temperature = getattr(handler, "temperature", None)
-        if isinstance(temperature, torch.nn.Parameter):
-            self.temperature = temperature
+        if isinstance(handler, RelaxMessenger):
+            temperature = handler.settings.temperature
+            if isinstance(temperature, torch.nn.Parameter):
+                self.temperature = temperature
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: object, **kwargs: object) -> Any:
         """Run the module."""
         with self.handler:
             return self.fn(*args, **kwargs)
@@ -101,7 +119,7 @@ class SurroundedMessenger(ProgramMessenger):
 
     _surroundings: Surroundings | None = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> "SurroundedMessenger":
         self._surroundings = surroundings()
         return super().__enter__()
 
@@ -119,64 +137,47 @@ class SurroundedMessenger(ProgramMessenger):
 class ConfigMessenger(ProgramMessenger):
     """The effect handler behind `config_relax`."""
 
-    def __init__(self, mark: dict[str, Any] | bool) -> None:
+    def __init__(self, site_settings: dict[str, Any] | bool) -> None:
         super().__init__()
-        self.mark = mark
+        self.site_settings = site_settings
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        latent = not msg["is_observed"] and can_relax(msg["fn"])
-        if latent and not msg["infer"].get("enumerate"):
-            msg["infer"].setdefault("relax", self.mark)
+    def _pyro_sample(self, msg: Message) -> None:
+        is_latent = not msg["is_observed"] and can_relax(msg["fn"])
+        if is_latent and not msg["infer"].get("enumerate"):
+            msg["infer"].setdefault("relax", self.site_settings)
 
 
 class RelaxMessenger(SurroundedMessenger):
     """The effect handler behind `relax`."""
 
-    def __init__(
-        self,
-        temperature: Temperature | None,
-        sites: Sites | None = None,
-        truncate: Truncate | None = None,
-        estimator: Estimator | None = None,
-        scoring: str | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        check_sites(sites)
-        self.estimator = Relaxed() if estimator is None else estimator
-        validate_estimator(self.estimator, scoring)
-        self.temperature = checked(temperature)
-        self.sites = sites
-        self._seen: set[str] = set()
-        self.truncate = truncate
-        self.scoring = scoring
-        # Estimators of the sites that have been run, for `cite`.
-        self.used: dict[str, AbstractEstimator] = {}
+        self.settings = settings
+        # Names of the sample sites of the run.
+        self._names: set[str] = set()
 
-    def __enter__(self) -> Any:
-        self._seen = set()
-        return super().__enter__()
+    def __enter__(self) -> "RelaxMessenger":
+        self._names = set()
+        super().__enter__()
+        return self
 
-    def __exit__(self, error: Any, *args: Any) -> Any:
-        result = super().__exit__(error, *args)
+    def __exit__(self, error: type[BaseException] | None, *details: Any) -> Any:
+        result = super().__exit__(error, *details)
         if error is None:
-            check_names(self._settings_by_name(), self._seen)
+            self.settings.check_names(self._names)
         return result
 
-    def _settings_by_name(self) -> dict[str, Any]:
-        names = ("sites", "temperature", "truncate", "estimator")
-        return {name: getattr(self, name) for name in names}
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        self._seen.add(msg["name"])
+    def _pyro_sample(self, msg: Message) -> None:
+        self._names.add(msg["name"])
         if is_soft(msg["mask"]):
             msg["fn"] = msg["fn"].mask(msg["mask"])
             msg["mask"] = None
         msg["scale"] = plain(msg["scale"])
-        msg["fn"] = known(msg["fn"], msg["name"])
+        msg["fn"] = resolve_soft_parameters(msg["fn"], msg["name"])
         if is_soft(msg["value"]):
-            self._lower(msg)
+            self._observe(msg)
             return
-        if not selected(msg, self.sites):
+        if not self.settings.should_relax(msg):
             return
         guidance = self.surroundings.guidance(msg)
         if self.surroundings.runs_discrete or guidance.leaves_discrete:
@@ -184,133 +185,138 @@ class RelaxMessenger(SurroundedMessenger):
         else:
             self._relax(msg, guidance)
 
-    def _relax(self, msg: dict[str, Any], guidance: Guidance) -> None:
-        """Sample the relaxed site, and show its value to the program."""
+    def _relax(self, msg: Message, guidance: Guidance) -> None:
+        """Sample the relaxed site, and make a deterministic site of the message."""
         name = msg["name"]
-        _refuse_vectorized_chain(name)
-        site = self._site(msg)
-        if len(site.values) < 2:
-            return  # a constant
+        _check_chain(name)
+        site = Site(name, msg["fn"], self.settings.for_site(msg))
+        if site.is_constant:
+            return
         check_guide(name, site.relaxed, guidance)
-        point = _send(self, msg, name + SUFFIX, site.relaxed, site.infer)
-        enumerated = self.surroundings.is_enumerated
-        check_point(name, point.shape, site.relaxed.shape(), enumerated)
-        if site.left_out is not None:
-            fn = Deterministic(site.left_out, msg["fn"].event_dim)
-            _send(self, msg, name + LEFT_OUT, fn, _AUXILIARY, site.left_out)
-        self._show(msg, *site.value(point))
+        sample = _send_beside(
+            self, msg, name=relaxed_name(name), fn=site.relaxed, infer=site.infer
+        )
+        check_shape(
+            name,
+            shape=sample.shape,
+            expected=site.relaxed.shape(),
+            is_enumerated=self.surroundings.is_enumerated,
+        )
+        if site.truncated_mass is not None:
+            _send_beside(
+                self,
+                msg,
+                name=truncated_mass_name(name),
+                fn=Deterministic(site.truncated_mass, msg["fn"].event_dim),
+                infer=_AUXILIARY,
+                value=site.truncated_mass,
+            )
+        self._show(msg, site.value(sample))
 
-    def _keep_discrete(self, msg: dict[str, Any], guidance: Guidance) -> None:
+    def _keep_discrete(self, msg: Message, guidance: Guidance) -> None:
         """Let the site be sampled from the discrete distribution that it stands for."""
         check_hardened(msg["name"], guidance)
         # Handlers around this one may relax sites, too.
         msg["infer"]["relax"] = False
-        truncate = self._truncation(msg)
-        native = native_of(leaf_of(msg["fn"]))
-        if truncate is None and native is None and guidance.point is None:
+        truncate = self.settings.truncation(msg)
+        is_native = native_of(leaf_of(msg["fn"])) is not None
+        if truncate is None and not is_native and guidance.relaxed_value is None:
             return
-        site = Site(msg["name"], msg["fn"], 1.0, truncate)
+        site = Site(
+            msg["name"], msg["fn"], SiteSettings(temperature=1.0, truncate=truncate)
+        )
         msg["fn"] = site.discrete
-        if guidance.point is not None:
-            msg["value"] = value = site.discrete_value(guidance.point)
+        if guidance.relaxed_value is not None:
+            msg["value"] = site.discrete_value(guidance.relaxed_value)
             # Samples of a relaxed model have its mean beside it, which is none of its
             # values, and which other handlers would set it to.
-            msg["infer"]["_given"] = (self, value)
+            self._return(msg, ReturnedValue(handler=self, value=msg["value"]))
 
-    def _site(self, msg: dict[str, Any]) -> Site:
-        """How the site of a message is relaxed: by its own marks before the rest."""
-        name, marks = msg["name"], _marks(msg)
-        native = native_of(leaf_of(msg["fn"]))
-        temperature = marks.get("temperature")
-        if temperature is None and (native is None or _names(self.temperature, name)):
-            temperature = of_site(self.temperature, name)
-        if temperature is None and native is None:
-            raise ValueError(f"relax has no temperature for site {name!r}")
-        estimator = marks.get("estimator")
-        if estimator is None and native is not None:
-            is_named = _names(self.estimator, name)
-            estimator = None if is_named else native.estimator
-        estimator = estimator or of_site(self.estimator, name) or Relaxed()
-        validate_estimator(estimator, self.scoring, name)
-        self.used[name] = estimator
-        truncate = self._truncation(msg)
-        return Site(name, msg["fn"], temperature, truncate, estimator, self.scoring)
-
-    def _truncation(self, msg: dict[str, Any]) -> int | float | None:
-        return _marks(msg).get("truncate", of_site(self.truncate, msg["name"]))
-
-    def _lower(self, msg: dict[str, Any]) -> None:
-        """Show handlers the mean of a soft value; score it for each of its values."""
-        name, value = msg["name"], msg["value"]
-        if msg["infer"].get("_deterministic"):
-            self._show(msg, plain(value), value)
+    def _observe(self, msg: Message) -> None:
+        """Show the mean of a soft observation, and score the site for each value."""
+        name = msg["name"]
+        value = msg["value"]
+        if is_deterministic(msg):
+            self._show(msg, value)
             return
-        msg["fn"] = rebuilt(msg["fn"], lambda fn, _: with_soft_value(fn, value, name))
-        msg["value"] = plain(value)
-        msg["infer"] = {**msg["infer"], "_seen": (self, msg["value"], value)}
+        msg["fn"] = with_leaf(msg["fn"], lambda fn: with_soft_value(fn, value, name))
+        msg["value"] = mean = plain(value)
+        self._return(msg, ReturnedValue(handler=self, value=value, expected=mean))
 
-    def _show(self, msg: dict[str, Any], seen: Tensor, value: Tensor) -> None:
+    def _show(self, msg: Message, value: Tensor) -> None:
         """Make a site deterministic: handlers get the mean, the program the value."""
-        msg["fn"] = fn = Deterministic(seen, msg["fn"].event_dim)
-        msg["value"] = seen
+        mean = plain(value)
+        msg["fn"] = fn = Deterministic(mean, msg["fn"].event_dim)
+        msg["value"] = mean
         msg.update(fn.scores())
         msg["is_observed"] = True
-        msg["infer"] = {**_markov(msg), **_AUXILIARY, "_seen": (self, seen, value)}
+        msg["infer"] = {**markov_notes(msg["infer"]), **_AUXILIARY}
+        self._return(msg, ReturnedValue(handler=self, value=value, expected=mean))
 
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        owner, value = msg["infer"].get("_given", (None, None))
-        if owner is self:
-            msg["value"] = value
+    def _return(self, msg: Message, returned: ReturnedValue) -> None:
+        """Note the value that `_pyro_post_sample` puts into the message."""
+        record = replace(record_of(msg), returned=returned)
+        msg["infer"] = {**msg["infer"], RELAX_RECORD: record}
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        returned = record_of(msg).returned
+        if returned is None or returned.handler is not self:
             return
-        owner, seen, value = msg["infer"].get("_seen", (None, None, None))
-        if owner is not self:
-            return
-        if msg["value"] is not seen and not _same(msg["value"], seen):
-            name = msg["name"].removesuffix("__CF")  # which `do` adds
+        expected = returned.expected
+        if expected is not None and not _is_same(msg["value"], expected):
+            name = msg["name"].removesuffix("__CF")  # which Pyro's `do` appends
             raise ValueError(
                 f"site {name!r} is relaxed, and a handler around relax sets it to "
                 "another value. Put that handler inside, relax(condition(model, data), "
-                f"...), or set {name + SUFFIX!r} in log space"
+                f"...), or set {relaxed_name(name)!r} in log space"
             )
-        # Traces have seen the plain mean by now; the program gets the soft value.
-        msg["value"] = value
+        # Traces have recorded the mean by now.
+        msg["value"] = returned.value
 
 
 class HardenMessenger(SurroundedMessenger):
     """The effect handler behind `harden`."""
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+    def _pyro_sample(self, msg: Message) -> None:
         if msg["is_observed"] or msg["value"] is not None:
             return
-        name = msg["name"].removesuffix(SUFFIX)
+        name = discrete_name(msg["name"])
         leaf = leaf_of(msg["fn"])
         if name == msg["name"] or not isinstance(leaf, AbstractConcrete):
             return
         guidance = self.surroundings.guidance({**msg, "name": name})
         check_hardened(name, guidance)
-        infer = msg["infer"]
+        record = record_of(msg)
         value = None
-        if guidance.point is not None:
-            value = discrete_value(leaf, infer, guidance.point)
-        fn = hard_of(msg["fn"], infer)
-        hard = _send(self, msg, name, fn, {"relax": False}, value)
-        values = infer.get("_values")
-        if leaf._class_dims and values is not None:
-            hard = hard[..., None] == values
-        msg["value"] = leaf.vertex(hard)
+        if guidance.relaxed_value is not None:
+            value = discrete_value(leaf, record, guidance.relaxed_value)
+        value = _send_beside(
+            self,
+            msg,
+            name=name,
+            fn=discrete_distribution(msg["fn"], record),
+            infer={"relax": False},
+            value=value,
+        )
+        msg["value"] = log_space_vertex(leaf, record, value)
         msg["stop"] = True
 
 
-def surroundings(handler: type | None = None) -> Surroundings:
+def surroundings(handler: type[Messenger] | None = None) -> Surroundings:
     """Return the handlers around a program that starts to run.
 
     Args:
         handler: Class of a handler, the innermost of which stands for the program.
     """
-    own = [i for i, x in enumerate(_PYRO_STACK) if handler and isinstance(x, handler)]
-    around = inside_of_training(_PYRO_STACK[: own[-1]] if own else _PYRO_STACK)
-    is_hardened = any(isinstance(x, HardenMessenger) for x in around)
-    return Surroundings(around, is_hardened)
+    handlers = active_handlers()
+    if handler is not None:
+        for index in reversed(range(len(handlers))):
+            if isinstance(handlers[index], handler):
+                handlers = handlers[:index]
+                break
+    outer = inside_of_training(handlers)
+    is_hardened = any(isinstance(x, HardenMessenger) for x in outer)
+    return Surroundings(outer, is_hardened)
 
 
 def hardened_in_prediction() -> AbstractContextManager:
@@ -321,76 +327,72 @@ def hardened_in_prediction() -> AbstractContextManager:
     return HardenMessenger() if surroundings().is_predicted else nullcontext()
 
 
-def relaxed_in_prediction(fn: Callable) -> Callable:
+def relaxed_in_prediction(fn: Program) -> Program:
     """Return a function inside of which `relax` relaxes, even in a prediction.
 
     A guide decorates with it what runs the model to learn which sites there are.
     """
 
     @functools.wraps(fn)
-    def relaxed(*args: Any, **kwargs: Any) -> Any:
+    def relaxed(*args: object, **kwargs: object) -> Any:
         with TrainingMessenger():
             return fn(*args, **kwargs)
 
     return relaxed
 
 
-def _send(
+def _send_beside(
     messenger: Messenger,
-    msg: dict[str, Any],
+    msg: Message,
+    *,
     name: str,
-    fn: Any,
+    fn: AnyDistribution,
     infer: dict[str, Any],
     value: Tensor | None = None,
 ) -> Tensor:
-    """Sample another site at the place of a message.
+    """Sample a second site at the place of a message, and return its value.
 
-    Like a sample statement there, but past the handlers inside of this one that choose,
-    rename or count sites: they have let the message pass already.
+    It is like a sample statement at the place of that of the message, which the
+    handlers inside of the messenger get first: plates in the program expand and scale
+    the second site, too. Those that choose, rename or count sites are left out: they
+    have let the message pass already, and would do so twice.
     """
-    own = _PYRO_STACK.index(messenger)
-    inside = [x for x in _PYRO_STACK[own + 1 :] if not _goes_by_name(x)]
-    infer = {**_markov(msg), **infer}
-    stack = _PYRO_STACK[:own] + inside
-    fresh = {"cond_indep_stack": (), "scale": 1.0, "mask": None, "done": False}
-    fresh |= {"stop": False, "continuation": None, "is_observed": value is not None}
-    other: Any = {**msg, **fresh}
-    other |= {"name": name, "fn": fn, "value": value, "infer": dict(infer)}
-    passed = []
-    for handler in reversed(stack):
-        passed.append(handler)
-        handler._process_message(other)
-        if other["stop"]:
-            break
-    default_process_message(other)
-    for handler in reversed(passed):
-        handler._postprocess_message(other)
-    if other["continuation"] is not None:
-        other["continuation"](other)
-    return other["value"]
+    handlers = active_handlers()
+    index = handlers.index(messenger)
+    inner = [x for x in handlers[index + 1 :] if not _goes_by_name(x)]
+    second_site: Message = {
+        **msg,
+        "name": name,
+        "fn": fn,
+        "value": value,
+        "is_observed": value is not None,
+        "infer": {**markov_notes(msg["infer"]), **infer},
+        # As at the beginning of a statement, before any handler has acted.
+        "cond_indep_stack": (),
+        "scale": 1.0,
+        "mask": None,
+        "done": False,
+        "stop": False,
+        "continuation": None,
+    }
+    send(second_site, handlers[:index] + inner)
+    sample: Any = second_site["value"]
+    return sample
 
 
-def _marks(msg: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a site by its own ``infer={"relax": ...}``."""
-    marks = msg["infer"].get("relax")
-    if not isinstance(marks, dict):
-        return {}
-    check_marks(msg["name"], marks)
-    return marks
+def _goes_by_name(handler: Messenger) -> bool:
+    """Whether a handler chooses, renames or counts sites."""
+    if isinstance(handler, BlockMessenger | MarkovMessenger):
+        return True
+    return is_autoname(handler)
 
 
-def _names(setting: Any, name: str) -> bool:
-    """Whether a setting is a mapping by site that has this one."""
-    return isinstance(setting, Mapping) and name in setting
-
-
-def _refuse_vectorized_chain(name: str) -> None:
+def _check_chain(name: str) -> None:
     """Raise an error at a site of a chain whose steps only enumeration ties together.
 
     Pyro samples each inner step of such a chain twice, as the parent and as the child.
     """
-    # By its name, for its module needs funsor.
-    if any(type(x).__name__ == "VectorizedMarkovMessenger" for x in _PYRO_STACK):
+    if any(is_vectorized_markov(handler) for handler in active_handlers()):
         raise NotImplementedError(
             f"site {name!r} is in a vectorized_markov, whose sites can be enumerated "
             "and not relaxed. Loop over pyro.markov(range(size)), or mark the site "
@@ -398,19 +400,11 @@ def _refuse_vectorized_chain(name: str) -> None:
         )
 
 
-def _goes_by_name(handler: Messenger) -> bool:
-    renames = "autoname" in type(handler).__module__
-    return renames or isinstance(handler, BlockMessenger | MarkovMessenger)
-
-
-def _markov(msg: dict[str, Any]) -> dict[str, Any]:
-    """What pyro.markov has noted of a site, which another in its place shares."""
-    return {k: v for k, v in msg["infer"].items() if k.startswith("_markov")}
-
-
-def _same(given: Any, value: Tensor) -> bool:
-    """Whether a handler set the value that the site has anyway, as Predictive does."""
-    given = plain(given)
-    if not isinstance(given, Tensor) or given.numel() != value.numel():
+def _is_same(value: Any, expected: Tensor) -> bool:
+    """Whether the value of a site is the expected one, which Predictive may set."""
+    if value is expected:
+        return True
+    value = plain(value)
+    if not isinstance(value, Tensor) or value.numel() != expected.numel():
         return False
-    return torch.allclose(given.reshape(value.shape).to(value.dtype), value)
+    return torch.allclose(value.reshape(expected.shape).to(expected.dtype), expected)

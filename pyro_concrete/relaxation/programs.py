@@ -1,9 +1,10 @@
-"""relax, config_relax, harden and ConcreteReparam: what users call.
+"""relax, config_relax, harden and ConcreteReparam, which users call.
+
+They make programs of programs; the work is done by the handlers in `handlers`.
 
 Counterpart: ``numpyro_concrete.relaxation.programs``.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -16,33 +17,43 @@ from pyro_concrete.estimators import (
     Relaxed,
     validate_estimator,
 )
+from pyro_concrete.relaxation.checks import (
+    check_guide,
+    check_hardened,
+    validate_temperature,
+)
 from pyro_concrete.relaxation.handlers import (
     ConfigMessenger,
     HardenMessenger,
     RelaxMessenger,
     surroundings,
 )
+from pyro_concrete.relaxation.messages import Message, Program, relaxed_name
+from pyro_concrete.relaxation.settings import Settings, Sites, Temperature, Truncate
 from pyro_concrete.relaxation.site import (
-    SUFFIX,
     Deterministic,
     Site,
-    Sites,
+    SiteSettings,
     SiteTemperature,
-    Temperature,
-    Truncate,
-    check_guide,
-    check_hardened,
-    checked,
-    known,
+    SiteTruncate,
+    resolve_soft_parameters,
 )
+from pyro_concrete.soft_index import plain
 
-# What a message has beside that which a reparameterizer gets of it.
-_MESSAGE: dict[str, Any] = {"type": "sample", "infer": {}, "cond_indep_stack": ()}
-_MESSAGE |= {"args": (), "kwargs": {}, "scale": 1.0, "mask": None}
+# The fields of a message that a reparameterizer does not get.
+_MESSAGE: Message = {
+    "type": "sample",
+    "infer": {},
+    "cond_indep_stack": (),
+    "args": (),
+    "kwargs": {},
+    "scale": 1.0,
+    "mask": None,
+}
 
 
 def relax(
-    fn: Callable | None = None,
+    fn: Program | None = None,
     temperature: Temperature | None = None,
     *,
     sites: Sites | None = None,
@@ -50,34 +61,36 @@ def relax(
     estimator: Estimator | None = None,
     scoring: str | None = None,
 ) -> Any:
-    """Relax the discrete sites of a model or guide, which stays as it is.
+    """Relax the discrete sites of a model or guide, which is not modified.
 
-    Every latent site with a finite discrete support that is not observed, not marked
-    ``infer={"enumerate": ...}`` and not opted out by ``infer={"relax": False}`` is
-    replaced: ``z_relaxed`` is sampled from its Concrete relaxation in log space, and
-    ``z`` becomes a deterministic site with the mean of the relaxed value. The program
-    receives a point of the simplex at one-hot sites, and at all others a `SoftIndex`,
-    which it can use as the integers that it expects: ``locs[z]``, ``z == 1``,
-    ``torch.where(z > 2, a, b)``. Relax the model and the guide, each with a temperature
-    of its own, and train them by any ELBO: with `Trace_ELBO` that is a true bound on
-    the relaxed model's evidence (eq. 20); never compare it with a discrete ELBO.
+    Every latent site with a finite discrete support is relaxed, unless it is marked
+    ``infer={"enumerate": ...}`` or ``infer={"relax": False}``. A relaxed site ``z``
+    becomes two sites: ``z_relaxed`` is sampled from the Concrete relaxation in log
+    space, and ``z`` is a deterministic site with the mean of the relaxed value. At a
+    one-hot site the program receives probabilities. At any other site it receives a
+    `SoftIndex`, which it can use as the integers that it expects: ``locs[z]``,
+    ``z == 1``, ``torch.where(z > 2, a, b)``.
 
-    One site can be marked for itself, by ``infer={"relax": {"temperature": 0.5}}`` or
-    with `config_relax`. A site that is named in `sites`, or marked for relaxation, is
-    relaxed even if it is marked for enumeration, too.
+    Relax the model and the guide, each with its own temperature, and train them with
+    any ELBO. With `Trace_ELBO` it is a lower bound of the evidence of the relaxed model
+    (eq. 20). Do not compare it with a discrete ELBO, such as that of ``harden(guide)``.
+
+    Settings of one site go into ``infer={"relax": {"temperature": 0.5}}`` at the site,
+    or are given with `config_relax`. A site that `sites` names, or that has settings of
+    its own, is relaxed even if it is also marked for enumeration.
 
     Sites of Pyro's own relaxations, `RelaxedBernoulli`, `RelaxedOneHotCategorical` and
     their straight-through classes, are relaxed in log space as well, at their own
-    temperature and with their own estimator; the program receives floats, as it
-    expects. ``infer={"relax": False}`` leaves one as it is.
+    temperature and with their own estimator. The program receives floats, as it
+    expects. ``infer={"relax": False}`` leaves such a site unchanged.
 
-    While a trace is replayed, as by an ELBO, a site follows it: it is relaxed if the
-    trace has ``z_relaxed``, and stays discrete if the trace does not know it, as a
-    prediction. In `harden` and in Pyro's `Predictive` the program runs discrete, as
-    if it had not been relaxed.
+    While an ELBO replays the trace of a guide, each site follows the trace. It is
+    relaxed if the trace has ``z_relaxed``; it stays discrete, as a prediction, if the
+    trace has neither ``z_relaxed`` nor ``z``. In `harden` and in Pyro's `Predictive`
+    the whole program runs discrete.
 
-    A relaxed module is a module with the same parameters, which keep their names in the
-    param store; in `state_dict` they begin with ``fn.``.
+    A relaxed module is a module with the same parameters. They keep their names in the
+    param store, and begin with ``fn.`` in `state_dict`.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of every site.
@@ -89,35 +102,40 @@ def relax(
             temperature), or a mapping of these by site. The paper's (model, guide)
             pairs are (1/2, 2/3) for two values, (2/3, 1) for four, (2/5, 2/3) for
             eight.
-        sites: Names of the sites to relax, or a predicate on Pyro's site messages; by
-            default every site that can be.
+        sites: Names of the sites to relax, or a predicate on Pyro's site messages;
+            by default every site that can be relaxed.
         truncate: For sites with an unbounded support, such as a Poisson: the largest
-            value to keep, or, as a float in (0, 1), the largest mass to leave out,
-            which is worked out at every call. A mapping by site, or one for all. The
-            mass that is left out is the deterministic site ``z_left_out``.
+            value to keep or, as a float in (0, 1), the largest probability to truncate.
+            The value for that is found at every call. A mapping by site, or one
+            for all sites. The deterministic site ``z_truncated_mass`` has the truncated
+            probability.
         estimator: How the sites pass gradients: `Relaxed()`, the default,
             `StraightThrough()`, `GumbelRao(10)`, `ReinMax()` or `ZGR()`; or a mapping
-            of these by site, where others are relaxed. The same for model and guide.
+            of these by site, where others are relaxed. Use the same for model and
+            guide.
         scoring: What scores a relaxed site: its "concrete" density, or the "discrete"
-            log-probability read off at the point (eq. 21), with the discrete KL in
-            `TraceMeanField_ELBO` (eq. 22). At soft points discrete scoring is no bound,
-            and is nearer to the discrete ELBO at low temperatures: a confident guide
-            pays the discrete KL, not the larger one of two Concretes. By default that
-            of the estimator: concrete for the first two, and always discrete for the
-            others, whose points are hard. The same for model and guide.
+            log-probability averaged with the relaxed probabilities (eq. 21), with the
+            discrete KL in `TraceMeanField_ELBO` (eq. 22). Discrete scoring gives no
+            bound for soft samples, and is closer to the discrete ELBO at low
+            temperatures, since a confident guide pays the discrete KL and not the
+            larger one of two Concretes. By default that of the estimator: concrete for
+            the first two, and always discrete for the others, whose samples are
+            one-hot. Use the same for model and guide.
 
     Returns:
-        The relaxed program, with the arguments of `fn`.
+        The relaxed model or guide, with the arguments of `fn`.
 
     Raises:
-        TypeError: If no temperature is given, or what is no estimator; and in the
-            program, where it needs a drawn value (``if z:``, ``z.item()``,
-            ``range(z)``), by site.
-        ValueError: If the temperature is not positive, the scoring unknown or not one
-            of the estimator; at a site with an unbounded support that is not truncated,
-            or which model and guide relax in different ways, by name; if a setting
-            names a site that the program does not have.
-        NotImplementedError: At a site of vectors other than one-hot ones, by name.
+        TypeError: If there is no temperature, or `estimator` is none. When the program
+            runs: by the name of the site, where it needs a drawn value (``if z:``,
+            ``z.item()``, ``range(z)``).
+        ValueError: If the temperature is not positive, or the scoring is unknown or not
+            one of the estimator. When the program runs: by the name of the site, if its
+            support is unbounded and not truncated, or if model and guide relax it in
+            different ways; and if a setting names a site that the program does not
+            have.
+        NotImplementedError: By the name of the site, if its values are vectors other
+            than one-hot ones.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -134,33 +152,40 @@ def relax(
 
     Counterpart: :func:`numpyro_concrete.relax`.
     """
-    messenger = RelaxMessenger(temperature, sites, truncate, estimator, scoring)
+    settings = Settings(
+        temperature=validate_temperature(temperature),
+        sites=sites,
+        truncate=truncate,
+        estimator=estimator,
+        scoring=scoring,
+    )
+    messenger = RelaxMessenger(settings)
     return messenger if fn is None else messenger(fn)
 
 
 def config_relax(
-    fn: Callable | None = None,
+    fn: Program | None = None,
     default: bool = True,
     *,
     temperature: SiteTemperature | None = None,
-    truncate: int | float | None = None,
+    truncate: SiteTruncate | None = None,
     estimator: AbstractEstimator | None = None,
 ) -> Any:
-    """Mark the latent discrete sites of a program for `relax`.
+    """Give settings for `relax` to the latent discrete sites of a model or guide.
 
-    As `config_enumerate` does for enumeration: every latent discrete site without a
-    mark for relaxation or enumeration gets ``infer={"relax": ...}``.
+    Every latent discrete site gets ``infer={"relax": ...}``, unless it has one or is
+    marked for enumeration, as by `config_enumerate`.
 
     Args:
         fn: Model or guide. Without it, a decorator and context manager is returned.
-        default: Whether `relax` takes the sites.
+        default: Whether `relax` relaxes the sites.
         temperature: Relaxation temperature of these sites, > 0; by default that of
             `relax`.
         truncate: Truncation of these sites, as for `relax`.
         estimator: Estimator of these sites, as for `relax`.
 
     Returns:
-        The program with marks, with the arguments of `fn`.
+        The model or guide with these settings, with the arguments of `fn`.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -172,24 +197,28 @@ def config_relax(
 
     Counterpart: :func:`numpyro_concrete.config_relax`.
     """
-    given = {"temperature": temperature, "truncate": truncate, "estimator": estimator}
-    marks = {key: value for key, value in given.items() if value is not None}
-    messenger = ConfigMessenger(marks if default else False)
+    settings = {
+        "temperature": temperature,
+        "truncate": truncate,
+        "estimator": estimator,
+    }
+    site_settings = {key: value for key, value in settings.items() if value is not None}
+    messenger = ConfigMessenger(site_settings if default else False)
     return messenger if fn is None else messenger(fn)
 
 
-def harden(fn: Callable) -> Callable:
+def harden(fn: Program) -> Program:
     """Return the discrete program that a relaxed guide or model stands for.
 
     Each site ``z_relaxed`` with a Concrete distribution is replaced by its discrete
-    site ``z``, and the program goes on with the hard value. The argmax of a Concrete
+    site ``z``, whose one-hot value the program receives. The argmax of a Concrete
     sample is a sample of its categorical at every temperature, so this is exact: use
     ``Trace_ELBO().loss(model, harden(guide), ...)`` for the discrete ELBO of a model
     that was trained relaxed.
 
-    A program of `relax` runs unrelaxed inside, and receives numbers; sites of unbounded
-    support stay truncated. Where a handler sets ``z_relaxed``, ``z`` is its nearest
-    value.
+    A program of `relax` runs discrete inside of `harden`, and receives plain numbers;
+    truncated sites stay truncated. If a handler sets ``z_relaxed``, ``z`` is the value
+    with the largest relaxed probability.
 
     Args:
         fn: A relaxed program: the result of `relax`, or one that samples from
@@ -213,10 +242,10 @@ def harden(fn: Callable) -> Callable:
 
 
 class ConcreteReparam(Reparam):
-    """Relax one site of a model, in the convention of Pyro's reparameterizers.
+    """Relax one site of a model, as one of Pyro's reparameterizers.
 
-    The same as `relax` for the site that `poutine.reparam` is configured with. Pyro's
-    reparameterizers cannot mark sites as auxiliary: for guides, use `relax`.
+    It does what `relax` does, at the site that `poutine.reparam` is configured with.
+    For guides use `relax`: Pyro's reparameterizers cannot mark sites as auxiliary.
 
     Shapes:
         temperature: scalar, or broadcastable to the batch shape of the site.
@@ -247,34 +276,37 @@ class ConcreteReparam(Reparam):
         self,
         temperature: SiteTemperature,
         *,
-        truncate: int | float | None = None,
+        truncate: SiteTruncate | None = None,
         estimator: AbstractEstimator | None = None,
         scoring: str | None = None,
     ) -> None:
-        self.temperature = checked(temperature)
-        self.truncate = truncate
-        self.estimator, self.scoring = estimator or Relaxed(), scoring
-        validate_estimator(self.estimator, scoring)
+        estimator = estimator or Relaxed()
+        validate_estimator(estimator, scoring)
+        self.settings = SiteSettings(
+            temperature=validate_temperature(temperature),
+            truncate=truncate,
+            estimator=estimator,
+            scoring=scoring,
+        )
 
-    def apply(self, msg: dict[str, Any]) -> dict[str, Any]:
+    def apply(self, msg: Message) -> Message:
         """Replace the message of one site, unless it is observed."""
         if msg["is_observed"]:
             return msg
-        fn = known(msg["fn"], msg["name"])
-        how = self.temperature, self.truncate, self.estimator, self.scoring
-        site = Site(msg["name"], fn, *how)
-        if len(site.values) < 2:
-            return msg  # a constant
-        around = surroundings(ReparamMessenger)
-        guidance = around.guidance({**_MESSAGE, **msg})
-        if around.runs_discrete or guidance.leaves_discrete:
+        fn = resolve_soft_parameters(msg["fn"], msg["name"])
+        site = Site(msg["name"], fn, self.settings)
+        if site.is_constant:
+            return msg
+        handlers = surroundings(ReparamMessenger)
+        guidance = handlers.guidance({**_MESSAGE, **msg})
+        if handlers.runs_discrete or guidance.leaves_discrete:
             check_hardened(site.name, guidance)
             value = msg["value"]
-            if guidance.point is not None:
-                value = site.discrete_value(guidance.point)
+            if guidance.relaxed_value is not None:
+                value = site.discrete_value(guidance.relaxed_value)
             return {**msg, "fn": site.discrete, "value": value}
         check_guide(site.name, site.relaxed, guidance)
-        point = pyro.sample(site.name + SUFFIX, site.relaxed, infer=site.infer)
-        seen, value = site.value(point)
-        fn = Deterministic(seen, fn.event_dim)
+        sample = pyro.sample(relaxed_name(site.name), site.relaxed, infer=site.infer)
+        value = site.value(sample)
+        fn = Deterministic(plain(value), fn.event_dim)
         return {"fn": fn, "value": value, "is_observed": True}

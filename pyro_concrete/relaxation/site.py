@@ -1,11 +1,16 @@
-"""One site: which are relaxed, how, and what the program sees of them.
+"""One relaxed site: its distributions, and the value that its statement returns.
+
+A `Site` is made of the distribution of a discrete site and of `SiteSettings`. It has
+the two distributions that the handlers sample from: `Site.relaxed` in a relaxed
+program, and `Site.discrete` in a hardened one. `Site.value` turns a sample of the first
+into what the program receives.
 
 Counterpart: ``numpyro_concrete.relaxation.site``.
 """
 
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +26,13 @@ from pyro.distributions import (
 )
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import (
-    ExpandedDistribution,
-    MaskedDistribution,
     TorchDistribution,
     TorchDistributionMixin,
 )
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
-    Independent,
     OneHotCategorical,
     RelaxedBernoulli,
     RelaxedOneHotCategorical,
@@ -51,27 +54,34 @@ from pyro_concrete.estimators import (
 )
 from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.relaxation.finite_support import FiniteSupport, support_of
+from pyro_concrete.relaxation.messages import (
+    RELAX_RECORD,
+    AnyDistribution,
+    RelaxRecord,
+    Shape,
+)
+from pyro_concrete.relaxation.wrappers import (
+    align_with_leaf,
+    leaf_of,
+    with_leaf,
+    wrappers_of,
+)
 from pyro_concrete.schedules import current_temperature
 from pyro_concrete.soft_index import is_soft, refusal, soft_index
 from pyro_concrete.soft_index.parameters import (
     is_soft_parameter,
-    masked,
     with_known_parameters,
 )
 
-SUFFIX = "_relaxed"
-LEFT_OUT = "_left_out"
-Sites = Collection[str] | Callable[[dict[str, Any]], bool]
 SiteTemperature = Tensor | float | np.ndarray | np.generic | Callable
-Temperature = SiteTemperature | Mapping[str, SiteTemperature]
-Truncate = int | float | Mapping[str, int | float]
+SiteTruncate = int | float
 
 
 class Deterministic(TorchDistribution):
     """The distribution of a deterministic site: it records a value and scores nothing.
 
-    A masked Delta compares its value with itself, at a cost; and masked by `False` it
-    scores float32 zeros, which TraceEnum_ELBO cannot add to float64.
+    A masked Delta compares its value with itself, which takes time. Masked by `False`
+    it scores float32 zeros, which TraceEnum_ELBO cannot add to float64.
     """
 
     arg_constraints = {}  # noqa: RUF012
@@ -83,19 +93,19 @@ class Deterministic(TorchDistribution):
         super().__init__(value.shape[:batch], value.shape[batch:], validate_args=False)
 
     @property
-    def support(self) -> Any:
+    def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.real, self.event_dim)
 
     @property
     def base_dist(self) -> TorchDistributionMixin:
-        """The distribution that deterministic sites are known by, in a mask there."""
+        """The Delta by which Pyro recognizes deterministic sites."""
         return Delta(self.value, event_dim=self.event_dim)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Deterministic":
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "Deterministic":
         value = self.value.expand(torch.Size(batch_shape) + self.event_shape)
         return Deterministic(value, self.event_dim)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
         return self.value.expand(torch.Size(sample_shape) + self.value.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -103,15 +113,19 @@ class Deterministic(TorchDistribution):
         return self.value.new_zeros(()).expand(shape)
 
     def scores(self) -> dict[str, Any]:
-        """What a trace computes for a site, and has to compute no more."""
-        zero: Any = self.value.new_zeros(())
+        """Return what a trace computes for a site: with it, a trace computes nothing.
+
+        Returns:
+            Fields of the message of the site.
+        """
+        zero = self.value.new_zeros(())
         zeros = zero.expand(self.batch_shape) if self.batch_shape else zero
-        none: Any = 0  # what the host takes for an identical zero
+        identically_zero: Any = 0  # Pyro skips a term that is the number zero
         return {
             "unscaled_log_prob": zeros,
             "log_prob": zeros,
             "log_prob_sum": zero,
-            "score_parts": ScoreParts(zeros, none, none),
+            "score_parts": ScoreParts(zeros, identically_zero, identically_zero),
         }
 
 
@@ -126,22 +140,27 @@ class Native:
     """
 
     discrete: TorchDistributionMixin
-    temperature: Any
+    temperature: Tensor | float
     estimator: AbstractEstimator | None
 
 
-def native_of(leaf: Any) -> Native | None:
+def native_of(leaf: AnyDistribution) -> Native | None:
     """Return what a relaxed distribution of Pyro's own stands for, or None."""
     if not is_native(type(leaf)):
         return None
-    hard = RelaxedBernoulliStraightThrough | RelaxedOneHotCategoricalStraightThrough
+    straight_through = (
+        RelaxedBernoulliStraightThrough | RelaxedOneHotCategoricalStraightThrough
+    )
     family = dist.OneHotCategorical
     if isinstance(leaf, RelaxedBernoulli):
         family = dist.Bernoulli
+    estimator = None
+    if isinstance(leaf, straight_through):
+        estimator = StraightThrough()
     return Native(
         discrete=family(logits=leaf.logits, validate_args=False),
         temperature=leaf.temperature,
-        estimator=StraightThrough() if isinstance(leaf, hard) else None,
+        estimator=estimator,
     )
 
 
@@ -151,245 +170,147 @@ def is_native(family: type) -> bool:
     return issubclass(family, RelaxedBernoulli | RelaxedOneHotCategorical)
 
 
+@dataclass(frozen=True)
+class SiteSettings:
+    """How to relax one site.
+
+    Attributes:
+        temperature: Temperature or schedule; None for that of a `Native` distribution.
+        truncate: Truncation of an unbounded support, as for `relax`.
+        estimator: Estimator of the site; None for `Relaxed`.
+        scoring: What scores it, as for `relax`; None for that of the estimator.
+    """
+
+    temperature: SiteTemperature | None
+    truncate: SiteTruncate | None = None
+    estimator: AbstractEstimator | None = None
+    scoring: str | None = None
+
+
 class Site:
-    """How one site is relaxed: its distribution, and what the program sees of it.
+    """How one site is relaxed: its distributions, and what the program receives.
 
     Args:
         name: Name of the site.
         fn: Its distribution, in its wrappers.
-        temperature: Temperature or schedule; None for that of a `Native` distribution.
-        truncate: Truncation of an unbounded support, as for `relax`.
-        estimator: Estimator of the site.
-        scoring: What scores it, as for `relax`.
+        settings: How to relax it.
+
+    Attributes:
+        values: Values of the support, in the order of the classes.
+        logits: Log-probabilities of the values, the classes last; of a binary site the
+            log-odds.
+        is_constant: Whether there is only one value, so that there is nothing to relax.
+        truncated_mass: Truncated probability, or None without a truncation.
+        discrete: The discrete distribution, truncated, in the wrappers.
+        relaxed: The relaxed distribution in the wrappers; None for a constant.
+        infer: What the relaxed site carries in `infer`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        fn: Any,
-        temperature: Any,
-        truncate: int | float | None,
-        estimator: AbstractEstimator | None = None,
-        scoring: str | None = None,
-    ) -> None:
+    def __init__(self, name: str, fn: AnyDistribution, settings: SiteSettings) -> None:
+        self.name = name
+        self.estimator = settings.estimator or Relaxed()
+        self.families = select_families(self.estimator, settings.scoring)
         self.native = native = native_of(leaf_of(fn))
         if native is not None:
-            fn = rebuilt(fn, lambda *_: native.discrete)
-        temperature = as_temperature(temperature)
-        now = current_temperature(temperature)
-        has_own = native is not None and temperature is None
-        if native is not None and has_own:
-            now = native.temperature
-        check_temperature(now, name)
-        self.estimator = estimator or Relaxed()
-        self.families = select_families(self.estimator, scoring)
+            fn = with_leaf(fn, lambda _: native.discrete)
+        temperature = as_temperature(settings.temperature)
+        leaf_temperature = self._leaf_temperature(fn, temperature)
         leaf = leaf_of(fn)
-        self.name = name
-        self.binary = isinstance(leaf, Bernoulli)
-        self.one_hot = isinstance(leaf, OneHotCategorical)
-        self.full = self.binary or isinstance(leaf, Categorical)
-        self.left_out = None
-        if self.binary:
+        self.is_binary = isinstance(leaf, Bernoulli)
+        self.is_one_hot = isinstance(leaf, OneHotCategorical)
+        self._has_all_indices = self.is_binary or isinstance(leaf, Categorical)
+        self.truncated_mass: Tensor | None = None
+        if self.is_binary:
             self.logits = leaf.logits
             self.values = torch.arange(2).to(self.logits)
         else:
-            self.values, self.logits, self.left_out = support_of(name, leaf, truncate)
-        self.relaxed: Any = None
-        self.discrete = fn if self.left_out is None else rebuilt(fn, self._truncated)
-        self.infer: Any = {}
-        is_known = isinstance(temperature, Tensor) and not isinstance(
-            temperature, Parameter
+            support = support_of(name, leaf, settings.truncate)
+            self.logits = support.logits
+            self.values = support.values
+            self.truncated_mass = support.truncated_mass
+        self.is_constant = len(self.values) < 2
+        self.discrete = fn
+        if self.truncated_mass is not None:
+            self.discrete = with_leaf(
+                fn, lambda _: FiniteSupport(self.values, self.logits)
+            )
+        self.relaxed: AnyDistribution = None
+        if not self.is_constant:
+            self.relaxed = with_leaf(fn, lambda _: self._concrete(leaf_temperature))
+        record = RelaxRecord(
+            discrete=self.discrete,
+            values=None if self.is_one_hot else self.values,
+            temperature=_temperature_for_guides(temperature),
         )
-        if not is_known and not has_own:
-            self.infer["_temperature"] = temperature
-        if len(self.values) > 1:
-            # A temperature of its own has the shape of the distribution inside.
-            self.relaxed = rebuilt(fn, self._concrete, None if has_own else now)
-            self.infer["_relaxed_from"] = self.discrete
-            if not self.one_hot:
-                self.infer["_values"] = self.values
+        self.infer: Any = {RELAX_RECORD: record}  # no key of Pyro's InferDict
 
-    def value(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """What handlers and the program see of a point of the relaxed site."""
-        leaf, dtype = leaf_of(self.relaxed), self.logits.dtype
-        simplex = self.estimator.model_value(leaf.to_simplex(point)).to(dtype)
-        if self.one_hot:
-            return simplex, simplex
-        if self.binary:
-            # Not a part of the weights: a gradient goes back through it at less cost.
-            mean = self.estimator._binary_model_value(leaf._to_prob(point)).to(dtype)
+    def value(self, sample: Tensor) -> Tensor:
+        """Return what the program receives for a sample of the relaxed site."""
+        leaf = leaf_of(self.relaxed)
+        dtype = self.logits.dtype
+        simplex = self.estimator.model_value(leaf.to_simplex(sample)).to(dtype)
+        if self.is_one_hot:
+            return simplex
+        if self.is_binary:
+            # Computed from the sample and not as simplex[..., 1], whose gradient would
+            # first fill a tensor of both classes with zeros.
+            mean = self.estimator._binary_model_value(leaf._to_prob(sample)).to(dtype)
             if self.native is not None:
-                return mean, mean
+                return mean
         else:
             mean = simplex @ self.values.to(simplex)
         soft = soft_index(self.name, self.values, simplex.movedim(-1, 0))
-        soft.known_range, soft.known_mean = self.full, mean
+        soft.known_range = self._has_all_indices
+        soft.known_mean = mean
         soft.known_simplex = simplex
-        return mean, soft
+        return soft
 
-    def discrete_value(self, point: Tensor) -> Tensor:
-        """Return the value of the discrete site at a point of the relaxed one."""
-        return discrete_value(leaf_of(self.relaxed), self.infer, point)
+    def discrete_value(self, sample: Tensor) -> Tensor:
+        """Return the value of the discrete site at a sample of the relaxed one."""
+        return discrete_value(leaf_of(self.relaxed), self.infer[RELAX_RECORD], sample)
 
-    def _concrete(self, _: Any, temperature: Any) -> AbstractConcrete:
-        if temperature is None:
-            assert self.native is not None
-            temperature = self.native.temperature
+    def _leaf_temperature(
+        self, fn: AnyDistribution, temperature: SiteTemperature | None
+    ) -> Tensor | float:
+        """The temperature at this step, which broadcasts with the leaf."""
+        if temperature is None and self.native is not None:
+            # Of the batch shape of the leaf, not of the site.
+            check_temperature(self.native.temperature, self.name)
+            return self.native.temperature
+        current = current_temperature(temperature)
+        check_temperature(current, self.name)
+        return align_with_leaf(fn, current)
+
+    def _concrete(self, temperature: Tensor | float) -> AbstractConcrete:
         # Gradients in log space do not fit half precision.
         logits = ops.promote_half(self.logits)
         if not known_finite(logits):
-            # An impossible value keeps a finite logit, and a density there.
+            # An impossible value keeps a finite logit, so that the density is finite.
             bound = -math.log(torch.finfo(logits.dtype).tiny)
             logits = logits.nan_to_num(nan=torch.nan, posinf=bound, neginf=-bound)
-        return self.families.choose(is_binary=self.binary)(temperature, logits=logits)
-
-    def _truncated(self, _: Any, __: None) -> FiniteSupport:
-        return FiniteSupport(self.values, self.logits)
+        family = self.families.choose(is_binary=self.is_binary)
+        return family(temperature, logits=logits)
 
 
-def check_names(settings: Mapping[str, Any], seen: Collection[str]) -> None:
-    """Raise a ValueError if a setting names a site that the program does not have.
-
-    Args:
-        settings: Settings of `relax`, by their names.
-        seen: Names of the sites of the program.
-    """
-    for setting, value in settings.items():
-        is_list = setting == "sites" and value is not None and not callable(value)
-        if not is_list and not isinstance(value, Mapping):
-            continue
-        unknown = sorted(set(value) - set(seen))
-        if unknown:
-            raise ValueError(
-                f"relax(..., {setting}=...) names {unknown}, and the program has no "
-                f"such sample site. Name sites of the program, {sorted(seen)}"
-            )
-
-
-def check_relaxed_names(setting: str, value: Any, relaxed: Collection[str]) -> None:
-    """Raise a ValueError if a guide's setting names a site that it does not relax.
-
-    Args:
-        setting: Name of the setting.
-        value: Its value; a mapping has names of sites.
-        relaxed: Names of the relaxed sites.
-    """
-    unknown = sorted(set(value) - set(relaxed)) if isinstance(value, Mapping) else []
-    if unknown:
-        raise ValueError(
-            f"{setting} names no relaxed site: {unknown}; the model has "
-            f"{sorted(relaxed)}"
-        )
-
-
-def check_marks(name: str, marks: Mapping[str, Any]) -> None:
-    """Raise a ValueError if a site is marked with a setting that there is not."""
-    unknown = sorted(set(marks) - {"temperature", "truncate", "estimator"})
-    if unknown:
-        raise ValueError(
-            f"site {name!r} has infer={{'relax': ...}} with unknown {unknown}. Give "
-            "'temperature', 'truncate' or 'estimator'"
-        )
-
-
-def check_sites(sites: Any) -> None:
-    """Raise a TypeError if `sites` are neither names nor a predicate."""
-    if isinstance(sites, str):
-        raise TypeError(f"sites is a collection of names, such as [{sites!r}]")
-
-
-def check_point(
-    name: str, shape: Sequence, expected: Sequence, enumerated: bool = False
-) -> None:
-    """Raise a ValueError if the point that a guide has drawn is not one of the site.
-
-    Under enumeration the site may have axes to the left, of the sites it depends on,
-    which the guide's point does not have.
-    """
-    pairs = zip(reversed(shape), reversed(expected), strict=False)
-    short = len(shape) < len(expected) and not enumerated
-    if short or any(a != b and 1 not in (a, b) for a, b in pairs):
-        raise ValueError(
-            f"site {name!r}: the model's {name + SUFFIX!r} has shape "
-            f"{tuple(expected)}, and it is set to a value of shape {tuple(shape)}. If "
-            "a guide was set up for other data or classes, make a new one"
-        )
-
-
-def check_guide(name: str, own: Any, guidance: Any) -> None:
-    """Raise a ValueError if the guide's site is not relaxed, or is of another kind.
-
-    Args:
-        name: Name of the site.
-        own: Distribution of the relaxed site in the model.
-        guidance: What the handlers around the model have for the site.
-    """
-    relaxed = name + SUFFIX
-    if guidance.point is None and guidance.relaxed is None and guidance.has_latent:
-        raise ValueError(
-            f"site {name!r} is relaxed in the model, and the guide samples it without "
-            "relaxation. Relax the guide as well, relax(guide, temperature), or use "
-            "AutoConcrete(relaxed_model)"
-        )
-    if guidance.point is not None or guidance.relaxed is None:
-        return
-    own = leaf_of(own)
-    other = leaf_of(guidance.relaxed["fn"])
-    if isinstance(other, AbstractConcrete) and type(other) is not type(own):
-        raise ValueError(
-            f"site {relaxed!r} is {type(own).__name__} in the model and "
-            f"{type(other).__name__} in the guide. Relax both alike: with the same "
-            "estimator and scoring"
-        )
-
-
-def check_hardened(name: str, guidance: Any) -> None:
-    """Raise a ValueError if the guide of a hardened model has a relaxed site."""
-    if guidance.relaxed is not None:
-        raise ValueError(
-            f"site {name!r} is discrete in the model, and relaxed in the guide. Harden "
-            "the guide as well, harden(guide), or train the relaxed model"
-        )
-
-
-def checked(temperature: Temperature | None) -> Temperature:
-    """Return a temperature, or a mapping of them, that is positive as far as known."""
-    if isinstance(temperature, Mapping):
-        by_site: Any = {name: checked(value) for name, value in temperature.items()}
-        return by_site
-    temperature = as_temperature(temperature)
-    if temperature is None:
-        raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
-    if isinstance(temperature, Tensor) or not callable(temperature):
-        check_temperature(temperature)
+def _temperature_for_guides(
+    temperature: SiteTemperature | None,
+) -> SiteTemperature | None:
+    """A temperature that changes, or is no tensor: guides cannot read it off."""
+    is_constant = isinstance(temperature, Tensor)
+    if is_constant and not isinstance(temperature, Parameter):
+        return None
     return temperature
 
 
-def of_site(setting: Any, name: str) -> Any:
-    """Return the setting of one site, of one for all or a mapping."""
-    return setting.get(name) if isinstance(setting, Mapping) else setting
-
-
-def selected(msg: dict[str, Any], sites: Sites | None) -> bool:
-    """Tell whether a message is a latent site that is to be relaxed."""
-    if msg["is_observed"] or msg["value"] is not None or not can_relax(msg["fn"]):
-        return False
-    mark = msg["infer"].get("relax")
-    if mark is False:
-        return False
-    if sites is not None:
-        return bool(sites(msg)) if callable(sites) else msg["name"] in sites
-    return bool(mark is not None or not msg["infer"].get("enumerate"))
-
-
-def can_relax(fn: Any) -> bool:
+def can_relax(fn: AnyDistribution) -> bool:
     """Tell whether a distribution is discrete, or a relaxation of Pyro's own."""
     return is_discrete(fn) or is_native(type(leaf_of(fn)))
 
 
-def is_discrete(fn: Any) -> bool:
+def is_discrete(fn: AnyDistribution) -> bool:
     """Tell whether a distribution is one of discrete values."""
-    if type(fn).__name__ == "_Subsample":
+    message: Any = {"type": "sample", "fn": fn}
+    if site_is_subsample(message):
         return False
     try:
         return fn.support.is_discrete
@@ -397,34 +318,40 @@ def is_discrete(fn: Any) -> bool:
         return False
 
 
-def known(fn: Any, name: str | None = None) -> Any:
-    """Return the distribution with soft parameters averaged over, or as it is."""
+def resolve_soft_parameters(fn: AnyDistribution, name: str) -> AnyDistribution:
+    """Return a distribution that is averaged over its soft parameters.
+
+    Args:
+        fn: Distribution in its wrappers; without soft parameters it is returned.
+        name: Name of the site, for errors.
+
+    Raises:
+        TypeError: If a soft value is the size of a plate.
+    """
     leaf = leaf_of(fn)
-    if is_soft(getattr(leaf, "size", None)):  # a plate
-        raise TypeError(refusal(leaf.size.site, "using it as the size of a plate"))
+    plate_size: Any = getattr(leaf, "size", None)
+    if is_soft(plate_size):
+        raise TypeError(refusal(plate_size.site, "using it as the size of a plate"))
     if not hasattr(leaf, "__dict__"):
         return fn
-    if not is_soft_parameter(leaf) and not _is_softly_masked(fn):
+    has_soft_mask = any(is_soft(getattr(x, "_mask", None)) for x in wrappers_of(fn))
+    if not is_soft_parameter(leaf) and not has_soft_mask:
         return fn
-    return rebuilt(fn, lambda leaf, _: with_known_parameters(leaf, name))
+    return with_leaf(fn, lambda leaf: with_known_parameters(leaf, name))
 
 
-def _is_softly_masked(fn: Any) -> bool:
-    while _is_wrapper(type(fn)):
-        if is_soft(getattr(fn, "_mask", None)):
-            return True
-        fn = fn.base_dist
-    return False
+def discrete_distribution(fn: AnyDistribution, record: RelaxRecord) -> AnyDistribution:
+    """Return the discrete distribution of a relaxed site, in the same wrappers.
 
+    Args:
+        fn: Distribution of the relaxed site.
+        record: The record of the relaxed site.
+    """
+    if record.discrete is not None:
+        return record.discrete
+    values = record.values
 
-def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
-    """Return the discrete distribution of a relaxed site, in the same wrappers."""
-    known = infer.get("_relaxed_from")
-    if known is not None:
-        return known
-    values = infer.get("_values")
-
-    def discrete(leaf: AbstractConcrete, _: None) -> TorchDistributionMixin:
+    def discrete_leaf(leaf: AbstractConcrete) -> TorchDistributionMixin:
         if values is None or not leaf._class_dims:
             return leaf.discrete
         classes = torch.arange(len(values), device=values.device)
@@ -432,52 +359,37 @@ def hard_of(fn: Any, infer: dict[str, Any]) -> Any:
             return Categorical(logits=leaf.logits)
         return FiniteSupport(values, leaf.logits)
 
-    return rebuilt(fn, discrete)
+    return with_leaf(fn, discrete_leaf)
 
 
-def discrete_value(leaf: Any, infer: dict[str, Any], point: Tensor) -> Tensor:
-    """Return the value of the discrete site at a point of a relaxed one.
+def discrete_value(
+    leaf: AbstractConcrete, record: RelaxRecord, sample: Tensor
+) -> Tensor:
+    """Return the value of the discrete site at a sample of a relaxed one.
 
     Args:
         leaf: The relaxed distribution, without wrappers.
-        infer: What the relaxed site notes of itself.
-        point: Its value.
+        record: The record of the relaxed site.
+        sample: Its value.
     """
-    index = leaf.to_simplex(point).argmax(-1)
+    index = leaf.to_simplex(sample).argmax(-1)
     if not leaf._class_dims:
         return index.to(leaf.logits.dtype)
-    values = infer.get("_values")
-    if values is None:
+    if record.values is None:
         return one_hot(index, leaf.event_shape[-1]).to(leaf.logits.dtype)
-    return values[index]
+    return record.values[index]
 
 
-def leaf_of(fn: Any) -> Any:
-    """Return the distribution inside of to_event, expand and mask."""
-    while _is_wrapper(type(fn)):
-        fn = fn.base_dist
-    return fn
+def log_space_vertex(
+    leaf: AbstractConcrete, record: RelaxRecord, value: Tensor
+) -> Tensor:
+    """Return the sample of a relaxed site that stands for a discrete value.
 
-
-def is_wrapper(fn: Any) -> bool:
-    """Tell whether a distribution is another one in to_event, expand or mask."""
-    return _is_wrapper(type(fn))
-
-
-@functools.cache
-def _is_wrapper(family: type) -> bool:
-    return issubclass(family, Independent | MaskedDistribution | ExpandedDistribution)
-
-
-def rebuilt(fn: Any, rebuild: Callable, temperature: Any = None) -> Any:
-    """Return the same wrappers around another distribution."""
-    if isinstance(fn, Independent):
-        n = fn.reinterpreted_batch_ndims
-        if isinstance(temperature, Tensor) and temperature.dim():
-            temperature = temperature.reshape(temperature.shape + (1,) * n)
-        return rebuilt(fn.base_dist, rebuild, temperature).to_event(n)
-    if isinstance(fn, MaskedDistribution):
-        return masked(rebuilt(fn.base_dist, rebuild, temperature), fn._mask)
-    if isinstance(fn, ExpandedDistribution):
-        return rebuilt(fn.base_dist, rebuild, temperature).expand(fn.batch_shape)
-    return rebuild(fn, temperature)
+    Args:
+        leaf: The relaxed distribution, without wrappers.
+        record: The record of the relaxed site.
+        value: The discrete value.
+    """
+    if leaf._class_dims and record.values is not None:
+        value = value[..., None] == record.values
+    return leaf.vertex(value)

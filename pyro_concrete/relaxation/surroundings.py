@@ -1,8 +1,8 @@
 """What the handlers around a program ask of it: which of its sites run relaxed.
 
 A program runs discrete inside of `harden` and in a prediction. While a trace is
-replayed, as by an ELBO, a site follows the trace; and a handler that sets the point of
-a relaxed site sets the discrete site with it.
+replayed, as by an ELBO, each site follows the trace; and a handler that sets the value
+of a relaxed site sets the discrete site with it.
 
 Counterpart: ``numpyro_concrete.relaxation.surroundings``.
 """
@@ -22,9 +22,8 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from pyro_concrete.relaxation.site import SUFFIX
-
-Message = dict[str, Any]
+from pyro_concrete.internals import handle, is_scope
+from pyro_concrete.relaxation.messages import Message, relaxed_name
 
 
 @dataclass
@@ -35,21 +34,21 @@ class Guidance:
         has_trace: Whether a trace is replayed.
         relaxed: Message of the relaxed site in that trace, or None.
         has_latent: Whether the trace has the site itself as an unrelaxed latent.
-        point: The value that a handler gives to the relaxed site, or None.
+        relaxed_value: The value that a handler gives to the relaxed site, or None.
         value: The value that a handler gives to the site itself, or None.
     """
 
     has_trace: bool = False
     relaxed: Message | None = None
     has_latent: bool = False
-    point: Tensor | None = None
+    relaxed_value: Tensor | None = None
     value: Tensor | None = None
 
     @property
     def leaves_discrete(self) -> bool:
-        """Whether a replayed trace does not know the site: the site is predicted."""
-        is_known = self.relaxed is not None or self.has_latent
-        return self.has_trace and not is_known and self.point is None
+        """Whether a replayed trace does not have the site: it is a prediction."""
+        is_in_trace = self.relaxed is not None or self.has_latent
+        return self.has_trace and not is_in_trace and self.relaxed_value is None
 
 
 class TrainingMessenger(Messenger):
@@ -58,8 +57,10 @@ class TrainingMessenger(Messenger):
 
 def inside_of_training(handlers: Sequence[Messenger]) -> Sequence[Messenger]:
     """Return the handlers inside of the last `TrainingMessenger`, or all of them."""
-    places = [i for i, x in enumerate(handlers) if isinstance(x, TrainingMessenger)]
-    return handlers[places[-1] + 1 :] if places else handlers
+    for index in reversed(range(len(handlers))):
+        if isinstance(handlers[index], TrainingMessenger):
+            return handlers[index + 1 :]
+    return handlers
 
 
 class Surroundings:
@@ -71,12 +72,11 @@ class Surroundings:
     """
 
     def __init__(self, handlers: Sequence[Messenger], is_hardened: bool) -> None:
-        inner = list(reversed(handlers))
-        self._relevant = [x for x in inner if _is_relevant(x)]
+        self._relevant = [x for x in reversed(handlers) if _is_relevant(x)]
         self.is_hardened = is_hardened
         self.is_enumerated = any(isinstance(x, EnumMessenger) for x in handlers)
         self.has_trace = any(_trace_of(x) is not None for x in self._relevant)
-        self.is_predicted = _runs_prediction(inner) and not self.has_trace
+        self.is_predicted = _are_predictive(handlers) and not self.has_trace
 
     @property
     def runs_discrete(self) -> bool:
@@ -91,8 +91,9 @@ class Surroundings:
         guidance = Guidance()
         if not self._relevant:
             return guidance
+        # Copies, which the scopes rename as they would rename the two sites.
         site = dict(msg)
-        relaxed = {**msg, "name": msg["name"] + SUFFIX}
+        relaxed = {**msg, "name": relaxed_name(msg["name"])}
         for handler in self._relevant:
             if isinstance(handler, BlockMessenger):
                 if handler.hide_fn(relaxed):  # ty: ignore[invalid-argument-type]
@@ -100,27 +101,29 @@ class Surroundings:
             elif isinstance(handler, ReplayMessenger):
                 _read_trace(guidance, handler, site["name"], relaxed["name"])
             elif isinstance(handler, ConditionMessenger):
-                guidance.point = _value_of(handler, relaxed["name"], guidance.point)
+                guidance.relaxed_value = _value_of(
+                    handler, relaxed["name"], guidance.relaxed_value
+                )
                 guidance.value = _value_of(handler, site["name"], guidance.value)
             else:
-                handler._process_message(site)  # ty: ignore[invalid-argument-type]
-                handler._process_message(relaxed)  # ty: ignore[invalid-argument-type]
+                handle(handler, site)
+                handle(handler, relaxed)
         return guidance
 
 
-def _runs_prediction(handlers: Sequence[Messenger]) -> bool:
-    """Whether handlers run a program for its draws alone, as Pyro's predictives do."""
+def _are_predictive(handlers: Sequence[Messenger]) -> bool:
+    """Whether handlers run a program only for its draws, as Pyro's predictives do."""
     if torch.is_grad_enabled():
         return False
-    return any(_is_of_prediction(handler) for handler in handlers)
+    return any(_is_predictive(handler) for handler in handlers)
 
 
-def _is_of_prediction(handler: Messenger) -> bool:
+def _is_predictive(handler: Messenger) -> bool:
     """Whether a handler is one by which Pyro's predictives can be recognized.
 
-    Predictive masks all sites, so that nobody asks for densities: programs are to
-    recognize it by that, see `poutine.get_mask`. WeighedPredictive, which does ask,
-    draws a guide by `init_to_sample` and then conditions it on nothing.
+    Predictive masks all sites, since it needs no densities; the documentation of
+    `poutine.get_mask` has programs recognize it by that. WeighedPredictive needs
+    densities: it draws a guide by `init_to_sample`, then conditions it on nothing.
     """
     if isinstance(handler, MaskMessenger):
         return handler.mask is False
@@ -130,18 +133,19 @@ def _is_of_prediction(handler: Messenger) -> bool:
 
 
 def _is_relevant(handler: Messenger) -> bool:
+    """Whether a handler hides, sets or renames sites."""
     if isinstance(handler, ConditionMessenger):
         return bool(handler.data)
     if isinstance(handler, ReplayMessenger):
         return _trace_of(handler) is not None
-    # Scopes by the name of their module, which programs without them do not import.
-    is_scope = type(handler).__module__.endswith("autoname.scoping")
-    return is_scope or isinstance(handler, BlockMessenger)
+    return is_scope(handler) or isinstance(handler, BlockMessenger)
 
 
 def _trace_of(handler: Messenger) -> Trace | None:
     """The trace that a handler replays; one without nodes starts an enumeration."""
-    trace = handler.trace if isinstance(handler, ReplayMessenger) else None
+    if not isinstance(handler, ReplayMessenger):
+        return None
+    trace = handler.trace
     return trace if trace is not None and trace.nodes else None
 
 
@@ -158,9 +162,12 @@ def _read_trace(
         guidance.has_latent = True
 
 
-def _value_of(handler: ConditionMessenger, name: str, default: Any) -> Any:
+def _value_of(
+    handler: ConditionMessenger, name: str, default: Tensor | None
+) -> Tensor | None:
     if name not in handler.data:
         return default
     if isinstance(handler.data, Trace):
         return handler.data.nodes[name]["value"]
-    return handler.data[name]
+    value: Any = handler.data[name]
+    return value

@@ -9,18 +9,18 @@ probabilities the average is the term that was drawn, infinite or not.
 Counterpart: ``numpyro_concrete.soft_index.algebra``.
 """
 
-import contextlib
-import itertools
 import math
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
+from pyro_concrete.internals import Shape
 from pyro_concrete.ops.precision import known_finite
+from pyro_concrete.soft_index.elements import CERTAIN, Elements, share_origins, untraced
+from pyro_concrete.soft_index.refusals import LostJointError
 
 # A sum of independent counts is exact up to this number of values.
 LARGEST_SUPPORT = 512
@@ -31,112 +31,43 @@ _BOUNDS = {
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 }
 
-# What is certain is one element, wherever it is.
-_CERTAIN = -1
-_BITS_OF_AN_ELEMENT = 32
-# Pickled elements keep their numbers: two processes do not start with the same.
-_NEXT_SITE = itertools.count(secrets.randbits(30))
-
-
-class Elements:
-    """Which element of which site each position of a draw is.
-
-    Numbers are made when two values meet that may share elements, which is rare.
-
-    Args:
-        make: Returns one number for each position, equal at equal elements.
-        sites: Numbers of the relaxed values that they may belong to.
-    """
-
-    __slots__ = ("_made", "_make", "sites")
-
-    def __init__(self, make: Callable[[], Tensor], sites: frozenset[int]) -> None:
-        self._make = make
-        self._made: Tensor | None = None
-        self.sites = sites
-
-    @classmethod
-    def of_new_site(cls, weights: Tensor) -> "Elements":
-        """Return the elements of a value that is like no other, by its weights."""
-        site = next(_NEXT_SITE)
-
-        def make() -> Tensor:
-            shape = weights.shape[1:]  # now, as a tracer would record it before
-            first = site << _BITS_OF_AN_ELEMENT
-            return first + torch.arange(math.prod(shape)).reshape(shape)
-
-        return cls(make, frozenset([site]))
-
-    @classmethod
-    def of_a_constant(cls) -> "Elements":
-        """Return the element that stands for whatever is certain."""
-        return cls(lambda: torch.tensor(_CERTAIN), frozenset())
-
-    def numbers(self) -> Int[Tensor, "*positions"]:
-        """Return one number for each position."""
-        if self._made is None:
-            with untraced():
-                self._made = self._make()
-        return self._made
-
-    def moved(self, move: Callable[[Tensor], Tensor]) -> "Elements":
-        """Return the elements after their positions were moved."""
-        return Elements(lambda: move(self.numbers()), self.sites)
-
-    def __reduce__(self) -> tuple:
-        """Pickle as numbers."""
-        return _known_elements, (self.numbers(), self.sites)
-
-
-def _known_elements(numbers: Tensor, sites: frozenset[int]) -> Elements:
-    return Elements(lambda: numbers, sites)
-
-
-@contextlib.contextmanager
-def untraced() -> Iterator[None]:
-    """Compute constants without a tracer that would record them."""
-    state = torch._C._get_tracing_state()
-    if state is None:
-        yield
-        return
-    torch._C._set_tracing_state(None)  # ty: ignore[missing-attribute]
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # ty: ignore[missing-attribute]
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Draw:
     """Probabilities over a support, for every position of the values that depend on it.
 
     Attributes:
-        weights: Probabilities, shape (support, *positions): the positions line up from
-            the right, and those of size one stand for all.
+        probabilities: Their shape is (support, *positions). Positions line up from the
+            right, and those of size one stand for all.
         site: Name of the relaxed site, for errors.
         elements: Which elements of which sites the positions are.
     """
 
-    weights: Tensor
+    probabilities: Tensor
     site: str
     elements: Elements
 
     def positions(self, rank: int) -> Tensor:
-        """Return the weights with this number of dimensions after the support."""
-        missing = rank + 1 - self.weights.dim()
+        """Return the probabilities with this number of dimensions after the support."""
+        missing = rank + 1 - self.probabilities.dim()
         if missing == 0:
-            return self.weights
-        shape = self.weights.shape
-        return self.weights.reshape(shape[:1] + (1,) * missing + shape[1:])
+            return self.probabilities
+        shape = self.probabilities.shape
+        return self.probabilities.reshape(shape[:1] + (1,) * missing + shape[1:])
 
-    def with_weights(self, weights: Tensor) -> "Draw":
+    def with_probabilities(self, probabilities: Tensor) -> "Draw":
         """Return the same draw with other probabilities, at the same positions."""
-        return Draw(weights, self.site, self.elements)
+        return Draw(probabilities, self.site, self.elements)
 
 
-def new_draw(weights: Tensor, site: str) -> Draw:
+def new_draw(probabilities: Tensor, site: str) -> Draw:
     """Return a draw that is like no other."""
-    return Draw(weights, site, Elements.of_new_site(weights))
+    return Draw(probabilities, site, Elements.of_new_site(probabilities))
+
+
+def number_of_states(draws: Sequence[Draw]) -> int:
+    """Return the number of joint values of draws."""
+    return math.prod(len(d.probabilities) for d in draws)
 
 
 def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
@@ -146,24 +77,42 @@ def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
     if a.elements.sites.isdisjoint(b.elements.sites):
         return False
     with untraced():
-        own = a.elements.numbers()
-        shared = (own == b.elements.numbers()) & (own != _CERTAIN)
+        numbers = a.elements.numbers()
+        shared = (numbers == b.elements.numbers()) & (numbers != CERTAIN)
         if bool(shared.all()):
             return True
-        return shared if bool(shared.any()) else False
+        if not bool(shared.any()):
+            return False
+        return shared
+
+
+def merged_draw(probabilities: Tensor, draws: Sequence[Draw]) -> Draw:
+    """Return a new draw that is made of others, and remembers them."""
+    elements = Elements.merged(probabilities, [draw.elements for draw in draws])
+    return Draw(probabilities, joint_name(draws), elements)
 
 
 def union(groups: Iterable[Sequence[Draw]]) -> tuple[Draw, ...]:
-    """Return the distinct draws of several values, in order of appearance."""
+    """Return the distinct draws of several values, in order of appearance.
+
+    Raises:
+        LostJointError: If draws of two values depend on each other, and it is not known
+            how, as one of them was merged.
+    """
     distinct: list[Draw] = []
     for group in groups:
+        earlier = len(distinct)
         for draw in group:
-            if not any(shared_positions(x, draw) is True for x in distinct):
-                distinct.append(draw)
+            if any(shared_positions(x, draw) is True for x in distinct):
+                continue
+            for partner in distinct[:earlier]:
+                if share_origins(partner.elements, draw.elements):
+                    raise LostJointError(joint_name([partner, draw]))
+            distinct.append(draw)
     return tuple(distinct)
 
 
-def lined_up(
+def aligned_states(
     values: Shaped[Tensor, "..."],
     own: Sequence[Draw],
     draws: Sequence[Draw],
@@ -179,10 +128,10 @@ def lined_up(
     n = len(own)
     if n == len(draws) == 1 and values.dim() == rank + 1:
         return values
-    places = [_place_among(own, draw) for draw in draws]
-    order = [i for i in places if i is not None]
+    axes = [_place_among(own, draw) for draw in draws]
+    order = [i for i in axes if i is not None]
     values = values.permute(*order, *range(n, values.dim()))
-    supports = [1 if i is None else len(own[i].weights) for i in places]
+    supports = [1 if i is None else len(own[i].probabilities) for i in axes]
     positions = values.shape[n:]
     return values.reshape(*supports, *(1,) * (rank - len(positions)), *positions)
 
@@ -194,7 +143,7 @@ def _place_among(own: Sequence[Draw], draw: Draw) -> int | None:
     return None
 
 
-def total(terms: Shaped[Tensor, "..."], draws: Sequence[Draw]) -> Tensor:
+def expectation(terms: Shaped[Tensor, "..."], draws: Sequence[Draw]) -> Tensor:
     """Average terms with the probabilities of their draws.
 
     Terms of probability zero do not count, not even infinite ones and NaN. Between
@@ -214,37 +163,39 @@ def total(terms: Shaped[Tensor, "..."], draws: Sequence[Draw]) -> Tensor:
     average = terms
     if not is_finite:
         average = finite(
-            terms, torch.promote_types(terms.dtype, draws[0].weights.dtype)
+            terms, torch.promote_types(terms.dtype, draws[0].probabilities.dtype)
         )
     for i in reversed(range(len(draws))):
-        weights = _conditional_weights(draws, i, rank)
+        probabilities = _conditional_probabilities(draws, i, rank)
         if not is_finite:
-            average = average.masked_fill(average.isnan() & (weights == 0), 0.0)
-        average = (weights * average).sum(i)
+            average = average.masked_fill(average.isnan() & (probabilities == 0), 0.0)
+        average = (probabilities * average).sum(i)
     if not is_finite:
         average = restored(average)
     return average.to(terms.dtype)
 
 
-def _conditional_weights(draws: Sequence[Draw], i: int, rank: int) -> Tensor:
+def _conditional_probabilities(draws: Sequence[Draw], i: int, rank: int) -> Tensor:
     """Probabilities of a draw given the draws before it, which may share elements.
 
     Shapes:
         result: (*supports up to this one, *positions), or shorter from the left.
     """
-    weights = draws[i].positions(rank)
+    probabilities = draws[i].positions(rank)
     for j in range(i):
         shared = shared_positions(draws[j], draws[i])
         if shared is False:
             continue
-        supports = len(draws[j].weights), len(draws[i].weights)
+        supports = len(draws[j].probabilities), len(draws[i].probabilities)
         between = (1,) * (i - j - 1)
         # The element was drawn already: it has the value that it had.
-        certain = torch.eye(*supports, dtype=weights.dtype, device=weights.device)
+        certain = torch.eye(
+            *supports, dtype=probabilities.dtype, device=probabilities.device
+        )
         certain = certain.reshape(supports[0], *between, supports[1], *(1,) * rank)
-        mask = torch.as_tensor(shared, device=weights.device)
-        weights = torch.where(mask, certain, weights)
-    return weights
+        mask = torch.as_tensor(shared, device=probabilities.device)
+        probabilities = torch.where(mask, certain, probabilities)
+    return probabilities
 
 
 def finite(terms: Tensor, dtype: torch.dtype) -> Tensor:
@@ -268,20 +219,22 @@ def one_draw(draws: Sequence[Draw]) -> Draw:
     """Return the joint draw of several."""
     if len(draws) == 1:
         return draws[0]
-    rank = max(d.weights.dim() for d in draws) - 1
-    weights = draws[0].positions(rank)
+    rank = max(d.probabilities.dim() for d in draws) - 1
+    probabilities = draws[0].positions(rank)
     for i in range(1, len(draws)):
-        weights = weights.unsqueeze(i) * _conditional_weights(draws, i, rank)
-    site = joint_name(draws)
-    return new_draw(weights.flatten(0, len(draws) - 1), site)
+        probabilities = probabilities.unsqueeze(i) * _conditional_probabilities(
+            draws, i, rank
+        )
+    return merged_draw(probabilities.flatten(0, len(draws) - 1), draws)
 
 
 def joint_name(draws: Iterable[Draw]) -> str:
     """Return the names of the sites of several draws, for errors."""
-    return " and ".join(dict.fromkeys(d.site for d in draws))
+    names = [name for draw in draws for name in draw.site.split(" and ")]
+    return " and ".join(dict.fromkeys(names))
 
 
-def merged(
+def merge_equal_values(
     values: Shaped[Tensor, "*states_and_positions"], draws: Sequence[Draw]
 ) -> tuple[Tensor, Draw]:
     """Return the distinct values of several draws, and the draw of these.
@@ -291,18 +244,18 @@ def merged(
     """
     draw = one_draw(draws)
     states = values.flatten(0, len(draws) - 1)
-    distinct, places = states.unique(return_inverse=True)
+    distinct, indices = states.unique(return_inverse=True)
     rank = states.dim() - 1
-    weights = draw.positions(rank)
-    positions = torch.broadcast_shapes(weights.shape[1:], states.shape[1:])
-    if places.numel() == len(places):
-        empty = weights.new_zeros((len(distinct), *weights.shape[1:]))
-        added = empty.index_add(0, places.flatten(), weights)
+    probabilities = draw.positions(rank)
+    positions = torch.broadcast_shapes(probabilities.shape[1:], states.shape[1:])
+    if indices.numel() == len(indices):
+        empty = probabilities.new_zeros((len(distinct), *probabilities.shape[1:]))
+        added = empty.index_add(0, indices.flatten(), probabilities)
     else:
-        empty = weights.new_zeros((len(distinct), *positions))
+        empty = probabilities.new_zeros((len(distinct), *positions))
         shape = (len(states), *positions)
-        added = empty.scatter_add(0, places.expand(shape), weights.expand(shape))
-    return distinct, new_draw(added, draw.site)
+        added = empty.scatter_add(0, indices.expand(shape), probabilities.expand(shape))
+    return distinct, merged_draw(added, draws)
 
 
 def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | None:
@@ -311,44 +264,72 @@ def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | Non
     Args:
         draws: Draws whose elements may be shared.
         most: Where there are more joint values than this, the result is None.
+
+    Raises:
+        LostJointError: If elements depend on each other, as one of them was merged.
     """
-    found: dict[int, Draw] = {}
+    draw_of_element: dict[int, Draw] = {}
     for draw in draws:
-        weights = draw.weights
-        numbers = draw.elements.numbers()
-        shape = torch.broadcast_shapes(numbers.shape, weights.shape[1:])
-        if not _fits(numbers.unique().numel(), most) or not math.prod(shape):
+        if not _has_few_elements(draw, most):
             return None
-        weights = weights.expand(-1, *shape).flatten(1) if shape else weights[:, None]
-        for place, element in enumerate(numbers.expand(shape).flatten().tolist()):
-            if element == _CERTAIN or len(weights) == 1:
-                continue
-            known = found.get(element)
-            if known is None or _knows_more(draw, known):
-                own = Elements(
-                    lambda element=element: torch.tensor(element), draw.elements.sites
-                )
-                found[element] = Draw(weights[:, place], draw.site, own)
-        if math.prod(len(d.weights) for d in found.values()) > most:
+        for element, single in _single_draws(draw):
+            previous = draw_of_element.get(element)
+            if previous is None or _knows_more(draw, previous):
+                draw_of_element[element] = single
+        if number_of_states([*draw_of_element.values()]) > most:
             return None
-    return found
+    _check_origins([*draw_of_element.values()])
+    return draw_of_element
 
 
-def _fits(elements: int, most: int) -> bool:
-    return 2 ** min(elements - 1, 64) <= most
+def _has_few_elements(draw: Draw, most: int) -> bool:
+    """Tell whether a draw has elements, and no more than so many joint values."""
+    elements = draw.elements.numbers().unique().numel()
+    return bool(math.prod(_shape_of(draw))) and 2 ** min(elements - 1, 64) <= most
 
 
-def _knows_more(draw: Draw, known: Draw) -> bool:
-    """Whether a draw lists fewer impossible values, or has a gradient."""
-    has_gradient = draw.weights.requires_grad and not known.weights.requires_grad
-    fewer = len(draw.weights) < len(known.weights)
-    return fewer or (has_gradient and len(draw.weights) == len(known.weights))
+def _shape_of(draw: Draw) -> torch.Size:
+    numbers = draw.elements.numbers()
+    return torch.broadcast_shapes(numbers.shape, draw.probabilities.shape[1:])
 
 
-def assigned(
+def _single_draws(draw: Draw) -> Iterator[tuple[int, Draw]]:
+    """Return the uncertain element at each position, and the draw of it alone."""
+    if len(draw.probabilities) == 1:
+        return
+    shape = _shape_of(draw)
+    probabilities = draw.probabilities.expand(-1, *shape)
+    probabilities = probabilities.reshape(len(probabilities), -1)
+    numbers = draw.elements.numbers().expand(shape).flatten().tolist()
+    for position, element in enumerate(numbers):
+        if element != CERTAIN:
+            elements = draw.elements.at(position, shape)
+            yield element, Draw(probabilities[:, position], draw.site, elements)
+
+
+def _check_origins(draws: Sequence[Draw]) -> None:
+    """Raise an error if draws of different elements are made of the same ones."""
+    if not any(draw.elements.are_merged for draw in draws):
+        return
+    draw_of_origin: dict[int, Draw] = {}
+    for draw in draws:
+        for origin in set(draw.elements.origins().tolist()) - {CERTAIN}:
+            first = draw_of_origin.setdefault(origin, draw)
+            if first is not draw:
+                raise LostJointError(joint_name([first, draw]))
+
+
+def _knows_more(draw: Draw, previous: Draw) -> bool:
+    """Tell whether a draw lists fewer impossible values, or has a gradient."""
+    if len(draw.probabilities) != len(previous.probabilities):
+        return len(draw.probabilities) < len(previous.probabilities)
+    return draw.probabilities.requires_grad and not previous.probabilities.requires_grad
+
+
+def states_at_joint_values(
     states: Shaped[Tensor, "..."],
     draws: Sequence[Draw],
-    shape: Sequence[int],
+    shape: Shape,
     elements: dict[int, Draw],
 ) -> Tensor:
     """Return values at every joint value of their elements.
@@ -357,21 +338,21 @@ def assigned(
         states: (*supports of the draws, *shape).
         result: (joint values of the elements, *shape).
     """
-    sizes = [len(d.weights) for d in elements.values()]
-    places = torch.arange(math.prod(sizes))
-    indices = [*torch.unravel_index(places, sizes)] if sizes else []
+    sizes = [len(d.probabilities) for d in elements.values()]
+    joint_values = torch.arange(math.prod(sizes))
+    indices = [*torch.unravel_index(joint_values, sizes)] if sizes else []
     # What is certain has the first value.
-    table = torch.stack([torch.zeros_like(places), *indices])
+    table = torch.stack([torch.zeros_like(joint_values), *indices])
     rows = {element: i for i, element in enumerate(elements, 1)}
     picks = []
     for draw in draws:
         numbers = draw.elements.numbers().expand(tuple(shape))
-        at = [rows.get(x, 0) for x in numbers.flatten().tolist()]
-        picks.append(table[at].T.reshape(-1, *shape))
+        columns = [rows.get(x, 0) for x in numbers.flatten().tolist()]
+        picks.append(table[columns].T.reshape(-1, *shape))
     picks += [
         torch.arange(n).reshape(-1, *(1,) * (len(shape) - i - 1))
         for i, n in enumerate(shape)
     ]
     picks = [x.to(states.device) for x in picks]
-    supports = [len(d.weights) for d in draws]
+    supports = [len(d.probabilities) for d in draws]
     return states.expand(*supports, *shape)[tuple(picks)]

@@ -10,27 +10,27 @@ Counterpart: ``numpyro_concrete.soft_index.rules``.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_concrete.internals import Shape
 from pyro_concrete.soft_index.algebra import (
     Draw,
-    Elements,
     joint_name,
-    merged,
+    merge_equal_values,
     one_draw,
 )
-from pyro_concrete.soft_index.trees import joint_shape, over_support
+from pyro_concrete.soft_index.elements import Elements
+from pyro_concrete.soft_index.trees import Argument, joint_shape, over_support
 from pyro_concrete.soft_index.value import SoftIndex, blank
 
 # Tensors keep several draws up to this many joint values.
 _MOST_JOINT_VALUES = 64
 
 
-def put_together(
-    func: Callable, parts: Sequence[Any], shape: Sequence[Any] | None = None
+def join_tensors(
+    func: Callable, parts: Sequence[Argument], shape: Shape | None = None
 ) -> SoftIndex:
     """Let a function place the elements of several tensors, soft and plain.
 
@@ -40,84 +40,87 @@ def put_together(
         shape: Shape that all of them are expanded to.
     """
     joined = _JoinedTensors(parts, shape)
-    place = over_support(func)
+    choose = over_support(func)
     draws = [
         Draw(
-            place(*joined.weights(axis)),
+            choose(*joined.probabilities(axis)),
             joined.site,
-            Elements(lambda axis=axis: func(*joined.elements(axis)), joined.sites),
+            joined.elements(func, axis),
         )
         for axis in range(len(joined.supports))
     ]
     states = joined.common_states()
     if states is None:
-        states = place(*joined.states()).unflatten(0, joined.supports)
+        states = choose(*joined.states()).unflatten(0, joined.supports)
     return SoftIndex(states.to(func(*map(blank, parts)).dtype), draws)
 
 
 class _JoinedTensors:
     """Several tensors over draws that take the same leading dimensions."""
 
-    def __init__(self, parts: Sequence[Any], shape: Sequence[Any] | None) -> None:
-        soft_parts = [x for x in parts if isinstance(x, SoftIndex)]
-        self._like = soft_parts[0].draws[0].weights
-        device = soft_parts[0].device
-        self._parts = [
-            x if isinstance(x, SoftIndex) else torch.as_tensor(x, device=device)
-            for x in parts
-        ]
+    def __init__(self, parts: Sequence[Argument], shape: Shape | None) -> None:
+        soft_parts = _soft_indices(parts)
+        self._like = soft_parts[0].draws[0].probabilities
+        self._parts = [_as_tensor(x, soft_parts[0].device) for x in parts]
         self.supports = _supports(soft_parts)
         if len(self.supports) > 1 and math.prod(self.supports) > _MOST_JOINT_VALUES:
             self._parts = [_over_one_draw(x) for x in self._parts]
-            soft_parts = [x for x in self._parts if isinstance(x, SoftIndex)]
+            soft_parts = _soft_indices(self._parts)
             self.supports = _supports(soft_parts)
-        self._shapes = [x.shape if shape is None else shape for x in self._parts]
-        draws = [*itertools.chain.from_iterable(x.draws for x in soft_parts)]
+        self._shapes = _shapes(self._parts, shape)
+        draws = [draw for x in soft_parts for draw in x.draws]
         self.site = joint_name(draws)
-        self.sites = frozenset().union(*(d.elements.sites for d in draws))
+        self.sites = frozenset().union(*(draw.elements.sites for draw in draws))
 
-    def weights(self, axis: int) -> list[Tensor]:
+    def _draw(self, x: Argument, axis: int) -> Draw | None:
+        """Return the draw of a tensor on a leading dimension, or None."""
+        if isinstance(x, SoftIndex) and axis < len(x.draws):
+            return x.draws[axis]
+        return None
+
+    def probabilities(self, axis: int) -> list[Tensor]:
         """Return the probabilities of each tensor's draw, as many for all."""
         size = self.supports[axis]
-        everywhere = []
+        of_each = []
         for x, shape in zip(self._parts, self._shapes, strict=True):
-            if isinstance(x, SoftIndex) and axis < len(x.draws):
-                weights = x.draws[axis].positions(len(shape))
+            draw = self._draw(x, axis)
+            if draw is None:
+                probabilities = self._like.new_ones((1, *(1,) * len(shape)))
             else:
-                weights = self._like.new_ones((1, *(1,) * len(shape)))
-            weights = weights.expand(-1, *shape)
-            if len(weights) < size:
-                rest = weights.new_zeros((size - len(weights), *shape))
-                weights = torch.cat([weights, rest])
-            everywhere.append(weights)
-        return everywhere
+                probabilities = draw.positions(len(shape))
+            probabilities = probabilities.expand(-1, *shape)
+            if len(probabilities) < size:
+                missing = size - len(probabilities)
+                impossible = probabilities.new_zeros((missing, *shape))
+                probabilities = torch.cat([probabilities, impossible])
+            of_each.append(probabilities)
+        return of_each
 
-    def elements(self, axis: int) -> list[Tensor]:
-        """Return the numbers of each tensor's elements."""
-        numbers = []
-        for x, shape in zip(self._parts, self._shapes, strict=True):
-            if isinstance(x, SoftIndex) and axis < len(x.draws):
-                elements = x.draws[axis].elements
+    def elements(self, func: Callable, axis: int) -> Elements:
+        """Return the elements that a function chooses among those of each tensor."""
+        of_each = []
+        for x in self._parts:
+            draw = self._draw(x, axis)
+            if draw is None:
+                of_each.append(Elements.of_a_constant())
             else:
-                elements = Elements.of_a_constant()
-            numbers.append(elements.numbers().expand(tuple(shape)))
-        return numbers
+                of_each.append(draw.elements)
+        return Elements.placed(func, of_each, self._shapes, self.sites)
 
     def common_states(self) -> Tensor | None:
         """Return the states where they are the same for all tensors and positions."""
         if len(self.supports) > 1:
             return None
-        longest = None
+        supports = []
         for x in self._parts:
             if not isinstance(x, SoftIndex) or x.states.numel() != len(x.states):
                 return None
-            states = x.states.flatten()
-            if longest is None or len(states) > len(longest):
-                longest, states = states, longest
-            same_type = states is None or states.dtype is longest.dtype
-            if not same_type:
+            supports.append(x.states.flatten())
+        longest = max(supports, key=len)
+        for states in supports:
+            if states.dtype is not longest.dtype:
                 return None
-            if states is not None and not torch.equal(states, longest[: len(states)]):
+            if not torch.equal(states, longest[: len(states)]):
                 return None
         return longest
 
@@ -127,18 +130,21 @@ class _JoinedTensors:
         for x, shape in zip(self._parts, self._shapes, strict=True):
             rank = len(shape)
             if isinstance(x, SoftIndex):
-                own = len(x.draws)
-                supports, positions = x.states.shape[:own], x.states.shape[own:]
-                missing = len(self.supports) - own
+                draw_count = len(x.draws)
+                supports, positions = (
+                    x.states.shape[:draw_count],
+                    x.states.shape[draw_count:],
+                )
+                missing = len(self.supports) - draw_count
                 states = x.states.reshape(
                     *supports, *(1,) * (missing + rank - len(positions)), *positions
                 )
-                for axis, size in enumerate(self.supports[:own]):
+                for axis, size in enumerate(self.supports[:draw_count]):
                     # What stands in for missing values has probability zero.
-                    places = torch.arange(size, device=x.device).clamp(
+                    rows = torch.arange(size, device=x.device).clamp(
                         max=supports[axis] - 1
                     )
-                    states = states.index_select(axis, places)
+                    states = states.index_select(axis, rows)
             else:
                 states = x
             states = states.expand(*self.supports, *shape)
@@ -146,16 +152,30 @@ class _JoinedTensors:
         return everywhere
 
 
+def _shapes(parts: Sequence[Tensor], shape: Shape | None) -> list[tuple[int, ...]]:
+    if shape is None:
+        return [tuple(x.shape) for x in parts]
+    return [tuple(shape)] * len(parts)
+
+
+def _soft_indices(parts: Sequence[Argument]) -> list[SoftIndex]:
+    return [x for x in parts if isinstance(x, SoftIndex)]
+
+
+def _as_tensor(x: Argument, device: torch.device) -> Tensor:
+    return x if isinstance(x, SoftIndex) else torch.as_tensor(x, device=device)
+
+
 def _supports(soft_parts: Sequence[SoftIndex]) -> list[int]:
     """The largest support of the draws on each dimension."""
-    sizes = [[len(d.weights) for d in x.draws] for x in soft_parts]
+    sizes = [[len(d.probabilities) for d in x.draws] for x in soft_parts]
     return [max(column) for column in itertools.zip_longest(*sizes, fillvalue=1)]
 
 
-def _over_one_draw(x: Any) -> Any:
+def _over_one_draw(x: Argument) -> Argument:
     if not isinstance(x, SoftIndex) or len(x.draws) == 1:
         return x
-    distinct, draw = merged(x.states, x.draws)
+    distinct, draw = merge_equal_values(x.states, x.draws)
     return SoftIndex(distinct, (draw,), x.shape)
 
 
@@ -169,11 +189,11 @@ def common_support(x: SoftIndex) -> tuple[Tensor, Tensor]:
     states = x.states.flatten(0, len(x.draws) - 1)
     draw = one_draw(x.draws)
     if states.numel() == len(states):
-        weights = draw.positions(x.dim())
-        return states.flatten(), weights.expand(-1, *x.shape)
+        probabilities = draw.positions(x.dim())
+        return states.flatten(), probabilities.expand(-1, *x.shape)
     shape = joint_shape(states.shape[1:], draw.positions(x.dim()).shape[1:])
-    distinct, at = states.unique(return_inverse=True)
-    weights = draw.positions(x.dim()).expand(-1, *shape)
-    empty = weights.new_zeros((len(distinct), *shape))
-    added = empty.scatter_add(0, at.expand(weights.shape), weights)
+    distinct, indices = states.unique(return_inverse=True)
+    probabilities = draw.positions(x.dim()).expand(-1, *shape)
+    empty = probabilities.new_zeros((len(distinct), *shape))
+    added = empty.scatter_add(0, indices.expand(probabilities.shape), probabilities)
     return distinct, added.expand(-1, *x.shape)

@@ -9,22 +9,23 @@ Counterpart: ``numpyro_concrete.soft_index.parameters``.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from pyro.distributions.score_parts import ScoreParts
-from pyro.distributions.torch_distribution import (
-    MaskedDistribution,
-    TorchDistribution,
-)
+from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Transform
+from torch.distributions.constraints import Constraint
 
+from pyro_concrete.internals import Shape, with_parameters
 from pyro_concrete.relaxation.finite_support import finite_values, log_probs
-from pyro_concrete.soft_index import SoftIndex, SoftReal, is_soft, plain, refusal
-from pyro_concrete.soft_index.algebra import Draw, lined_up, total, union
-from pyro_concrete.soft_index.value import exact_or_none
+from pyro_concrete.soft_index.abstract import AbstractSoft, is_soft
+from pyro_concrete.soft_index.algebra import Draw, aligned_states, expectation, union
+from pyro_concrete.soft_index.refusals import refusal
+from pyro_concrete.soft_index.trees import Argument, Tree
+from pyro_concrete.soft_index.value import SoftIndex, SoftReal, exact_or_none, plain
 
 _NESTED = (Distribution, Transform, list, tuple)
 
@@ -36,7 +37,7 @@ def is_soft_parameter(fn: Any) -> bool:
     return _any_soft(vars(fn).values())
 
 
-def _any_soft(values: Iterable[Any]) -> bool:
+def _any_soft(values: Iterable[Argument]) -> bool:
     for x in values:
         if isinstance(x, Tensor):
             if is_soft(x):
@@ -46,7 +47,7 @@ def _any_soft(values: Iterable[Any]) -> bool:
     return False
 
 
-def _parts(x: Any) -> Iterable[Any]:
+def _parts(x: Tree) -> Iterable[Argument]:
     if isinstance(x, list | tuple):
         return x
     return () if isinstance(x, SoftParameters) else getattr(x, "__dict__", {}).values()
@@ -63,7 +64,7 @@ def with_known_parameters(fn: Any, site: str | None = None) -> Any:
         TypeError: At an integer parameter that has a mean but no support, such as a
             sum of very many relaxed sites.
     """
-    known = copy.copy(fn)
+    averaged = copy.copy(fn)
     parameters = {}
     constraints = getattr(fn, "arg_constraints", {})
     for name, value in vars(fn).items():
@@ -71,24 +72,28 @@ def with_known_parameters(fn: Any, site: str | None = None) -> Any:
             continue
         constraint = constraints.get(name)
         if not is_soft(value):
-            setattr(known, name, _known_parts(value, site))
+            setattr(averaged, name, _known_parts(value, site))
         elif name.startswith("_") or _is_real(constraint, value):
-            setattr(known, name, plain(value))
+            setattr(averaged, name, plain(value))
         else:
             parameters[name] = _in_bounds(_exact(fn, name, value, site), constraint)
-            setattr(known, name, parameters[name])
-    return SoftParameters(known, parameters) if parameters else known
+            setattr(averaged, name, parameters[name])
+    if not parameters:
+        return averaged
+    return SoftParameters(averaged, parameters)
 
 
-def _known_parts(x: Any, site: str | None) -> Any:
+def _known_parts(x: Tree, site: str | None) -> Tree:
     if isinstance(x, list | tuple):
         return type(x)([_known_parts(y, site) for y in x])
     if is_soft(x):
         return plain(x)
-    return with_known_parameters(x, site) if _any_soft((x,)) else x
+    if _any_soft((x,)):
+        return with_known_parameters(x, site)
+    return x
 
 
-def _is_real(constraint: Any, value: Any) -> bool:
+def _is_real(constraint: Constraint | None, value: Tensor) -> bool:
     if constraint is None:
         return isinstance(value, SoftReal)
     try:
@@ -97,16 +102,16 @@ def _is_real(constraint: Any, value: Any) -> bool:
         return True
 
 
-def _exact(fn: Any, name: str, value: Any, site: str | None) -> SoftIndex:
+def _exact(fn: Any, name: str, value: AbstractSoft, site: str | None) -> SoftIndex:
     exact = exact_or_none(value)
     if exact is None:
-        place = "" if site is None else f" at site {site!r}"
-        operation = f"{type(fn).__name__}({name}=...){place}"
+        location = "" if site is None else f" at site {site!r}"
+        operation = f"{type(fn).__name__}({name}=...){location}"
         raise TypeError(refusal(value.site, operation))
     return exact
 
 
-def _in_bounds(x: SoftIndex, constraint: Any) -> SoftIndex:
+def _in_bounds(x: SoftIndex, constraint: Constraint | None) -> SoftIndex:
     """Return a parameter whose values are possible ones.
 
     A difference of soft counts can be negative, with a probability that is zero at the
@@ -121,7 +126,7 @@ def _in_bounds(x: SoftIndex, constraint: Any) -> SoftIndex:
     return SoftIndex(x.states.clamp(**bounds), x.draws, x.shape)
 
 
-def with_soft_value(fn: Any, value: Any, site: str) -> Any:
+def with_soft_value(fn: Any, value: AbstractSoft, site: str) -> Any:
     """Return a distribution that scores a soft value, averaged over its values.
 
     Args:
@@ -176,13 +181,14 @@ class SoftParameters(TorchDistribution):
         self,
         base: Any,
         parameters: dict[str, SoftIndex],
-        batch_shape: Sequence[Any] | None = None,
+        batch_shape: Shape | None = None,
         observation: SoftIndex | None = None,
     ) -> None:
         self.base = base
         self.parameters = parameters
         self.observation = observation
-        batch_shape = base.batch_shape if batch_shape is None else batch_shape
+        if batch_shape is None:
+            batch_shape = base.batch_shape
         super().__init__(torch.Size(batch_shape), base.event_shape, validate_args=False)
 
     @property
@@ -197,17 +203,17 @@ class SoftParameters(TorchDistribution):
     def support(self) -> Any:
         return self._largest().support
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "SoftParameters":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "SoftParameters":
         return SoftParameters(self.base, self.parameters, batch_shape, self.observation)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
         return self._most_probable(sample_shape).sample()
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:
         return self._most_probable(sample_shape).rsample()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return total(*self._log_probs_of_each(value))
+        return expectation(*self._log_probs_of_each(value))
 
     def mixture_log_prob(self, value: Tensor) -> Tensor:
         r"""Return the log-probability of the mixture over the soft parameters.
@@ -218,7 +224,7 @@ class SoftParameters(TorchDistribution):
         and a value that is impossible for some counts only is no impossible one.
         """
         terms, draws = self._log_probs_of_each(value)
-        probability = total(terms.exp(), draws)
+        probability = expectation(terms.exp(), draws)
         is_possible = probability > 0
         # The slope of the logarithm at zero is infinite.
         log_probability = torch.where(is_possible, probability, 1.0).log()
@@ -233,16 +239,16 @@ class SoftParameters(TorchDistribution):
         draws = union(x.draws for x in soft_values)
         rank = max(len(self.batch_shape), value.dim() - len(self.event_shape))
         lifted = {
-            name: lined_up(x.states, x.draws, draws, rank)
+            name: aligned_states(x.states, x.draws, draws, rank)
             for name, x in self.parameters.items()
         }
-        ones = (1,) * (rank - len(self.batch_shape))
-        supports = [len(d.weights) for d in draws]
-        shape = (*supports, *ones, *self.batch_shape)
+        leading = (1,) * (rank - len(self.batch_shape))
+        supports = [len(d.probabilities) for d in draws]
+        shape = (*supports, *leading, *self.batch_shape)
         if observation is not None:
-            value = lined_up(observation.states, observation.draws, draws, rank)
+            value = aligned_states(observation.states, observation.draws, draws, rank)
             shape = torch.broadcast_shapes(shape, observation.shape)
-        terms = log_probs(_replaced(self.base, lifted, shape), value)
+        terms = log_probs(with_parameters(self.base, lifted, shape), value)
         return terms.expand(torch.broadcast_shapes(terms.shape, shape)), draws
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
@@ -250,18 +256,20 @@ class SoftParameters(TorchDistribution):
         if values is None:
             raise NotImplementedError
         values = values.reshape(-1, *(1,) * len(self.batch_shape))
-        return values.expand(-1, *self.batch_shape) if expand else values
+        if not expand:
+            return values
+        return values.expand(-1, *self.batch_shape)
 
     def _largest(self) -> Any:
         largest = {
             name: x.states.flatten(0, len(x.draws) - 1).amax(0).expand(x.shape)
             for name, x in self.parameters.items()
         }
-        return _replaced(self.base, largest, self.base.batch_shape)
+        return with_parameters(self.base, largest, self.base.batch_shape)
 
-    def _most_probable(self, sample_shape: Any) -> Any:
+    def _most_probable(self, sample_shape: Shape) -> Any:
         probable = {name: _mode(x) for name, x in self.parameters.items()}
-        fn = _replaced(self.base, probable, self.base.batch_shape)
+        fn = with_parameters(self.base, probable, self.base.batch_shape)
         return fn.expand((*sample_shape, *self.batch_shape))
 
 
@@ -291,25 +299,20 @@ class MaskedSoftly(MaskedDistribution):
         return ScoreParts(*map(plain, super().score_parts(value)))
 
 
-def masked(fn: Any, mask: Any) -> Any:
+def masked(fn: Distribution, mask: Tensor | bool) -> Any:
     """Return a distribution under a mask that may be soft."""
-    return MaskedSoftly(fn, mask) if is_soft(mask) else fn.mask(mask)
-
-
-def _replaced(base: Any, parameters: dict, batch_shape: Sequence[Any]) -> Any:
-    """The same distribution with other parameters, in another batch shape."""
-    other = copy.copy(base)
-    vars(other).update(parameters)
-    other._batch_shape = torch.Size(batch_shape)
-    other._validate_args = False
-    return other
+    if is_soft(mask):
+        return MaskedSoftly(fn, mask)
+    # Every distribution of Pyro has `mask`, by a mixin of its own.
+    masked_fn: Any = fn
+    return masked_fn.mask(mask)
 
 
 def _mode(x: SoftIndex) -> Tensor:
     """The value at the most probable draws, for each position."""
     states = x.states.expand(*x.states.shape[: len(x.draws)], *x.shape)
     for draw in x.draws:
-        place = draw.positions(x.dim()).expand(-1, *x.shape).argmax(0)
-        place = place.expand(1, *states.shape[1:])
-        states = states.gather(0, place).squeeze(0)
+        most_probable = draw.positions(x.dim()).expand(-1, *x.shape).argmax(0)
+        most_probable = most_probable.expand(1, *states.shape[1:])
+        states = states.gather(0, most_probable).squeeze(0)
     return states

@@ -1,208 +1,50 @@
-"""What torch's functions do with soft values: sums, products and linear maps.
+"""What torch's functions do with soft values: sums, products of elements, and truths.
 
 A sum of soft integers is known by its mean, and the probabilities of its values are
-computed when something needs the integers. Networks see the average.
+computed when something needs the integers.
 
-Counterpart: ``numpyro_concrete.soft_index.rules``.
+Counterpart: ``numpyro_concrete.soft_index.sums``.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.algebra import (
-    LARGEST_SUPPORT,
-    assigned,
-    draws_of_elements,
-)
-from pyro_concrete.soft_index.rules import (
-    averaged,
-    elementwise,
-    exact,
-    integral,
+from pyro_concrete.soft_index.abstract import Call, Dims, Results, rule
+from pyro_concrete.soft_index.averages import (
+    apply_to_averages,
+    averages_in_reals,
+    deferred,
     is_whole,
-    later,
-    numbers,
     result_dtype,
-    soft_integer,
-    softs_of_integers,
 )
-from pyro_concrete.soft_index.trees import over_support
+from pyro_concrete.soft_index.folds import (
+    accumulate,
+    accumulate_at_once,
+    check_number_of_sums,
+    dimensions,
+    fold,
+    reduce_at_once,
+)
+from pyro_concrete.soft_index.joint import apply_jointly
+from pyro_concrete.soft_index.refusals import refusal
 from pyro_concrete.soft_index.value import (
-    Call,
     SoftIndex,
     SoftNumber,
+    SoftReal,
     average,
     exact_or_none,
-    is_soft,
-    of_averages,
     plain,
-    refusal,
-    rule,
-    sites,
     soft_real,
-    softs,
-    tensors,
 )
-
-# Floats have no equal sums: of these many joint values their sums are not listed.
-_MOST_SUMS_OF_FLOATS = 2**12
-# A product of two soft matrices is exact up to this number of products of elements.
-_MOST_PRODUCTS = 2**16
-# A function of several positions is exact up to this number of joint values, ...
-_MOST_JOINT_VALUES = 2**12
-# ... and of numbers for all of them.
-_MOST_NUMBERS = 2**20
-
-
-# --- folds --------------------------------------------------------------------------
-
-
-def folded(function: Callable, x: Any, dim: Any, keepdim: bool = False) -> Any:
-    """Combine the elements along dimensions in pairs, by an elementwise function.
-
-    Args:
-        function: An associative and commutative function of two soft values.
-        x: Soft value.
-        dim: A dimension, several, or None for all.
-        keepdim: Whether they stay, with size one.
-    """
-    dims = _dimensions(dim, x.dim())
-    kept = [d for d in range(x.dim()) if d not in dims]
-    shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
-    x = _last(x, kept, dims)
-    leftovers = []
-    while x.shape[-1] > 1:
-        half = x.shape[-1] // 2
-        if x.shape[-1] % 2:
-            leftovers.append(x[..., -1])
-        x = function(x[..., :half], x[..., half : 2 * half])
-    result = x[..., 0]
-    for leftover in leftovers:
-        result = function(result, leftover)
-    return result.reshape(shape) if keepdim else result
-
-
-def _dimensions(dim: Any, rank: int) -> list[int]:
-    if dim is None or (isinstance(dim, tuple | list) and not dim):
-        return [*range(rank)]
-    dims = dim if isinstance(dim, tuple | list) else [dim]
-    return sorted(d % max(rank, 1) for d in dims if rank)
-
-
-def _last(x: Any, kept: Sequence[Any], dims: Sequence[Any]) -> Any:
-    """Move dimensions to the end, as one."""
-    if len(dims) == 1 and dims[0] == x.dim() - 1:
-        return x
-    sizes = [x.shape[d] for d in kept]
-    length = math.prod(x.shape[d] for d in dims)
-    if kept and dims:
-        x = x.permute(*kept, *dims)
-    return x.reshape(*sizes, length)
-
-
-def _check_number_of_sums(x: SoftIndex, dim: Any) -> None:
-    """Refuse a sum that has more values than are listed."""
-    dims = _dimensions(dim, x.dim())
-    elements = math.prod(_elements_along(x, d) for d in dims)
-    if elements == 1:
-        return
-    states = x.states
-    if states.is_floating_point() and bool((states != states.round()).any()):
-        size = max(2, number_along(x)) ** elements
-        too_many = size > _MOST_SUMS_OF_FLOATS
-    else:
-        span = int(states.max()) - int(states.min()) if states.numel() else 0
-        too_many = span * elements >= LARGEST_SUPPORT
-    if too_many:
-        operation = f"a function of a sum of more than {LARGEST_SUPPORT} values"
-        raise TypeError(refusal(x.site, operation))
-
-
-def number_along(x: SoftIndex) -> int:
-    """Return the number of joint values of one element."""
-    return math.prod(len(d.weights) for d in x.draws)
-
-
-def _elements_along(x: SoftIndex, dim: int) -> int:
-    """The number of draws along a dimension."""
-    sizes = [d.positions(x.dim()).shape[1 + dim] for d in x.draws]
-    return max(sizes)
-
-
-# --- all values at once -------------------------------------------------------------
-
-
-def jointly(call: Call) -> Any:
-    """Apply a function to all joint values of the elements that it depends on.
-
-    The result is None where these are unknown, or too many.
-    """
-    try:
-        known = call.with_arguments(exact)
-    except TypeError:
-        return None
-    operands = softs(known.operands)
-    draws = [draw for x in operands for draw in x.draws]
-    elements = draws_of_elements(draws, _MOST_JOINT_VALUES)
-    if elements is None:
-        return None
-    supports = [len(d.weights) for d in elements.values()]
-    if math.prod(supports) * sum(x.numel() for x in operands) > _MOST_NUMBERS:
-        return None
-
-    def of_values(*values: Tensor) -> Any:
-        remaining = iter(values)
-        return known.on(lambda x: next(remaining) if is_soft(x) else x)
-
-    values = [assigned(x.states, x.draws, x.shape, elements) for x in operands]
-    results = over_support(of_values)(*values)
-
-    def averages(values: Tensor) -> Any:
-        shape = values.shape[1:]
-        if not elements:
-            return values[0]
-        values = values.unflatten(0, supports)
-        several = [*elements.values()]
-        if values.is_floating_point():
-
-            def whole() -> bool:
-                are_whole = all(map(is_whole, numbers(call.operands)))
-                return are_whole and bool((values == values.round()).all())
-
-            return averaged(values, several, shape, whole)
-        return soft_integer(values, several, shape)
-
-    if isinstance(results, Tensor):
-        return averages(results)
-    if type(results) in (tuple, list):
-        return tuple(averages(x) for x in results)
-    return type(results)([averages(x) for x in results])  # a named tuple of torch
-
-
-def of_all_values(call: Call) -> Any:
-    """Apply a function to all joint values, or refuse it."""
-    result = jointly(call)
-    if result is None:
-        raise TypeError(refusal(call.sites, f"{call.name} of so many joint values"))
-    return result
-
-
-def are_independent(operands: Any) -> bool:
-    """Tell whether no two soft operands depend on the same site."""
-    names = [x.site.split(" and ") for x in softs(operands)]
-    return len(set().union(*names)) == sum(map(len, names))
-
-
-# --- sums ---------------------------------------------------------------------------
 
 
 @rule("sum nansum")
-def _sum(call: Call) -> Any:
+def _sum(call: Call) -> Results:
     x, dim, keepdim, dtype = call.arguments(
         "input", "dim", "keepdim", "dtype", dim=None, keepdim=False, dtype=None
     )
@@ -210,98 +52,121 @@ def _sum(call: Call) -> Any:
         dim = call.kwargs["axis"]
 
     def values() -> SoftIndex:
-        known = x.exact()
-        _check_number_of_sums(known, dim)
-        return folded(torch.add, _for_sums(known, dtype), dim, keepdim).exact()
+        exact_x = x.exact()
+        check_number_of_sums(exact_x, dim)
+        terms = _for_sums(exact_x, dtype)
+        at_once = reduce_at_once(torch.sum, terms, dim, keepdim)
+        if at_once is not None:
+            return at_once
+        return fold(torch.add, terms, dim, keepdim).exact()
 
     return _reduced(call, x, values)
 
 
 @rule("mean")
-def _mean(call: Call) -> Any:
+def _mean(call: Call) -> Results:
     x, dim = call.arguments("input", "dim", dim=None)
-    result = call.on(_in_reals(call))
-    count = math.prod(x.shape[d] for d in _dimensions(dim, x.dim()))
-    given = {
+    result = call.run(averages_in_reals(call))
+    count = math.prod(x.shape[d] for d in dimensions(dim, x.dim()))
+    options = {
         **call.kwargs,
         **dict(zip(("dim", "keepdim"), call.args[1:], strict=False)),
     }
-    if given.pop("dtype", None) is None and not x.dtype.is_floating_point:
+    if options.pop("dtype", None) is None and not x.dtype.is_floating_point:
         result = result.to(torch.get_default_dtype())
-    values = later(lambda: (torch.sum(x, **given) / count).exact(), x)
+    values = deferred(lambda: (torch.sum(x, **options) / count).exact(), x)
     return soft_real(result, call.sites, values)
 
 
 @rule("cumsum")
-def _cumsum(call: Call) -> Any:
+def _cumsum(call: Call) -> Results:
     x, dim, dtype = call.arguments("input", "dim", "dtype", dtype=None)
 
     def values() -> SoftIndex:
-        known = x.exact()
-        _check_number_of_sums(known, dim)
-        return _accumulated(torch.add, _for_sums(known, dtype), dim).exact()
+        exact_x = x.exact()
+        check_number_of_sums(exact_x, dim)
+        terms = _for_sums(exact_x, dtype)
+        at_once = accumulate_at_once(torch.cumsum, terms, dim)
+        if at_once is not None:
+            return at_once
+        return accumulate(torch.add, terms, dim).exact()
 
     return _reduced(call, x, values)
 
 
-def _accumulated(function: Callable, x: Any, dim: int) -> Any:
-    if not x.dim() or not x.shape[dim]:
-        return x
-    results = [x.select(dim, 0)]
-    for i in range(1, x.shape[dim]):
-        results.append(function(results[-1], x.select(dim, i)))
-    return torch.stack(results, dim)
-
-
-def _for_sums(x: SoftIndex, dtype: torch.dtype | None) -> Any:
+def _for_sums(x: SoftIndex, dtype: torch.dtype | None) -> SoftIndex:
     """Return what is added up: integers and truths as int64."""
     if dtype is None:
-        dtype = x.dtype if x.is_floating_point() else torch.int64
-    return x.to(dtype)
+        dtype = torch.int64
+        if x.is_floating_point():
+            dtype = x.dtype
+    return cast("SoftIndex", x.to(dtype))
 
 
-def _reduced(call: Call, x: Any, values: Callable[[], SoftIndex]) -> Any:
+def _reduced(call: Call, x: Any, values: Callable[[], SoftIndex]) -> Tensor:
     if isinstance(x, SoftNumber) and x.dtype is torch.bool:
         raise TypeError(refusal(x.site, call.name))
-    result = call.on(plain)
-    values = later(values, x)
+    result = call.run(plain)
+    values = deferred(values, x)
     if x.dtype.is_floating_point and result.dtype is x.dtype:
         return soft_real(result, x.site, values, functools.partial(is_whole, x))
     dtype = result_dtype(call)
     if dtype.is_floating_point:
-        whole = functools.partial(is_whole, x)
-        return soft_real(result.to(dtype), x.site, values, whole)
+        are_values_whole = functools.partial(is_whole, x)
+        return soft_real(result.to(dtype), x.site, values, are_values_whole)
     return SoftNumber(result, dtype, x.site, values)
 
 
 @rule("prod cumprod")
-def _prod(call: Call) -> Any:
+def _prod(call: Call) -> Results:
     x, dim, keepdim, dtype = call.arguments(
         "input", "dim", "keepdim", "dtype", dim=None, keepdim=False, dtype=None
     )
-    known = exact_or_none(x)
-    if known is not None and x.numel():
-        known = _for_sums(known, dtype)
+    exact_x = exact_or_none(x)
+    if exact_x is not None and x.numel():
+        factors = _for_sums(exact_x, dtype)
         if call.name == "prod":
-            result = folded(torch.mul, known, dim, keepdim)
+            result = _product_of_elements(factors, dim, keepdim)
         else:
-            result = _accumulated(torch.mul, known, dim)
+            result = accumulate_at_once(torch.cumprod, factors, dim)
+            if result is None:
+                result = accumulate(torch.mul, factors, dim)
         if exact_or_none(result) is not None:
-            return result
-    return _reduced(call, x, lambda: x.exact() and _too_many(call))
+            return of_type_of(x, result)
+
+    def values() -> SoftIndex:
+        raise TypeError(refusal(call.sites, f"a function of {call.name}"))
+
+    return _reduced(call, x, values)
 
 
-def _too_many(call: Call) -> SoftIndex:
-    raise TypeError(refusal(call.sites, f"a function of {call.name}"))
+def _product_of_elements(x: SoftIndex, dim: Dims, keepdim: bool) -> Tensor:
+    def product(y: Tensor, dims: list[int]) -> Tensor:
+        for d in reversed(dims):
+            y = y.prod(d)
+        return y
+
+    at_once = reduce_at_once(product, x, dim, keepdim)
+    if at_once is not None:
+        return at_once
+    return fold(torch.mul, x, dim, keepdim)
+
+
+def of_type_of(x: Tensor, result: Tensor) -> Tensor:
+    """Return values that were computed from those of a float as a float again."""
+    if not isinstance(x, SoftReal) or not isinstance(result, SoftIndex):
+        return result
+    return soft_real(plain(result), result.site, lambda: result, x.are_whole)
 
 
 @rule("diff")
-def _diff(call: Call) -> Any:
+def _diff(call: Call) -> Results:
     x, n, dim, prepend, append = call.arguments(
         "input", "n", "dim", "prepend", "append", n=1, dim=-1, prepend=None, append=None
     )
     parts = [part for part in (prepend, x, append) if part is not None]
-    x = torch.cat(parts, dim) if len(parts) > 1 else x
+    if len(parts) > 1:
+        x = torch.cat(parts, dim)
     for _ in range(n):
         length = max(x.shape[dim] - 1, 0)
         later = x.narrow(dim, min(1, x.shape[dim]), length)
@@ -311,12 +176,12 @@ def _diff(call: Call) -> Any:
 
 
 @rule("trace")
-def _trace(call: Call) -> Any:
+def _trace(call: Call) -> Results:
     return torch.diagonal(call.args[0]).sum()
 
 
 @rule("count_nonzero")
-def _count_nonzero(call: Call) -> Any:
+def _count_nonzero(call: Call) -> Results:
     x, dim = call.arguments("input", "dim", dim=None)
     return (x != 0).sum(dim)
 
@@ -325,19 +190,24 @@ def _count_nonzero(call: Call) -> Any:
 
 
 @rule("all any")
-def _all_or_any(call: Call) -> Any:
+def _all_or_any(call: Call) -> Results:
     x, dim, keepdim = call.arguments("input", "dim", "keepdim", dim=None, keepdim=False)
     if isinstance(x, SoftNumber) and x.dtype is torch.bool:
-        return of_averages(call)  # of a validation
+        return apply_to_averages(call)  # of a validation
     truths = x.exact().bool()
     states = truths.states.flatten(0, len(truths.draws) - 1)
     if bool((states == states[:1]).all()):
         return call.func(states[0].expand(x.shape), *call.args[1:], **call.kwargs)
-    joint = jointly(call.with_arguments(lambda y: truths if y is x else y))
+    at_once = reduce_at_once(
+        lambda y, dims: call.func(y, dim=tuple(dims)), truths, dim, keepdim
+    )
+    if at_once is not None:
+        return at_once
+    joint = apply_jointly(call.with_arguments(lambda y: truths if y is x else y))
     if joint is not None:
         return joint
     function = torch.logical_and if call.name == "all" else torch.logical_or
-    return folded(function, truths, dim, keepdim)
+    return fold(function, truths, dim, keepdim)
 
 
 @rule("_is_all_true")
@@ -348,195 +218,9 @@ def _is_valid(call: Call) -> Tensor:
     """
     (x,) = call.args
     if not isinstance(x, SoftIndex):
-        return call.on(average)
+        return call.run(average)
     possible = x.states
     for i in reversed(range(len(x.draws))):
         has_mass = x.draws[i].positions(x.dim()).detach() > 0
         possible = (possible & has_mass).any(i)
     return possible.all()
-
-
-def share_a_draw(x: Any) -> bool:
-    """Tell whether several positions of a soft value depend on one element."""
-    for draw in x.exact().draws if is_soft(x) else ():
-        numbers = draw.elements.numbers()
-        if numbers.expand(x.shape).unique().numel() < x.numel():
-            return True
-    return False
-
-
-# --- order --------------------------------------------------------------------------
-
-
-@rule("max min amax amin")
-def _extremum(call: Call) -> Any:
-    two = len(call.args) == 2 and isinstance(call.args[1], Tensor)
-    if two or isinstance(call.kwargs.get("other"), Tensor):
-        return elementwise(call._replace(name=call.name + "imum"))
-    result = jointly(call)
-    has_indices = call.name in ("max", "min") and (call.kwargs or call.args[1:])
-    if result is not None or has_indices:
-        return result if result is not None else of_all_values(call)
-    x, dim, keepdim = call.arguments("input", "dim", "keepdim", dim=(), keepdim=False)
-    known = exact_or_none(x)
-    if known is not None:
-        function = torch.maximum if "max" in call.name else torch.minimum
-        result = folded(function, known, dim, keepdim)
-        if exact_or_none(result) is not None:
-            return result
-    raise TypeError(refusal(call.sites, f"{call.name} over positions"))
-
-
-@rule("""
-    argmax argmin aminmax sort argsort msort topk kthvalue median nanmedian mode cummax
-    cummin quantile nanquantile histc
-""")
-def _ordered(call: Call) -> Any:
-    return of_all_values(call)
-
-
-@rule("""
-    softmax log_softmax softmin logsumexp special_logsumexp special_softmax
-    special_log_softmax logcumsumexp var std var_mean std_mean norm linalg_norm
-    linalg_vector_norm normalize dist cdist pdist cosine_similarity pairwise_distance
-    renorm cov corrcoef
-""")
-def _smooth(call: Call) -> Any:
-    """Apply a smooth function to averages of reals; of whole numbers, to all values."""
-    if softs_of_integers(call.operands):
-        raise TypeError(refusal(call.sites, f"{call.name} of integers"))
-    if any(map(is_whole, softs(call.operands))):
-        return of_all_values(call)
-    return of_averages(call)
-
-
-# --- linear maps --------------------------------------------------------------------
-
-
-@rule("matmul mm bmm mv dot vdot inner vecdot linalg_vecdot rmatmul linalg_matmul")
-def _product(call: Call) -> Any:
-    a, b = call.args[:2]
-    if call.name == "rmatmul":
-        a, b = b, a
-    if call.name in ("inner", "vecdot", "linalg_vecdot"):
-        return _linear_map(call) if not _both_soft(a, b) else _dots(call, a, b)
-    if not _both_soft(a, b):
-        return _linear_map(call, lambda: _products(a, b).exact())
-    if _number_of_products(a, b) > _MOST_PRODUCTS:
-        return _linear_map(call)
-    return _products(a, b)
-
-
-def _both_soft(a: Any, b: Any) -> bool:
-    return is_soft(a) and is_soft(b)
-
-
-def _dots(call: Call, a: Any, b: Any) -> Any:
-    if call.name == "inner" and not (a.dim() and b.dim()):
-        return a * b
-    if call.name == "inner":
-        return _products(a, b.unsqueeze(-1) if b.dim() == 1 else b.mT).squeeze(-1)
-    return (a * b).sum(-1)
-
-
-def _products(a: Any, b: Any) -> Any:
-    """A matrix product as sums of products, of which all values are known."""
-    if b.dim() == 1:
-        return (a * b).sum(-1)
-    if a.dim() == 1:
-        return (a.unsqueeze(-1) * b).sum(-2)
-    return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
-
-
-def _number_of_products(a: Any, b: Any) -> int:
-    return a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
-
-
-@rule("outer ger")
-def _outer(call: Call) -> Any:
-    a, b = call.args
-    return a.unsqueeze(-1) * b
-
-
-@rule("""
-    kron tensordot einsum addmm addmv addbmm baddbmm addr chain_matmul multi_dot
-    linalg_multi_dot block_diag linear
-""")
-def _linear_map(call: Call, values: Callable[[], SoftIndex] | None = None) -> Any:
-    operands = softs(call.operands)
-    if len(operands) > 1 and not are_independent(operands):
-        result = jointly(call)
-        if result is not None:
-            return result
-        if call.name != "block_diag" and any(map(is_whole, operands)):
-            return of_all_values(call)
-    result = call.on(_in_reals(call))
-    if not all(map(integral, numbers(call.operands))):
-        return soft_real(result, sites(operands))
-    dtype = result_dtype(call)
-    if dtype is torch.bool:
-        return of_all_values(call)
-    values = None if values is None else later(values, *tensors(call.operands))
-    if dtype.is_floating_point:
-        return soft_real(result.to(dtype), call.sites, values)
-    return SoftNumber(result, dtype, call.sites, values)
-
-
-@rule("bilinear conv1d conv2d conv3d dropout")
-def _network(call: Call) -> Any:
-    if call.name == "dropout" and softs_of_integers(call.operands):
-        raise TypeError(refusal(call.sites, "dropout of integers"))
-    return soft_real(call.on(_in_reals(call)), call.sites)
-
-
-@rule("copy_")
-def _copied(call: Call) -> Any:
-    target = call.args[0]
-    if is_soft(target) or not target.is_floating_point():
-        raise TypeError(refusal(call.sites, "writing it to integers"))
-    return call.on(_in_reals(call))
-
-
-@rule("""
-    binary_cross_entropy binary_cross_entropy_with_logits mse_loss l1_loss
-    smooth_l1_loss huber_loss
-""")
-def _loss(call: Call) -> Any:
-    names = ("input", "target", "weight", "reduction")
-    if call.args[(3 if call.name.startswith("binary") else 2) :]:
-        raise TypeError(refusal(call.sites, f"{call.name} in this form"))
-    # torch has the first one twice, once with numbers for the names of reductions.
-    has_numbers = call.func is torch.binary_cross_entropy_with_logits
-    none = 0 if has_numbers else "none"
-    score, target, weight, reduction = call.arguments(
-        *names, weight=None, reduction=0 if has_numbers else "mean"
-    )
-    old = ("size_average", "reduce")
-    options = {k: v for k, v in call.kwargs.items() if k not in names + old}
-
-    def of_each(score: Tensor, target: Tensor) -> Tensor:
-        score, target = torch.broadcast_tensors(score, target)
-        if call.name.startswith("binary"):
-            target = target.to(score.dtype)
-        return call.func(score, target, reduction=none, **options)
-
-    if softs((score, target)):
-        losses = elementwise(Call(call.name, of_each, (score, target), {}))
-    else:
-        losses = of_each(score, target)
-    losses = losses if weight is None else losses * weight
-    if reduction in ("none", 0):
-        return losses
-    return losses.sum() if reduction in ("sum", 2) else losses.mean()
-
-
-def _in_reals(call: Call) -> Callable:
-    """Return what makes operands averages, and integers beside them floats."""
-    dtype = plain(softs(call.operands)[0]).dtype
-
-    def in_reals(x: Any) -> Any:
-        x = plain(x)
-        whole = isinstance(x, Tensor) and not x.is_floating_point()
-        return x.to(dtype) if whole else x
-
-    return in_reals

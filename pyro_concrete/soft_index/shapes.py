@@ -14,41 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_concrete.soft_index.algebra import (
-    Draw,
-    new_draw,
-    total,
-    union,
-    untraced,
-)
-from pyro_concrete.soft_index.joining import put_together
-from pyro_concrete.soft_index.rules import (
-    elementwise,
-    exact,
-    integral,
-    is_whole,
-    later,
-    linear,
-    stand_in,
-)
-from pyro_concrete.soft_index.trees import joint_shape, over_support
-from pyro_concrete.soft_index.value import (
+from pyro_concrete.internals import Shape, untraced
+from pyro_concrete.soft_index.abstract import (
     AbstractSoft,
     Call,
+    Move,
+    Results,
+    is_soft,
+    rule,
+    site_names,
+    soft_leaves,
+)
+from pyro_concrete.soft_index.algebra import Draw
+from pyro_concrete.soft_index.averages import deferred, is_whole
+from pyro_concrete.soft_index.metadata import stand_in
+from pyro_concrete.soft_index.refusals import refusal
+from pyro_concrete.soft_index.trees import Argument, joint_shape, over_support
+from pyro_concrete.soft_index.value import (
+    AverageOfValues,
     SoftIndex,
     SoftNumber,
     SoftReal,
     blank,
-    is_soft,
-    refusal,
-    rule,
-    sites,
     soft_real,
-    softs,
-    tensors,
 )
-
-# --- shapes -------------------------------------------------------------------------
 
 
 @rule("""
@@ -61,29 +50,29 @@ from pyro_concrete.soft_index.value import (
     unsqueeze_copy expand_copy view_copy t_copy transpose_copy select_copy slice_copy
     squeeze_multiple sum_to_size_free resolve_conj resolve_neg positive_copy
 """)
-def _placed(call: Call) -> Any:
-    x, *rest = call.args
-    if softs((rest, call.kwargs)) and not call.name.endswith("_as"):
+def _placed(call: Call) -> Results:
+    x, *options = call.args
+    if soft_leaves((options, call.kwargs)) and not call.name.endswith("_as"):
         raise TypeError(refusal(call.sites, f"{call.name} by it"))
     if not isinstance(x, AbstractSoft):
         return stand_in(call)
     if call.name in ("squeeze", "flip", "roll") and not x.dim():
         return x  # a scalar's last dimension is none, to torch; vmap refuses it
-    if call.name == "view_copy" and any(isinstance(y, torch.dtype) for y in rest):
+    if call.name == "view_copy" and any(isinstance(y, torch.dtype) for y in options):
         raise TypeError(refusal(x.site, "view_copy with a type"))
-    rest = _known_sizes(rest)
-    return moved(lambda y: call.func(y, *rest, **call.kwargs), x)
+    options = _known_sizes(options)
+    return move_elements(lambda y: call.func(y, *options, **call.kwargs), x)
 
 
 @rule("atleast_1d atleast_2d atleast_3d")
-def _with_dimensions(call: Call) -> Any:
-    (x, *others) = call.args
-    if others or isinstance(x, tuple | list):
-        return tuple(call.func(y) for y in ((x, *others) if others else x))
-    return moved(call.func, x)
+def _with_dimensions(call: Call) -> Results:
+    (x, *more_tensors) = call.args
+    if more_tensors or isinstance(x, tuple | list):
+        return tuple(map(call.func, (x, *more_tensors) if more_tensors else x))
+    return move_elements(call.func, x)
 
 
-def _known_sizes(x: Any) -> Any:
+def _known_sizes(x: Argument) -> Argument:
     """Make the sizes that a tracer has recorded numbers: vmap would mistake them."""
     if isinstance(x, tuple | list):
         return [_known_sizes(y) for y in x]
@@ -94,12 +83,13 @@ def _known_sizes(x: Any) -> Any:
 
 
 @rule("unsqueeze")
-def _unsqueezed(call: Call) -> Any:
+def _unsqueezed(call: Call) -> Results:
     x, dim = call.arguments("input", "dim")
     if not isinstance(x, SoftIndex) or is_soft(dim):
         return _placed(call)
     # From the right it is the same dimension with a support in front: no need of vmap.
-    dim = dim if dim < 0 else dim - x.dim() - 1
+    if dim >= 0:
+        dim -= x.dim() + 1
     if not -x.dim() - 1 <= dim < 0:
         raise IndexError(f"unsqueeze: no place for a dimension among {x.dim()}")
     shape = blank(x).unsqueeze(dim).shape
@@ -115,9 +105,10 @@ def _unsqueezed(call: Call) -> Any:
 
 
 @rule("reshape view")
-def _reshaped(call: Call) -> Any:
+def _reshaped(call: Call) -> Results:
     x, *sizes = call.args
-    sizes = [*sizes[0]] if sizes and isinstance(sizes[0], tuple | list) else sizes
+    if sizes and isinstance(sizes[0], tuple | list):
+        sizes = [*sizes[0]]
     # The states are the same at all positions, and the sizes numbers.
     plainly = isinstance(x, SoftIndex) and x.states.numel() == len(x.states)
     plainly = plainly and len(x.draws) == 1 and not call.kwargs
@@ -125,20 +116,20 @@ def _reshaped(call: Call) -> Any:
         return _placed(call)
     # The same with a support in front: no need of vmap.
     (draw,) = x.draws
-    weights = draw.positions(x.dim()).expand(-1, *x.shape)
+    probabilities = draw.positions(x.dim()).expand(-1, *x.shape)
     sizes = blank(x).reshape(sizes).shape
-    weights = weights.reshape(len(weights), *sizes)
+    probabilities = probabilities.reshape(len(probabilities), *sizes)
     elements = draw.elements.moved(lambda y: y.expand(x.shape).reshape(sizes))
-    return SoftIndex(x.states.flatten(), [Draw(weights, draw.site, elements)])
+    return SoftIndex(x.states.flatten(), [Draw(probabilities, draw.site, elements)])
 
 
-def moved(move: Callable, x: Any) -> Any:
+def move_elements(move: Move, x: Argument) -> Argument:
     """Move the elements of a soft value as those of a plain one."""
     if not isinstance(x, SoftIndex):
         return _moved_average(move, x)
-    many = over_support(move)
-    draws = [_moved_draw(move, many, draw, x.shape) for draw in x.draws]
-    supports = [len(d.weights) for d in x.draws]
+    move_states = over_support(move)
+    draws = [_moved_draw(move, move_states, draw, x.shape) for draw in x.draws]
+    supports = [len(d.probabilities) for d in x.draws]
     if x.states.numel() == math.prod(supports):
         values = x.states.reshape(supports)
         return _each(lambda *several: SoftIndex(values, several), *draws)
@@ -147,37 +138,41 @@ def moved(move: Callable, x: Any) -> Any:
     def rebuilt(y: Tensor, *several: Draw) -> SoftIndex:
         return SoftIndex(y.unflatten(0, supports), several)
 
-    return _each(rebuilt, many(states), *draws)
+    return _each(rebuilt, move_states(states), *draws)
 
 
 def _moved_draw(
-    move: Callable, many: Callable, draw: Draw, shape: Sequence[Any]
+    move: Move, move_states: Callable, draw: Draw, shape: Shape
 ) -> Draw | tuple[Draw, ...]:
-    weights = many(draw.positions(len(shape)).expand(-1, *shape))
-    if isinstance(weights, Tensor):
+    probabilities = move_states(draw.positions(len(shape)).expand(-1, *shape))
+    if isinstance(probabilities, Tensor):
         elements = draw.elements.moved(lambda y: move(y.expand(shape)))
-        return Draw(weights, draw.site, elements)
+        return Draw(probabilities, draw.site, elements)
     return tuple(
         Draw(w, draw.site, draw.elements.moved(lambda y, i=i: move(y.expand(shape))[i]))
-        for i, w in enumerate(weights)
+        for i, w in enumerate(probabilities)
     )
 
 
-def _moved_average(move: Callable, x: Any) -> Any:
+def _moved_average(move: Move, x: AverageOfValues) -> Results:
     moved_number = move(x.number)
     if isinstance(moved_number, Tensor):
-        return _like(x, moved_number, lambda y: moved(move, y))
+        return _like(x, moved_number, lambda y: move_elements(move, y))
     return tuple(
-        _like(x, piece, lambda y, i=i: moved(move, y)[i])
+        _like(x, piece, lambda y, i=i: move_elements(move, y)[i])
         for i, piece in enumerate(moved_number)
     )
 
 
-def _like(x: Any, number: Tensor, transform: Callable[[SoftIndex], SoftIndex]) -> Any:
+def _like(
+    x: AverageOfValues, number: Tensor, transform: Callable[[SoftIndex], SoftIndex]
+) -> Tensor:
     """Return a value of the same kind, with another average and other values."""
-    values = None if x.values is None else later(lambda: transform(x.exact()), x)
+    values = None
+    if x.values is not None:
+        values = deferred(lambda: transform(x.exact()), x)
     if isinstance(x, SoftReal):
-        return soft_real(number, x.site, values, x.whole)
+        return soft_real(number, x.site, values, x.are_whole)
     return SoftNumber(number, x.dtype, x.site, values)
 
 
@@ -189,27 +184,27 @@ def _each(func: Callable, *parts: Any) -> Any:
 
 
 @rule("iter")
-def _iter(call: Call) -> Any:
+def _iter(call: Call) -> Results:
     return iter(call.args[0].unbind(0))
 
 
 @rule("broadcast_tensors")
-def _broadcast_tensors(call: Call) -> Any:
+def _broadcast_tensors(call: Call) -> Results:
     (arrays,) = call.args if isinstance(call.args[0], tuple | list) else (call.args,)
     shape = joint_shape(*(x.shape for x in arrays))
     return tuple(x if x.shape == shape else x.expand(shape) for x in arrays)
 
 
 @rule("meshgrid")
-def _meshgrid(call: Call) -> Any:
+def _meshgrid(call: Call) -> Results:
     arrays = call.args[0] if isinstance(call.args[0], tuple | list) else call.args
-    places = [torch.arange(x.numel()) for x in arrays]
-    grid = torch.meshgrid(*places, indexing=call.kwargs.get("indexing") or "ij")
+    positions = [torch.arange(x.numel()) for x in arrays]
+    grid = torch.meshgrid(*positions, indexing=call.kwargs.get("indexing") or "ij")
     return tuple(x.reshape(-1)[i] for x, i in zip(arrays, grid, strict=True))
 
 
 @rule("pad")
-def _pad(call: Call) -> Any:
+def _pad(call: Call) -> Results:
     x, pad, mode, value = call.arguments(
         "input", "pad", "mode", "value", mode="constant", value=None
     )
@@ -217,23 +212,23 @@ def _pad(call: Call) -> Any:
 
 
 @rule("constant_pad_nd")
-def _constant_pad(call: Call) -> Any:
+def _constant_pad(call: Call) -> Results:
     x, pad, value = call.arguments("input", "pad", "value", value=0)
     return _padded(x, pad, "constant", value)
 
 
-def _padded(x: Any, pad: Any, mode: str, value: Any) -> Any:
+def _padded(x: Tensor, pad: Sequence[int], mode: str, value: Argument) -> Tensor:
     if is_soft(value) or not is_soft(x):
-        raise TypeError(refusal(sites((x, pad, value)), "padding with it"))
+        raise TypeError(refusal(site_names((x, pad, value)), "padding with it"))
     # Where each element comes from; the first place is that of the padding.
-    places = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
+    sources = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
     padding = torch.full((1,), value or 0, dtype=x.dtype, device=x.device)
-    places = torch.nn.functional.pad(places, pad, mode=mode)
-    return torch.cat([padding, x.reshape(-1)])[places]
+    sources = torch.nn.functional.pad(sources, pad, mode=mode)
+    return torch.cat([padding, x.reshape(-1)])[sources]
 
 
 @rule("clone contiguous alias positive_ .real")
-def _copied(call: Call) -> Any:
+def _copied(call: Call) -> Results:
     x = call.args[0]
     if isinstance(x, SoftIndex):
         copy = SoftIndex(x.states, x.draws, x.shape)
@@ -248,14 +243,14 @@ def _copied(call: Call) -> Any:
 
 
 @rule("detach cpu cuda .data")
-def _everywhere(call: Call) -> Any:
-    x, *rest = call.args
+def _everywhere(call: Call) -> Results:
+    x, *options = call.args
 
     def move(y: Tensor) -> Tensor:
-        return call.func(y, *rest, **call.kwargs)
+        return call.func(y, *options, **call.kwargs)
 
     def moved_exact(y: SoftIndex) -> SoftIndex:
-        draws = [d.with_weights(move(d.weights)) for d in y.draws]
+        draws = [d.with_probabilities(move(d.probabilities)) for d in y.draws]
         return SoftIndex(move(y.states), draws, y.shape)
 
     if isinstance(x, SoftIndex):
@@ -264,134 +259,50 @@ def _everywhere(call: Call) -> Any:
 
 
 @rule("to type type_as float double half bfloat16 long int short char byte bool")
-def _cast(call: Call) -> Any:
-    x, *rest = call.args
+def _cast(call: Call) -> Tensor | str:
+    x, *options = call.args
     if not isinstance(x, AbstractSoft):
         return stand_in(call)
-    rest = [blank(y) for y in rest]
-    if call.name == "type" and not rest and not call.kwargs:
+    options = [blank(y) for y in options]
+    if call.name == "type" and not options and not call.kwargs:
         return blank(x).type()
 
     def move(y: Tensor) -> Tensor:
-        return call.func(y, *rest, **call.kwargs)
+        return call.func(y, *options, **call.kwargs)
 
     if isinstance(x, SoftIndex):
         return _cast_values(move, x)
-    dtype = move(blank(x)[..., :0] if x.dim() else blank(x)).dtype
+    dtype = move(blank(x).flatten()[:0]).dtype
+    if _is_rounded_by_cast(x, dtype):
+        if x.values is None:
+            raise TypeError(refusal(x.site, f"a cast to {dtype} of an average"))
+        return _cast_values(move, x.exact())
+    return _cast_average(move, x, dtype)
+
+
+def _is_rounded_by_cast(x: AverageOfValues, dtype: torch.dtype) -> bool:
+    """Tell whether a cast to a type is no function of the average."""
+    if torch.bool in (x.dtype, dtype):
+        return True
+    return isinstance(x, SoftReal) and not dtype.is_floating_point
+
+
+def _cast_average(move: Move, x: AverageOfValues, dtype: torch.dtype) -> Tensor:
     values = None
     if x.values is not None:
-        values = later(lambda: _cast_values(move, x.exact()), x)
-    if dtype.is_floating_point:
-        whole = functools.partial(is_whole, x)
-        return soft_real(move(x.number).to(dtype), x.site, values, whole)
-    if dtype is torch.bool or isinstance(x, SoftReal):
-        if x.values is None:
-            raise TypeError(refusal(x.site, f"a cast to {dtype}"))
-        return _cast_values(move, x.exact())
-    return SoftNumber(x.number, dtype, x.site, values)
+        values = deferred(lambda: _cast_values(move, x.exact()), x)
+    if not dtype.is_floating_point:
+        return SoftNumber(x.number, dtype, x.site, values)
+    are_values_whole = functools.partial(is_whole, x)
+    return soft_real(move(x.number).to(dtype), x.site, values, are_values_whole)
 
 
-def _cast_values(move: Callable, x: SoftIndex) -> SoftIndex:
+def _cast_values(move: Move, x: SoftIndex) -> SoftIndex:
     values = move(x.states)
     if values.device == x.states.device:
         cast = SoftIndex(values, x.draws, x.shape)
         cast.known_range = x.known_range and values.dtype is not torch.bool
         cast.known_simplex = x.known_simplex
         return cast
-    draws = [d.with_weights(d.weights.to(values.device)) for d in x.draws]
+    draws = [d.with_probabilities(d.probabilities.to(values.device)) for d in x.draws]
     return SoftIndex(values, draws, x.shape)
-
-
-# --- selection ----------------------------------------------------------------------
-
-
-@rule("where")
-def _where(call: Call) -> Any:
-    condition, *branches = (*call.args, *call.kwargs.values())
-    if len(branches) != 2:
-        raise TypeError(refusal(call.sites, "where with one argument"))
-    if call.func is Tensor.where:
-        condition, branches = branches[0], [condition, branches[1]]
-    call = Call("where", torch.where, (condition, *branches), {})
-    if isinstance(condition, SoftNumber):
-        condition = condition.exact()
-    if isinstance(condition, SoftIndex):
-        return _where_soft(call)
-    averages = any(isinstance(x, SoftNumber) for x in branches)
-    whole = all(map(integral, branches)) and not averages
-    if whole and len(union(x.draws for x in softs(branches))) == 1:
-        return elementwise(call)
-    shape = joint_shape(*(x.shape for x in tensors(call.args)))
-
-    # The condition takes part, so that the result has its shape.
-    def choose(*several: Any) -> Tensor:
-        return torch.where(condition, *several)
-
-    if whole:
-        return put_together(choose, branches, shape)
-    return linear(
-        call, lambda: put_together(choose, [exact(x) for x in branches], shape)
-    )
-
-
-def _where_soft(call: Call) -> Any:
-    condition, *branches = call.args
-    has_many_values = len(condition.draws) > 1 or condition.states.numel() > 2
-    if softs(branches) or all(map(integral, branches)) or not has_many_values:
-        return elementwise(call)
-    # The branches take part twice, not once for every value of the condition.
-    chosen = elementwise(call._replace(args=(_two_valued(condition), *branches)))
-    return soft_real(chosen.number, chosen.site, lambda: elementwise(call).exact())
-
-
-def _two_valued(condition: SoftIndex) -> SoftIndex:
-    """Return a boolean as a draw of two values."""
-    dtype = condition.draws[0].weights.dtype
-    true = total(condition.states.to(dtype), condition.draws)
-    weights = torch.stack([1 - true, true])
-    truths = torch.tensor([False, True], device=condition.device)
-    return SoftIndex(truths, (new_draw(weights, condition.site),), condition.shape)
-
-
-@rule("masked_fill")
-def _masked_fill(call: Call) -> Any:
-    x, mask, value = call.arguments("input", "mask", "value")
-    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
-    return torch.where(mask, value, x)
-
-
-@rule("triu tril")
-def _triangle(call: Call) -> Any:
-    x, *rest = call.args
-    ones = torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device)
-    zero = torch.zeros((), dtype=x.dtype, device=x.device)
-    return torch.where(call.func(ones, *rest, **call.kwargs), x, zero)
-
-
-@rule("diag diag_embed diagflat")
-def _diagonal(call: Call) -> Any:
-    x, *rest = call.args
-    if call.name == "diag" and x.dim() == 2:
-        return torch.diagonal(x, *rest, **call.kwargs)
-    # Where each element comes from; the first place is that of the zeros.
-    places = torch.arange(1, x.numel() + 1, device=x.device).reshape(x.shape)
-    zero = torch.zeros(1, dtype=x.dtype, device=x.device)
-    return torch.cat([zero, x.reshape(-1)])[call.func(places, *rest, **call.kwargs)]
-
-
-@rule("""
-    stack cat concat concatenate hstack vstack row_stack column_stack dstack
-    cartesian_prod
-""")
-def _concatenated(call: Call) -> Any:
-    parts = call.args[0] if isinstance(call.args[0], tuple | list) else call.args
-    rest = call.args[1:] if parts is call.args[0] else ()
-
-    def join(*several: Any) -> Tensor:
-        several = several if parts is call.args else (several,)
-        return call.func(*several, *rest, **call.kwargs)
-
-    averages = any(isinstance(x, SoftNumber) for x in parts)
-    if all(map(integral, parts)) and not averages:
-        return put_together(join, parts)
-    return linear(call, lambda: put_together(join, [exact(x) for x in parts]))

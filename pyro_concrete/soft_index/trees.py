@@ -4,13 +4,20 @@ Counterpart: none; JAX traces a program once.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from pyro_concrete.internals import Shape
 
-def joint_shape(*shapes: Any) -> Any:
+# Nested tuples, lists and dictionaries of anything, as the arguments of a function are.
+Tree: TypeAlias = Any
+# A tensor, soft or plain, a number, or anything else that a function takes.
+Argument: TypeAlias = Any
+
+
+def joint_shape(*shapes: Shape) -> Any:
     """Return the shape that shapes broadcast to."""
     # torch's own takes ten times as long to find that there is nothing to do.
     shapes = tuple(x for x in shapes if len(x)) or shapes
@@ -19,7 +26,7 @@ def joint_shape(*shapes: Any) -> Any:
     return torch.broadcast_shapes(*shapes)
 
 
-def leaves(tree: Any) -> Iterator[Any]:
+def leaves(tree: Tree) -> Iterator[Argument]:
     """Return what is in nested tuples, lists and dictionaries, as arguments are."""
     # torch's own pytrees do this ten times slower, at every operation.
     if isinstance(tree, dict):
@@ -31,12 +38,12 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield from leaves(x)
 
 
-def mapped(transform: Callable, tree: Any) -> Any:
+def map_leaves(transform: Callable, tree: Tree) -> Tree:
     """Return nested tuples, lists and dictionaries with their leaves transformed."""
     if isinstance(tree, dict):
-        return {key: mapped(transform, x) for key, x in tree.items()}
+        return {key: map_leaves(transform, x) for key, x in tree.items()}
     if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
-        return type(tree)([mapped(transform, x) for x in tree])
+        return type(tree)([map_leaves(transform, x) for x in tree])
     return transform(tree)
 
 

@@ -11,298 +11,22 @@ Counterpart: ``numpyro_concrete.soft_index.value``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import register_pytree_node
 
-from pyro_concrete.soft_index.algebra import Draw, joint_name, new_draw, total
-from pyro_concrete.soft_index.trees import joint_shape, leaves, mapped
-
-
-class Call(NamedTuple):
-    """A call of a torch function with soft values among its arguments.
-
-    Attributes:
-        name: Name of the function; of an operator without underscores, of a property
-            after a dot.
-        func: The function.
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-    """
-
-    name: str
-    func: Callable
-    args: tuple
-    kwargs: dict[str, Any]
-
-    @property
-    def operands(self) -> tuple[tuple, dict[str, Any]]:
-        """All arguments."""
-        return self.args, self.kwargs
-
-    @property
-    def sites(self) -> str:
-        """Names of the sites among the arguments, for errors."""
-        return sites(self.operands)
-
-    def on(self, transform: Callable) -> Any:
-        """Call the function on transformed arguments."""
-        args, kwargs = mapped(transform, self.operands)
-        return self.func(*args, **kwargs)
-
-    def with_arguments(self, transform: Callable) -> "Call":
-        """Return the call with transformed arguments."""
-        args, kwargs = mapped(transform, self.operands)
-        return self._replace(args=args, kwargs=kwargs)
-
-    def arguments(self, *names: str, **defaults: Any) -> list[Any]:
-        """Return arguments in this order, however they were given."""
-        given = defaults | self.kwargs | dict(zip(names, self.args, strict=False))
-        return [given[name] for name in names]
-
-
-# What to do with a torch function, by its name.
-_RULES: dict[str, Callable[[Call], Any]] = {}
-
-
-def rule(names: str) -> Callable:
-    """Register a rule for the functions of these names."""
-
-    def register(function: Callable[[Call], Any]) -> Callable[[Call], Any]:
-        _RULES.update(dict.fromkeys(names.split(), function))
-        return function
-
-    return register
-
-
-def refusal(site: str, operation: str) -> str:
-    """Return the message for an operation that has no relaxation.
-
-    Args:
-        site: Name of the relaxed site.
-        operation: What the program tried to do with its value.
-
-    Example:
-        >>> print(refusal("z", "sort"))
-        site 'z' is relaxed: its value is soft, and sort needs one that is drawn. ...
-    """
-    return (
-        f"site {site!r} is relaxed: its value is soft, and {operation} needs one that "
-        "is drawn. Leave the site out with infer={'relax': False} or enumerate it with "
-        "infer={'enumerate': 'parallel'}; or, where the mean of the soft value is "
-        "meant, take it with pyro_concrete.soft_index.plain(value)"
-    )
-
-
-def _operator(name: str) -> Callable:
-    function = getattr(torch, name)
-
-    def operator(self: Tensor, other: Any) -> Any:
-        if not isinstance(other, Tensor | int | float):
-            return NotImplemented
-        return AbstractSoft.__torch_function__(function, (), (self, other))
-
-    return operator
-
-
-def _reflected(name: str, operator: str) -> Callable:
-    function = getattr(torch, name)
-    # Not all of torch's functions take a number on the left.
-    of_number = getattr(Tensor, operator)
-
-    def reflected(self: Tensor, other: Any) -> Any:
-        if isinstance(other, Tensor):
-            return AbstractSoft.__torch_function__(function, (), (other, self))
-        if not isinstance(other, int | float):
-            return NotImplemented
-        return AbstractSoft.__torch_function__(of_number, (), (self, other))
-
-    return reflected
-
-
-def _unreadable(self: "AbstractSoft", *_: Any) -> None:
-    raise TypeError(refusal(self.site, "reading it as a Python number"))
-
-
-def _unhashable(self: "AbstractSoft") -> None:
-    raise TypeError(refusal(self.site, "using it as a key"))
-
-
-# Errors of torch's functions to which the name of a site can be added.
-_NAMED_ERRORS = (TypeError, RuntimeError, ValueError, IndexError, NotImplementedError)
-
-
-class AbstractSoft(Tensor):
-    """What soft values have in common.
-
-    Attributes:
-        site: Name of the sample site, or sites, for errors.
-        writes: How often the program has written into it.
-    """
-
-    site: str
-    writes: int = 0
-
-    # Tensor's own operators turn a TypeError of ours into Python's, or a plain False.
-    __add__ = __iadd__ = _operator("add")
-    __radd__ = _reflected("add", "__radd__")
-    __sub__ = __isub__ = _operator("sub")
-    __rsub__ = _reflected("sub", "__rsub__")
-    __mul__ = __imul__ = _operator("mul")
-    __rmul__ = _reflected("mul", "__rmul__")
-    __truediv__ = __itruediv__ = _operator("div")
-    __rtruediv__ = _reflected("div", "__rtruediv__")
-    __floordiv__ = __ifloordiv__ = _operator("floor_divide")
-    __rfloordiv__ = _reflected("floor_divide", "__rfloordiv__")
-    __mod__ = __imod__ = _operator("remainder")
-    __rmod__ = _reflected("remainder", "__rmod__")
-    __pow__ = __ipow__ = _operator("pow")
-    __rpow__ = _reflected("pow", "__rpow__")
-    __matmul__ = _operator("matmul")
-    __rmatmul__ = _reflected("matmul", "__rmatmul__")
-    __eq__ = _operator("eq")
-    __ne__ = _operator("ne")
-    __lt__ = _operator("lt")
-    __le__ = _operator("le")
-    __gt__ = _operator("gt")
-    __ge__ = _operator("ge")
-    __and__ = __iand__ = _operator("bitwise_and")
-    __rand__ = _reflected("bitwise_and", "__rand__")
-    __or__ = __ior__ = _operator("bitwise_or")
-    __ror__ = _reflected("bitwise_or", "__ror__")
-    __xor__ = __ixor__ = _operator("bitwise_xor")
-    __rxor__ = _reflected("bitwise_xor", "__rxor__")
-    __lshift__ = __ilshift__ = _operator("bitwise_left_shift")
-    __rlshift__ = _reflected("bitwise_left_shift", "__rlshift__")
-    __rshift__ = __irshift__ = _operator("bitwise_right_shift")
-    __rrshift__ = _reflected("bitwise_right_shift", "__rrshift__")
-    __int__ = __float__ = __complex__ = __index__ = _unreadable
-    item = tolist = numpy = __array__ = _unreadable
-    __hash__ = _unhashable
-
-    def exact(self) -> "SoftIndex":
-        """Return the value with its support and probabilities.
-
-        Raises:
-            TypeError: If only the mean of the value is known.
-        """
-        raise NotImplementedError
-
-    def __bool__(self) -> bool:
-        """Return the truth where every value of the support has the same."""
-        exact = exact_or_none(self)
-        if exact is not None and exact.numel() == 1:
-            truths = exact.states.bool().flatten()
-            if bool((truths == truths[0]).all()):
-                return bool(truths[0])
-        raise TypeError(refusal(self.site, "a Python condition on it"))
-
-    def __format__(self, spec: str) -> str:
-        """Show what it is, whatever the format for numbers."""
-        return repr(self)
-
-    @classmethod
-    def __torch_function__(
-        cls,
-        func: Any,
-        types: Iterable[type],
-        args: tuple = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Look up the rule of a function, or refuse it."""
-        call = Call(_name(func), func, args, kwargs or {})
-        function = _RULES.get(call.name, _without_rule)
-        try:
-            return function(call)
-        except _NAMED_ERRORS as error:
-            if "is relaxed" in str(error) or type(error) not in _NAMED_ERRORS:
-                raise
-            message = f"{error} (the value of site {call.sites!r} is relaxed)"
-            raise type(error)(message) from error
-
-
-def _without_rule(call: Call) -> Any:
-    """Apply a function to averages of floats; refuse it for integers."""
-    out_of_place = call.name.removesuffix("_")
-    if out_of_place != call.name and out_of_place in _RULES:
-        return _RULES["_in_place"](call._replace(name=out_of_place))
-    if any(isinstance(x, AbstractSoftInteger) for x in softs(call.operands)):
-        raise TypeError(refusal(call.sites, call.name))
-    return of_averages(call)
-
-
-def of_averages(call: Call) -> Any:
-    """Apply a function to averages: of its results, no values are known."""
-    site = call.sites
-
-    def guarded(x: Any) -> Any:
-        if not isinstance(x, Tensor):
-            return x
-        if x.is_floating_point():
-            return soft_real(x, site)
-        return SoftNumber(x, x.dtype, site)
-
-    result = call.on(average)
-    if isinstance(result, Tensor):
-        return guarded(result)
-    if type(result) in (tuple, list):
-        return mapped(guarded, result)
-    if isinstance(result, tuple):  # torch's own kinds of named tuples
-        return type(result)([guarded(x) for x in result])
-    return result
-
-
-class AbstractSoftInteger(AbstractSoft):
-    """An integer that is soft: it has a shape and a type, and no data of its own.
-
-    Attributes:
-        kind: Its shape, type and device, which tracers need not know of.
-    """
-
-    kind: tuple[torch.Size, torch.dtype, torch.device]
-
-    # Read without a detour through __torch_function__, and past tracers.
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of the site."""
-        return self.kind[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the site's samples."""
-        return self.kind[1]
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the values."""
-        return self.kind[2]
-
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions."""
-        return len(self.kind[0])
-
-    def dim(self) -> int:
-        """Return the number of dimensions."""
-        return len(self.kind[0])
-
-    def is_floating_point(self) -> bool:
-        """Tell whether the type of the site's samples is a floating one."""
-        return self.kind[1].is_floating_point
-
-    @classmethod
-    def __torch_dispatch__(
-        cls,
-        func: Any,
-        types: Iterable[type],
-        args: tuple = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Refuse what reaches the dispatcher: a soft value has no data to read."""
-        # Tensor's operators would take a TypeError for "compare them in another way".
-        raise RuntimeError(refusal(sites((args, kwargs)), str(func)))
+from pyro_concrete.internals import Shape, register_pytree_node
+from pyro_concrete.soft_index.abstract import (
+    AbstractSoft,
+    AbstractSoftInteger,
+    Results,
+    empty_soft_integer,
+    soft_leaves,
+)
+from pyro_concrete.soft_index.algebra import Draw, expectation, joint_name, new_draw
+from pyro_concrete.soft_index.refusals import LostJointError, refusal
+from pyro_concrete.soft_index.trees import Argument, joint_shape, map_leaves
 
 
 class SoftNumber(AbstractSoftInteger):
@@ -325,8 +49,8 @@ class SoftNumber(AbstractSoftInteger):
         TypeError: When the values are needed and not known.
 
     Example:
-        >>> weights = torch.tensor([[0.25, 0.5], [0.75, 0.5]])
-        >>> z = soft_index("z", torch.arange(2), weights)
+        >>> probabilities = torch.tensor([[0.25, 0.5], [0.75, 0.5]])
+        >>> z = soft_index("z", torch.arange(2), probabilities)
         >>> 2.0 * z.sum()
         tensor(2.5000)
         >>> torch.where(z.sum() == 2, 1.0, 0.0)
@@ -347,7 +71,7 @@ class SoftNumber(AbstractSoftInteger):
         values: Callable[[], "SoftIndex"] | None = None,
     ) -> "SoftNumber":
         """Return a tensor without data, of the shape and type of the integers."""
-        soft = _empty(cls, number.shape, dtype, number.device)
+        soft = empty_soft_integer(cls, number.shape, dtype, number.device)
         soft.number = number
         soft.site = site
         soft.values = values
@@ -361,13 +85,18 @@ class SoftNumber(AbstractSoftInteger):
         """Show the site and the shape."""
         return f"SoftNumber(site={self.site!r}, shape={tuple(self.shape)})"
 
-    def __deepcopy__(self, memo: Any) -> "SoftNumber":
+    def __deepcopy__(self, memo: dict) -> "SoftNumber":
         """Copy the number."""
         return SoftNumber(self.number.clone(), self.dtype, self.site, self.values)
 
-    def __reduce_ex__(self, proto: Any) -> tuple:
+    def __reduce_ex__(self, proto: object) -> tuple:
         """Pickle as a number with its values."""
-        return _known_number, (self.number, self.dtype, self.site, exact_or_none(self))
+        return _known_number, (
+            self.number,
+            self.dtype,
+            self.site,
+            _exact_to_pickle(self),
+        )
 
 
 class SoftReal(AbstractSoft):
@@ -381,7 +110,7 @@ class SoftReal(AbstractSoft):
     Attributes:
         number: The average.
         values: Returns the float with its support, or is None where nothing can.
-        whole: Returns whether all values are whole numbers made of whole numbers.
+        are_whole: Returns whether all values are whole numbers made of whole numbers.
 
     Example:
         >>> z = soft_index("z", torch.arange(2), torch.tensor([0.25, 0.75]))
@@ -394,7 +123,7 @@ class SoftReal(AbstractSoft):
 
     number: Tensor
     values: Callable[[], "SoftIndex"] | None
-    whole: Callable[[], bool]
+    are_whole: Callable[[], bool]
 
     __hash__ = Tensor.__hash__
 
@@ -416,20 +145,20 @@ class SoftReal(AbstractSoft):
 
     def size(self, dim: int | None = None) -> Any:
         """Return the shape, or one size."""
-        return self.number.size() if dim is None else self.number.size(dim)
+        return self.number.size(dim)
 
     def dim(self) -> int:
         """Return the number of dimensions."""
         return self.number.dim()
 
-    def expand(self, *sizes: Any) -> Any:
+    def expand(self, *sizes: Any) -> Results:
         """Expand the average and the values."""
         shape = sizes[0] if len(sizes) == 1 else sizes
         if shape == self.number.shape:
             return self
         return AbstractSoft.__torch_function__(Tensor.expand, (), (self, *sizes))
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: Argument) -> Argument:
         """Compare values; with itself, as validation does, whether they are numbers."""
         if other is self:
             return self.number == self.number
@@ -455,24 +184,28 @@ class SoftReal(AbstractSoft):
         """Show the average."""
         return repr(self.number)
 
-    def __deepcopy__(self, memo: Any) -> "SoftReal":
+    def __deepcopy__(self, memo: dict) -> "SoftReal":
         """Copy the average."""
-        return soft_real(self.number.clone(), self.site, self.values, self.whole)
+        return soft_real(self.number.clone(), self.site, self.values, self.are_whole)
 
-    def __reduce_ex__(self, proto: Any) -> tuple:
+    def __reduce_ex__(self, proto: object) -> tuple:
         """Pickle as an average with its values."""
-        return _known_real, (self.number, self.site, exact_or_none(self))
+        return _known_real, (self.number, self.site, _exact_to_pickle(self))
 
 
 def _unknown() -> bool:
     return False
 
 
+# What is known by its average, and by values where these are computed.
+AverageOfValues: TypeAlias = SoftNumber | SoftReal
+
+
 def soft_real(
     number: Tensor,
     site: str,
     values: "Callable[[], SoftIndex] | None" = None,
-    whole: Callable[[], bool] = _unknown,
+    are_whole: Callable[[], bool] = _unknown,
 ) -> SoftReal:
     """Return the average of a float that depends on soft integers.
 
@@ -480,17 +213,17 @@ def soft_real(
         number: The average.
         site: Name of the relaxed sites, for errors.
         values: Returns the float with its support, or is None where nothing can.
-        whole: Returns whether its values are whole numbers made of whole numbers.
+        are_whole: Returns whether its values are whole numbers made of whole numbers.
     """
     real = number.as_subclass(SoftReal)
     real.number = number
     real.site = site
     real.values = values
-    real.whole = whole
+    real.are_whole = are_whole
     return real
 
 
-def _known_values(soft: Any) -> "SoftIndex":
+def _known_values(soft: "SoftNumber | SoftReal") -> "SoftIndex":
     if soft.values is None:
         raise TypeError(refusal(soft.site, "a function of averages that uses it"))
     exact = soft.values()
@@ -501,12 +234,17 @@ def _known_values(soft: Any) -> "SoftIndex":
 def _known_number(
     number: Tensor, dtype: torch.dtype, site: str, exact: "SoftIndex | None"
 ) -> SoftNumber:
-    values = None if exact is None else lambda: exact
-    return SoftNumber(number, dtype, site, values)
+    return SoftNumber(number, dtype, site, _constant_values(exact))
 
 
 def _known_real(number: Tensor, site: str, exact: "SoftIndex | None") -> SoftReal:
-    return soft_real(number, site, None if exact is None else lambda: exact)
+    return soft_real(number, site, _constant_values(exact))
+
+
+def _constant_values(exact: "SoftIndex | None") -> "Callable[[], SoftIndex] | None":
+    if exact is None:
+        return None
+    return lambda: exact
 
 
 class SoftIndex(AbstractSoftInteger):
@@ -546,7 +284,7 @@ class SoftIndex(AbstractSoftInteger):
     states: Tensor
     draws: tuple[Draw, ...]
     # Known of some, to save work: that the states are 0, ..., K-1; their mean; and the
-    # weights with the support last. The names are none of a tensor's own.
+    # probabilities with the support last. The names are none of a tensor's own.
     known_range: bool = False
     known_mean: Tensor | None = None
     known_simplex: Tensor | None = None
@@ -556,17 +294,19 @@ class SoftIndex(AbstractSoftInteger):
         cls: "type[SoftIndex]",
         states: Tensor,
         draws: Sequence[Draw],
-        shape: Sequence[Any] | None = None,
+        shape: Shape | None = None,
     ) -> "SoftIndex":
         """Return a tensor without data, of the shape and type of the site's samples."""
         if shape is not None:
             pass
         elif len(draws) == 1 and states.dim() == 1:
-            shape = draws[0].weights.shape[1:]
+            shape = draws[0].probabilities.shape[1:]
         else:
-            positions = [d.weights.shape[1:] for d in draws]  # compilers know lists
+            positions = [
+                d.probabilities.shape[1:] for d in draws
+            ]  # compilers know lists
             shape = joint_shape(states.shape[len(draws) :], *positions)
-        soft = _empty(cls, shape, states.dtype, states.device)
+        soft = empty_soft_integer(cls, shape, states.dtype, states.device)
         missing = len(draws) + len(shape) - states.dim()
         if missing:
             supports, positions = states.shape[: len(draws)], states.shape[len(draws) :]
@@ -576,7 +316,7 @@ class SoftIndex(AbstractSoftInteger):
         return soft
 
     @property
-    def site(self) -> str:  # ty: ignore[invalid-attribute-override]
+    def site(self) -> str:
         """Names of the sites that it depends on."""
         return joint_name(self.draws)
 
@@ -584,17 +324,25 @@ class SoftIndex(AbstractSoftInteger):
         """Return the value itself."""
         return self
 
+    def become(self, other: "SoftIndex") -> None:
+        """Take the values of another one of the same shape and type."""
+        self.states = other.states
+        self.draws = other.draws
+        self.known_range = False
+        self.known_mean = None
+        self.known_simplex = None
+
     def __repr__(self) -> str:
         """Show the site, the shape and the size of the support."""
-        support = tuple(len(d.weights) for d in self.draws)
+        support = tuple(len(d.probabilities) for d in self.draws)
         return f"SoftIndex(site={self.site!r}, shape={tuple(self.shape)}, {support=})"
 
-    def __deepcopy__(self, memo: Any) -> "SoftIndex":
+    def __deepcopy__(self, memo: dict) -> "SoftIndex":
         """Copy the values and the probabilities; the draws are the same."""
-        draws = [d.with_weights(d.weights.clone()) for d in self.draws]
+        draws = [d.with_probabilities(d.probabilities.clone()) for d in self.draws]
         return SoftIndex(self.states.clone(), draws, self.shape)
 
-    def __reduce_ex__(self, proto: Any) -> tuple:
+    def __reduce_ex__(self, proto: object) -> tuple:
         """Pickle as values and probabilities."""
         return SoftIndex, (self.states, self.draws, self.shape)
 
@@ -625,11 +373,13 @@ def _leaves_of_real(x: SoftReal) -> tuple[list[Tensor], SoftReal]:
     return [x.number], x
 
 
-def _real_of_leaves(numbers: Iterable[Any], x: SoftReal) -> Any:
+def _real_of_leaves(numbers: Iterable[Argument], x: SoftReal) -> Argument:
     (number,) = numbers
     if number is x.number:
         return x
-    return soft_real(number, x.site) if isinstance(number, Tensor) else number
+    if not isinstance(number, Tensor):
+        return number
+    return soft_real(number, x.site)
 
 
 # torch.vmap would take a soft float for the plain tensor of its averages. Of the one
@@ -637,58 +387,36 @@ def _real_of_leaves(numbers: Iterable[Any], x: SoftReal) -> Any:
 register_pytree_node(SoftReal, _leaves_of_real, _real_of_leaves)
 
 
-def _empty(cls: type, *kind: Any) -> Any:
-    shape, dtype, device = kind
-    soft = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
-    soft.kind = (torch.Size(shape), dtype, device)
-    return soft
+def exact_or_none(x: Tensor) -> SoftIndex | None:
+    """Return a soft value with its support, or None if only its mean is known.
 
-
-def is_soft(x: Any) -> bool:
-    """Tell whether a value stands for an integer, rather than being an array.
-
-    So does a float that is computed from soft integers.
-
-    Args:
-        x: Any value.
-
-    Example:
-        >>> is_soft(torch.arange(2))
-        False
+    Raises:
+        LostJointError: If it combines values whose joint distribution is not known.
     """
-    return isinstance(x, AbstractSoft)
+    if not isinstance(x, AbstractSoft):
+        return None
+    try:
+        return x.exact()
+    except LostJointError:
+        raise
+    except TypeError:
+        return None
 
 
-def exact_or_none(x: AbstractSoft) -> SoftIndex | None:
-    """Return a soft value with its support, or None if only its mean is known."""
+def _exact_to_pickle(x: AbstractSoft) -> SoftIndex | None:
     try:
         return x.exact()
     except TypeError:
         return None
 
 
-def softs(tree: Any) -> list[Any]:
-    """Return the soft values among arguments."""
-    return [x for x in leaves(tree) if isinstance(x, AbstractSoft)]
-
-
-def sites(tree: Any) -> str:
-    """Return the names of the sites among arguments, for errors."""
-    return " and ".join(dict.fromkeys(x.site for x in softs(tree)))
-
-
-def tensors(tree: Any) -> list[Tensor]:
-    """Return the tensors among arguments, soft ones as well."""
-    return [x for x in leaves(tree) if isinstance(x, Tensor)]
-
-
-def blank(x: Any) -> Any:
+def blank(x: Argument) -> Argument:
     """Return a plain tensor of the kind of a soft value, anything else as it is."""
     if not isinstance(x, AbstractSoft):
         return x
     if isinstance(x, SoftReal):
         return x.number
-    shape, dtype, device = x.kind
+    shape, dtype, device = x.tensor_spec
     return torch.empty((), dtype=dtype, device=device).expand(shape)
 
 
@@ -706,40 +434,41 @@ def plain(x: Any) -> Any:
     """
     if isinstance(x, Tensor):
         return _mean(x)
-    return mapped(_mean, x) if softs(x) else x
+    if not soft_leaves(x):
+        return x
+    return map_leaves(_mean, x)
 
 
-def average(x: Any) -> Any:
+def average(x: Argument) -> Argument:
     """Return the mean, also of a comparison of averages, as validation makes them."""
-    return x.number if type(x) in (SoftReal, SoftNumber) else _mean(x)
+    if type(x) in (SoftReal, SoftNumber):
+        return x.number
+    return _mean(x)
 
 
-def _mean(x: Any) -> Any:
+def _mean(x: Argument) -> Argument:
     if not isinstance(x, AbstractSoft):
         return x
-    if not isinstance(x, SoftIndex):
-        if x.dtype is torch.bool and x.values is None:
-            raise TypeError(refusal(x.site, "a comparison of averages"))
+    if isinstance(x, SoftIndex):
+        return _mean_of_values(x)
+    if x.dtype is not torch.bool:
         return x.number
+    if x.values is None:
+        raise TypeError(refusal(x.site, "a comparison of averages"))
+    return _mean_of_values(x.exact())
+
+
+def _mean_of_values(x: SoftIndex) -> Tensor:
     if x.known_mean is not None:
         return x.known_mean
-    dtype = x.states.dtype if x.is_floating_point() else x.draws[0].weights.dtype
-    states = x.states.to(dtype)
-    if (
-        states.numel() == len(states)
-        and len(x.draws) == 1
-        and not x.is_floating_point()
-    ):
-        weights = x.draws[0].weights
-        mean = weights.movedim(0, -1) @ states.flatten()
+    if x.is_floating_point():
+        mean = expectation(x.states, x.draws)
     else:
-        mean = total(states, x.draws)
-    return mean if mean.shape == x.shape else mean.expand(x.shape)
-
-
-def _name(func: Any) -> str:
-    """The name of a torch function, an operator or a property."""
-    name = func.__name__
-    if name == "__get__":
-        return "." + func.__self__.__name__
-    return name[2:-2] if name.startswith("__") else name
+        states = x.states.to(x.draws[0].probabilities.dtype)
+        if len(x.draws) == 1 and states.numel() == len(states):
+            mean = x.draws[0].probabilities.movedim(0, -1) @ states.flatten()
+        else:
+            mean = expectation(states, x.draws)
+    if mean.shape == x.shape:
+        return mean
+    return mean.expand(x.shape)

@@ -214,7 +214,7 @@ class NumPyroBackend:
         return support is not None and support.is_discrete
 
     def is_bit(self, site):
-        leaf = self.relaxation.site.leaf_of(site["fn"])
+        leaf = self.relaxation.wrappers.leaf_of(site["fn"])
         return isinstance(leaf, self.distributions.LogitBinaryConcrete)
 
     def log_softmax(self, x):
@@ -268,7 +268,7 @@ class NumPyroBackend:
     # --- AutoConcrete
 
     def leaf_of(self, fn):
-        return self.relaxation.site.leaf_of(fn)
+        return self.relaxation.wrappers.leaf_of(fn)
 
     def init_to_median(self, site):
         return self.numpyro.infer.init_to_median(site)

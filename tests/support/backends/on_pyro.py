@@ -224,7 +224,7 @@ class PyroBackend:
         return self.is_latent(site) and site["fn"].support.is_discrete
 
     def is_bit(self, site):
-        leaf = self.relaxation.site.leaf_of(site["fn"])
+        leaf = self.relaxation.wrappers.leaf_of(site["fn"])
         return isinstance(leaf, self.distributions.LogitBinaryConcrete)
 
     def log_softmax(self, x):
@@ -279,7 +279,7 @@ class PyroBackend:
     # --- AutoConcrete
 
     def leaf_of(self, fn):
-        return self.relaxation.site.leaf_of(fn)
+        return self.relaxation.wrappers.leaf_of(fn)
 
     def init_to_median(self, site):
         return self.pyro.infer.autoguide.init_to_median(site)
