@@ -3,7 +3,7 @@
 A linear primitive is applied to the mean, and leaves the values for later. Any other is
 applied to the values, where they are known. Networks see the mean.
 
-Counterpart: none; in Pyro these are in ``rules.py``.
+Counterpart: ``pyro_concrete.soft_index.averages``.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 A sum of independent draws has the convolution of their probabilities. Its values are
 those of a lattice, the multiples of a step from the smallest sum on.
 
-Counterpart: ``pyro_concrete.soft_index.counts``.
+Counterpart: ``pyro_concrete.soft_index.folds``.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ A soft value holds one factor for each independent draw behind it. Where the joi
 values of several draws become one factor, that factor remembers the draws, so that
 values which share one are never combined as if they were independent.
 
-Counterpart: none; ``pyro_concrete.soft_index.algebra`` has the factors of torch.
+Counterpart: ``pyro_concrete.soft_index.elements``.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Elementwise functions: applied to every joint value of their operands.
 
-Counterpart: none; in Pyro these are in ``rules.py``.
+Counterpart: ``pyro_concrete.soft_index.elementwise``.
 """
 
 import dataclasses

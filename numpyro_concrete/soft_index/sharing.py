@@ -1,6 +1,6 @@
 """Whether values share draws, so that they do not combine as independent ones.
 
-Counterpart: none yet in ``pyro_concrete.soft_index``.
+Counterpart: ``pyro_concrete.soft_index.elements``.
 """
 
 import itertools
