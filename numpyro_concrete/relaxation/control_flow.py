@@ -18,7 +18,12 @@ from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.handlers import block, seed
 
 from numpyro_concrete.soft_index import Interpreter, is_soft, plain
-from numpyro_concrete.soft_index.carries import Form, left, settled
+from numpyro_concrete.soft_index.carries import (
+    Form,
+    enter_forms,
+    leave_forms,
+    settle_forms,
+)
 from numpyro_concrete.soft_index.draws import new_token
 from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.sequences import join_time, split_time
@@ -87,12 +92,12 @@ def enter_scan(messenger: AbstractBodyHandler, msg: Message) -> Receive:
         x = jax.tree.unflatten(x_structure, zeros)
         return _without_effects(step)(carry_leaves, x)[0]
 
-    forms = settled(
-        carry_after_first_step, init_leaves, length=length, start=first_token
+    forms = settle_forms(
+        carry_after_first_step, init_leaves, length=length, first_token=first_token
     )
 
     def enter(carry_leaves: list[Operand]) -> Tree:
-        return jax.tree.unflatten(carry_structure, _enter(forms, carry_leaves))
+        return jax.tree.unflatten(carry_structure, enter_forms(forms, carry_leaves))
 
     def body_with_forms(carry: Tree, x: Tree) -> tuple[Tree, Tree]:
         new_carry_leaves, y = step(_leaves(carry), x)
@@ -104,7 +109,7 @@ def enter_scan(messenger: AbstractBodyHandler, msg: Message) -> Receive:
 
     def receive(value: Returned) -> Returned:
         (step_count, rng_key, carry), (trace, ys) = value
-        carry = jax.tree.unflatten(carry_structure, _leave(forms, _leaves(carry)))
+        carry = jax.tree.unflatten(carry_structure, leave_forms(forms, _leaves(carry)))
         y_leaves, y_structure = _flatten(ys)
         y_leaves = join_time(y_leaves, length, first_token)
         ys = jax.tree.unflatten(y_structure, y_leaves)
@@ -140,7 +145,7 @@ def enter_cond(messenger: AbstractBodyHandler, msg: Message) -> Receive:
     def with_forms(branch: Callable) -> Callable:
         def branch_with_forms(operand: Tree) -> Tree:
             leaves, structure = _flatten(branch(operand))
-            return jax.tree.unflatten(structure, _enter(forms, leaves))
+            return jax.tree.unflatten(structure, enter_forms(forms, leaves))
 
         return branch_with_forms
 
@@ -149,7 +154,7 @@ def enter_cond(messenger: AbstractBodyHandler, msg: Message) -> Receive:
     def receive(value: Returned) -> Returned:
         result, trace = value
         leaves, structure = _flatten(result)
-        return jax.tree.unflatten(structure, _leave(forms, leaves)), trace
+        return jax.tree.unflatten(structure, leave_forms(forms, leaves)), trace
 
     return receive
 
@@ -164,16 +169,6 @@ def _forms_of_results(branches: Sequence[Callable], operand: Tree) -> list[Form]
     for leaves in results:
         forms = [form.join(x) for form, x in zip(forms, leaves, strict=True)]
     return forms
-
-
-def _enter(forms: Sequence[Form], leaves: Sequence[Operand]) -> list[Operand]:
-    """Return leaves in their forms."""
-    return [form.enter(x) for form, x in zip(forms, leaves, strict=True)]
-
-
-def _leave(forms: Sequence[Form], leaves: Sequence[Operand]) -> list[Operand]:
-    """Return leaves as draws that nothing else knows."""
-    return [left(form, x) for form, x in zip(forms, leaves, strict=True)]
 
 
 def _without_effects(body: Callable) -> Callable:

@@ -6,7 +6,6 @@ Counterpart: ``pyro_concrete.soft_index``.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +21,7 @@ from numpyro_concrete.soft_index.draws import (
 )
 from numpyro_concrete.soft_index.expectation import contract
 from numpyro_concrete.soft_index.merging import MERGED, flat_weights, merged
+from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.tables import (
     LIMIT,
     Table,
@@ -112,8 +112,8 @@ class Joint:
     def _draws(self) -> list[Factor]:
         """The factors, each at the positions where some operand depends on it."""
         matters = [np.zeros((1,) * len(self.shape), bool) for _ in self.factors]
-        for soft, where in self._operands:
-            for i, factor in zip(where, soft.draws(), strict=True):
+        for soft, axes in self._operands:
+            for i, factor in zip(axes, soft.draws(), strict=True):
                 matters[i] = np.asarray(matters[i] | (factor.ids.array >= 0))
         return [f.where(m) for f, m in zip(self.factors, matters, strict=True)]
 
@@ -162,7 +162,7 @@ def joint_weights(joint: Joint) -> Array:
     return flat_weights(draws)
 
 
-def listed_jointly(operands: Sequence[Any]) -> list[Any] | None:
+def listed_jointly(operands: Sequence[Operand]) -> list[Operand] | None:
     """Return operands as functions of all draws of all positions, each a factor.
 
     None if there are more than a few joint values, or if some draws are made of others.
@@ -219,10 +219,17 @@ def _listed_jointly(soft: SoftIndex) -> SoftIndex:
         numbers_by_factor.append(numbers)
     sizes = tuple(map(len, weights))
     table = _table_of_joint(soft, numbers_by_factor, sizes)
-    possible = None if isinstance(table, np.ndarray) else soft.possible
+    possible = _possible_values(soft, table)
     return SoftIndex(
         held(table), tuple(weights), tuple(factors.values()), soft.extent, possible
     )
+
+
+def _possible_values(soft: SoftIndex, table: Table) -> Known | None:
+    """Return what is known of the values in a table that comes from a soft value's."""
+    if isinstance(table, np.ndarray):
+        return None
+    return soft.possible
 
 
 def _table_of_joint(
@@ -231,16 +238,28 @@ def _table_of_joint(
     """The values for each joint value of the factors that stand at each position."""
     n = len(soft.factors)
     rank = len(soft.extent)
-    own = broadcast_table(soft.table, (*map(len, soft.weights), *soft.table.shape[n:]))
+    factor_sizes = map(len, soft.weights)
+    full_table = broadcast_table(soft.table, (*factor_sizes, *soft.table.shape[n:]))
     joint = np.indices(sizes, sparse=False).reshape(len(sizes), -1)
-    shape = np.broadcast_shapes(*(p.shape for p in places), own.shape[n:])
+    shape = np.broadcast_shapes(*(p.shape for p in places), full_table.shape[n:])
     # Which value each factor has, for each joint value and position.
     index = [joint[np.broadcast_to(p, shape)] for p in places]
     index = [np.moveaxis(i, -1, 0) for i in index]
     grid = np.indices(shape)
-    where = [g if own.shape[n + a] > 1 else 0 for a, g in enumerate(grid)]
-    table = own[(*index, *where)]
-    return table.reshape(*sizes, *shape) if rank or sizes else table
+    indices_in_positions = [
+        _along(g, full_table.shape[n + axis]) for axis, g in enumerate(grid)
+    ]
+    table = full_table[(*index, *indices_in_positions)]
+    if not rank and not sizes:
+        return table
+    return table.reshape(*sizes, *shape)
+
+
+def _along(coordinates: np.ndarray, size: int) -> np.ndarray | int:
+    """Return coordinates along an axis; zero along one of size one."""
+    if size > 1:
+        return coordinates
+    return 0
 
 
 def rebuilt(
@@ -252,12 +271,12 @@ def rebuilt(
 ) -> SoftIndex:
     """Return a value of the same draws, in another shape."""
     factors = tuple(f.at(x) for f, x in zip(soft.factors, ids, strict=True))
-    possible = None if isinstance(table, np.ndarray) else soft.possible
+    possible = _possible_values(soft, table)
     return SoftIndex(held(table), tuple(weights), factors, tuple(extent), possible)
 
 
 def tables_of(
-    operands: Sequence[Any], shape: Sequence[int]
+    operands: Sequence[Operand], shape: Sequence[int]
 ) -> tuple[list[Table], Joint]:
     """Return the joint values of operands, and their draws.
 
@@ -268,28 +287,33 @@ def tables_of(
     joint = Joint(shape)
     rank = len(joint.shape)
     softs = [ranked(x, rank) if is_soft(x) else x for x in operands]
-    where = [joint.add(x) if is_soft(x) else [] for x in softs]
+    axes_by_operand = [joint.add(x) if is_soft(x) else [] for x in softs]
     if joint.overlaps():
         apart = listed_jointly(softs)
         if apart is not None:
             return tables_of(apart, shape)
     joint.check()
     tables = []
-    for x, axes in zip(softs, where, strict=True):
+    for x, axes in zip(softs, axes_by_operand, strict=True):
         table = x.table if is_soft(x) else _plain_table(x, rank)
         tables.append(joint.spread(table, axes))
     return tables, joint
 
 
-def _plain_table(operand: Any, rank: int) -> Table:
+def _plain_table(operand: Operand, rank: int) -> Table:
     """A plain operand as a table, known if it is, with as many axes as others."""
     constant = concrete(operand)
-    table = jnp.asarray(operand) if constant is None else uniform(constant)
+    if constant is not None:
+        return _with_leading_axes(uniform(constant), rank)
+    return _with_leading_axes(jnp.asarray(operand), rank)
+
+
+def _with_leading_axes(table: Table, rank: int) -> Table:
     return table.reshape((1,) * (rank - table.ndim) + table.shape)
 
 
 def enumerate_operands(
-    function: Callable, operands: Sequence[Any], shape: Sequence[int]
+    function: Callable, operands: Sequence[Operand], shape: Sequence[int]
 ) -> tuple[Table, Joint]:
     """Apply an elementwise function to every joint value of its operands."""
     tables, joint = tables_of(operands, shape)
@@ -312,7 +336,7 @@ def placed(joint: Joint, shape: Sequence[int], place: Callable) -> Joint:
     return result
 
 
-def finish(table: Table, joint: Joint, shape: Sequence[int]) -> Any:
+def finish(table: Table, joint: Joint, shape: Sequence[int]) -> Operand:
     """Return the result: an average if it is made of floats, else soft.
 
     Args:
@@ -345,20 +369,20 @@ def untangled(
         if factors[i].token != factors[j].token:
             continue
         ids = [np.broadcast_to(factors[k].ids.array, shape) for k in (i, j)]
-        same = ids[0] == ids[1]
-        if not same.any():
+        is_same_draw = ids[0] == ids[1]
+        if not is_same_draw.any():
             continue
         n = len(factors)
         order = [i, j, *(k for k in range(n) if k not in (i, j))]
         table = broadcast_table(table, (*map(len, weights), *table.shape[n:]))
         table = table.transpose(*order, *range(n, table.ndim))
         table = table.reshape(math.prod(table.shape[:2]), *table.shape[2:])
-        both = _weights_of_both(weights[i], weights[j], same)
+        joint = _weights_of_both(weights[i], weights[j], is_same_draw)
         site = named(SoftIndex(held(table), (), (factors[i], factors[j]), ()))
         factor = derived(site, shape, [factors[i], factors[j]])
         factors = [factor, *(factors[k] for k in order[2:])]
         require_apart(_draws_behind(table, factors), shape)
-        weights = [both, *(weights[k] for k in order[2:])]
+        weights = [joint, *(weights[k] for k in order[2:])]
         return untangled(table, factors, weights, shape)
     return table, factors, weights
 
@@ -384,7 +408,7 @@ def averaged(
     weights: Sequence[Array],
     shape: Sequence[int],
     mean: Array | None = None,
-) -> Any:
+) -> Operand:
     """Return the average of floats that are known for every value of the draws.
 
     Args:
@@ -414,7 +438,7 @@ def simplified(
     factors: Sequence[Factor],
     weights: Sequence[Array],
     shape: Sequence[int],
-) -> Any:
+) -> Operand:
     """Return a soft value without the factors on which it does not depend."""
     factors = list(factors)
     weights = list(weights)
@@ -434,7 +458,7 @@ def simplified(
     return soft
 
 
-def constant(table: Table, shape: Sequence[int]) -> Any:
+def constant(table: Table, shape: Sequence[int]) -> Operand:
     """Return a value that is no draw: plain, or in short if it is large and known."""
     if not isinstance(table, np.ndarray):
         return jnp.broadcast_to(table, tuple(shape))

@@ -3,7 +3,7 @@
 A linear primitive is applied to the mean, and leaves the values for later. Any other is
 applied to the values, where they are known. Networks see the mean.
 
-Counterpart: none; in Pyro these are in ``rules.py``.
+Counterpart: ``pyro_concrete.soft_index.averages``.
 """
 
 from collections.abc import Sequence
@@ -91,13 +91,7 @@ def with_averages(
         return sum_of_draws(primitive, operands, typed(operands[0]).shape)
     if _is_linear(name, operands, params):
         return _apply_linear(primitive, operands, params)
-    try:
-        return apply_primitive(primitive, [exact(x, name) for x in operands], params)
-    except SharedDrawsError:
-        raise
-    except TypeError:
-        require_no_shared_draws(operands)
-        return _apply_to_means(primitive, operands, params)
+    return _apply_to_exact_values(primitive, operands, params)
 
 
 def _looks_for_nan(name: str, operands: Sequence[Operand]) -> bool:
@@ -105,6 +99,20 @@ def _looks_for_nan(name: str, operands: Sequence[Operand]) -> bool:
     if name not in ("eq", "ne") or operands[0] is not operands[1]:
         return False
     return operands[0].values is None
+
+
+def _apply_to_exact_values(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> Result:
+    """Apply a primitive to the values behind means; to means if they are not known."""
+    try:
+        values = [exact(x, primitive.name) for x in operands]
+        return apply_primitive(primitive, values, params)
+    except SharedDrawsError:
+        raise
+    except TypeError:
+        require_no_shared_draws(operands)
+        return _apply_to_means(primitive, operands, params)
 
 
 # --- linear operations ----------------------------------------------------------------
@@ -189,7 +197,9 @@ def mean_of_average(x: Operand) -> Operand:
     Args:
         x: An operand.
     """
-    return x.average if isinstance(x, AbstractAverage) else x
+    if isinstance(x, AbstractAverage):
+        return x.average
+    return x
 
 
 def _mean_unless_choice(x: Operand) -> Operand:
@@ -210,7 +220,7 @@ def _apply_to_integer_means(
         return operands[0].average
     means = [x.number() for x in operands if is_soft(x)]
     dtype = jnp.result_type(*means)
-    numbers = [jnp.asarray(_number_or_plain(x), dtype) for x in operands]
+    numbers = [jnp.asarray(number_of(x), dtype) for x in operands]
     plain_positions = _PLAIN_POSITIONS.get(name, slice(0))
     numbers[plain_positions] = operands[plain_positions]
     # Two primitives for integers have parameters that do not fit floats.
@@ -219,10 +229,6 @@ def _apply_to_integer_means(
     if name == "gather":
         return _gather_floats(numbers[0], numbers[1], params)
     return primitive.bind(*numbers, **params)
-
-
-def _number_or_plain(x: Operand) -> Operand:
-    return x.number() if is_soft(x) else x
 
 
 def _gather_floats(table: Array, indices: Array, params: Params) -> Array:

@@ -189,4 +189,6 @@ def _drop_axes(array: Table, lead: int, axes: Sequence[int]) -> Table:
         index[lead + axis] = 0
     dropped = array[tuple(index)]
     # NumPy makes scalars of arrays without axes.
-    return np.asarray(dropped) if isinstance(dropped, np.generic) else dropped
+    if isinstance(dropped, np.generic):
+        return np.asarray(dropped)
+    return dropped

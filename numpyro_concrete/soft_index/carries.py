@@ -9,8 +9,7 @@ Counterpart: none; Python's loops run as they are in torch.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,14 @@ from numpyro_concrete.soft_index.draws import (
     positions,
 )
 from numpyro_concrete.soft_index.merging import on_support, values_of
-from numpyro_concrete.soft_index.tables import concrete, typed
+from numpyro_concrete.soft_index.registry import Operand
+from numpyro_concrete.soft_index.tables import (
+    Table,
+    concrete,
+    is_inexact,
+    number_of,
+    typed,
+)
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
@@ -38,6 +44,9 @@ from numpyro_concrete.soft_index.value import (
     named,
     tokens,
 )
+
+# Returns the carry after one step.
+Step = Callable[[list[Operand]], list[Operand]]
 
 _PASSES = 8
 _GROWS = (
@@ -68,14 +77,14 @@ class Form:
     site: str = ""
     support: Known | None = None
     open: bool = False
-    dtype: Any = None
+    dtype: jnp.dtype | None = None
     token: int = -1
     bounded: bool = False
     ancestors: frozenset[int] = frozenset()
     dependencies: frozenset[int] = dataclasses.field(default=frozenset(), compare=False)
     strict: bool = False
 
-    def join(self, value: Any, first: bool = False) -> "Form":
+    def join(self, value: Operand, first: bool = False) -> "Form":
         """Return the form that can hold one more value, which comes from a step.
 
         Args:
@@ -87,7 +96,7 @@ class Form:
             return self
         site = self.site or named(value)
         dependencies = self.dependencies | tokens(value)
-        if _inexact(value):
+        if is_inexact(value):
             return dataclasses.replace(
                 self, site=site, dtype=typed(value).dtype, dependencies=dependencies
             )
@@ -98,14 +107,14 @@ class Form:
         value = exact_or_number(value, self.strict)
         if isinstance(value, SoftNumber) or (self.site and self.support is None):
             return dataclasses.replace(form, support=None)
-        values = _values(value, first)
+        values = _values_in_step(value, first)
         if self.bounded:
             return form
         if self.support is not None:
             values = np.union1d(values, self.support.array)
         return dataclasses.replace(form, support=Known(values))
 
-    def start(self, value: Any) -> "Form":
+    def start(self, value: Operand) -> "Form":
         """Return the form that can hold the first value too."""
         if not self.site or self.support is None or is_soft(value):
             return self.join(value)
@@ -115,12 +124,10 @@ class Form:
         values = np.union1d(self.support.array, constant).astype(constant.dtype)
         return dataclasses.replace(self, support=Known(values))
 
-    def enter(self, value: Any) -> Any:
+    def enter(self, value: Operand) -> Operand:
         """Return a value in this form."""
         if not self.site:
-            return (
-                value.number().astype(typed(value).dtype) if is_soft(value) else value
-            )
+            return _plain(value)
         if self.support is None:
             return self._mean(value)
         value = exact_or_number(value, self.strict)
@@ -136,6 +143,15 @@ class Form:
         weights = weights.astype(self.dtype)
         return SoftIndex(values, (weights,), (self._factor(shape),), shape)
 
+    def leave(self, value: Operand) -> Operand:
+        """Return a value of this form after the loop: it depends on all steps."""
+        if isinstance(value, SoftIndex):
+            factor = fresh(self.site, value.extent, self.dependencies)
+            return SoftIndex(value.values, value.weights, (factor,), value.extent)
+        if isinstance(value, AbstractAverage):
+            return dataclasses.replace(value, tokens=self.dependencies)
+        return value
+
     def _factor(self, shape: tuple[int, ...]) -> Factor:
         return Factor(
             site=self.site,
@@ -147,17 +163,16 @@ class Form:
             elements=frozenset([Element(self.token)]),
         )
 
-    def _mean(self, value: Any) -> SoftNumber | SoftReal:
-        number = value.number() if is_soft(value) else jnp.asarray(value)
-        number = number.astype(self.dtype)
-        if _inexact(value):
+    def _mean(self, value: Operand) -> SoftNumber | SoftReal:
+        number = number_of(value).astype(self.dtype)
+        if is_inexact(value):
             return SoftReal(number, typed(value).dtype, self.site)
         tokens_inside = self.ancestors | {self.token}
         return SoftNumber(number, typed(value).dtype, self.site, tokens_inside)
 
     def _weights(
-        self, value: Any, support: np.ndarray, table: np.ndarray
-    ) -> tuple[Array, Any]:
+        self, value: Operand, support: np.ndarray, table: np.ndarray
+    ) -> tuple[Array, Table]:
         """The probabilities of a value, and what stands in the place of its own."""
         placeholder = table[:1]
         if not is_soft(value):
@@ -165,13 +180,15 @@ class Form:
             if constant is None:
                 # All its weight is on its own place, in the support or not.
                 weights = jnp.zeros((len(table), *typed(value).shape), self.dtype)
-                return _one_more(weights, 1), jnp.asarray(value)
+                return _append_row(weights, 1), jnp.asarray(value)
             weights = jnp.asarray(table == constant, self.dtype)
         elif values_of(value) is None:
             return value.weights[0], value.table[-1:]  # it is in this form already
         else:
             weights = self._on_support(value, support)
-        return (_one_more(weights, 0) if self.open else weights), placeholder
+        if self.open:
+            weights = _append_row(weights, 0)
+        return weights, placeholder
 
     def _on_support(self, value: SoftIndex, support: np.ndarray) -> Array:
         values = values_of(value)
@@ -183,16 +200,19 @@ class Form:
         return on_support(value, larger)[np.isin(larger, support)]
 
 
-def _one_more(weights: Array, value: float) -> Array:
+def _plain(value: Operand) -> Operand:
+    """Return a soft value as its mean, of the discrete program's type."""
+    if not is_soft(value):
+        return value
+    return value.number().astype(typed(value).dtype)
+
+
+def _append_row(weights: Array, value: float) -> Array:
     row = jnp.full((1, *weights.shape[1:]), value, weights.dtype)
     return jnp.concatenate([weights, row])
 
 
-def _inexact(value: Any) -> bool:
-    return jnp.issubdtype(typed(value).dtype, jnp.inexact)
-
-
-def exact_or_number(value: Any, strict: bool = False) -> Any:
+def exact_or_number(value: Operand, strict: bool = False) -> Operand:
     """Return a count as its values if they are known; others unchanged.
 
     Args:
@@ -211,13 +231,13 @@ def exact_or_number(value: Any, strict: bool = False) -> Any:
         return value
 
 
-def _probability_type(value: Any) -> Any:
+def _probability_type(value: Operand) -> jnp.dtype:
     if isinstance(value, SoftNumber):
         return value.average.dtype
     return jnp.result_type(*(w.dtype for w in value.weights))
 
 
-def _values(value: SoftIndex, first: bool) -> np.ndarray:
+def _values_in_step(value: SoftIndex, first: bool) -> np.ndarray:
     support = values_of(value)
     if support is None and value.known:
         support = np.unique(value.table)
@@ -235,11 +255,11 @@ def _values(value: SoftIndex, first: bool) -> np.ndarray:
 # --- the forms of all that is carried -------------------------------------------------
 
 
-def settled(
-    step: Callable,
-    init: Sequence[Any],
+def settle_forms(
+    step: Step,
+    init: Sequence[Operand],
     length: int | None = None,
-    start: int | None = None,
+    first_token: int | None = None,
     jointly: bool = False,
     strict: bool = False,
 ) -> list[Form]:
@@ -250,7 +270,7 @@ def settled(
         init: The first carry, of which some may be soft.
         length: Number of steps, if it is known. Values that grow by the same amount in
             each step, as counts do, are then bounded.
-        start: Draws with a smaller token were there before the loop.
+        first_token: Draws with a smaller token were there before the loop.
         jointly: Whether values that are carried together and share draws are kept
             apart. Otherwise they count as independent inside of the loop.
         strict: Whether a sum of values that share draws is an error. Otherwise only its
@@ -260,51 +280,89 @@ def settled(
         NotImplementedError: If its values grow from step to step; it names the sites.
         SharedDrawsError: If values are combined that share draws.
     """
-    if start is None:
-        start = new_token()
+    if first_token is None:
+        first_token = new_token()
     forms = [Form(token=new_token(), strict=strict).join(x) for x in init]
     history: list[list[Form]] = []
-    for number in range(_PASSES):
-        started = [f.start(x) for f, x in zip(forms, init, strict=True)]
-        out = _after_a_step(step, started, init, is_first=not number)
-        joined = [
-            f.join(_closed(f, x), first=not number)
-            for f, x in zip(started, out, strict=True)
-        ]
-        forms = _related(joined, init, out, start, jointly)
-        if number and forms == started:
+    for step_number in range(_PASSES):
+        forms_before = [f.start(x) for f, x in zip(forms, init, strict=True)]
+        is_first = step_number == 0
+        carry = _carry_after_step(step, forms_before, init, is_first)
+        joined_forms = _join_carry(forms_before, carry, is_first)
+        forms = _with_dependencies(joined_forms, init, carry, first_token, jointly)
+        if forms == forms_before and not is_first:
             return forms
-        history.append(started)
-        if length is not None and number == _PASSES // 2:
-            steps = max(length - number - 1, 0)
-            columns = zip(*history, strict=True)
-            pairs = zip(forms, columns, strict=True)
-            forms = [_grown(form, column, steps) for form, column in pairs]
+        history.append(forms_before)
+        if length is not None and step_number == _PASSES // 2:
+            steps = max(length - step_number - 1, 0)
+            forms = _extrapolate_forms(forms, history, steps)
     raise NotImplementedError(_GROWS.format(_names(forms)))
+
+
+def enter_forms(forms: Sequence[Form], carry: Sequence[Operand]) -> list[Operand]:
+    """Return carried values in their forms."""
+    return [form.enter(value) for form, value in zip(forms, carry, strict=True)]
+
+
+def leave_forms(forms: Sequence[Form], carry: Sequence[Operand]) -> list[Operand]:
+    """Return carried values after a loop: draws that depend on those of all steps."""
+    return [form.leave(value) for form, value in zip(forms, carry, strict=True)]
 
 
 def _names(forms: Sequence[Form]) -> str:
     return " and ".join(dict.fromkeys(f.site for f in forms if f.site))
 
 
-def _after_a_step(
-    step: Callable, forms: Sequence[Form], init: Sequence[Any], is_first: bool
-) -> list[Any]:
-    """The carry after one step, of which the arrays are shapes only."""
-    entered = [f.enter(x) for f, x in zip(forms, init, strict=True)]
+def _carry_after_step(
+    step: Step, forms: Sequence[Form], init: Sequence[Operand], is_first: bool
+) -> list[Operand]:
+    """Return the carry after one step, of which the arrays are shapes only."""
+    carry = enter_forms(forms, init)
     # The first step sees plain integers that are known; later ones do not.
     if is_first:
-        return jax.eval_shape(lambda: step(entered))
-    return jax.eval_shape(step, entered)
+        return jax.eval_shape(lambda: step(carry))
+    return jax.eval_shape(step, carry)
 
 
-def _grown(form: Form, history: Sequence[Form], steps: int) -> Form:
-    """The form after some more steps, if its values grow by the same amount in each."""
-    forms = [*history, form][-3:]
-    supports = [f.support.array for f in forms if f.support is not None]
-    if form.open or len(supports) < len(forms) or form in history[-1:]:
+def _join_carry(
+    forms: Sequence[Form], carry: Sequence[Operand], is_first: bool
+) -> list[Form]:
+    """Return the forms that can hold the carry of one more step."""
+    return [
+        form.join(_without_first_place(form, value), first=is_first)
+        for form, value in zip(forms, carry, strict=True)
+    ]
+
+
+def _without_first_place(form: Form, value: Operand) -> Operand:
+    """Return a value that a step hands on without the place of the first value."""
+    is_open = form.open and isinstance(value, SoftIndex) and not value.known
+    if not is_open or [f.token for f in value.factors] != [form.token]:
+        return value
+    support = np.zeros(0)
+    if form.support is not None:
+        support = form.support.array
+    support = support.reshape((-1,) + (1,) * len(value.extent))
+    return SoftIndex(Known(support), value.weights, value.factors, value.extent)
+
+
+def _extrapolate_forms(
+    forms: Sequence[Form], history: Sequence[Sequence[Form]], steps: int
+) -> list[Form]:
+    earlier_forms = zip(*history, strict=True)
+    return [
+        _extrapolate_form(form, earlier, steps)
+        for form, earlier in zip(forms, earlier_forms, strict=True)
+    ]
+
+
+def _extrapolate_form(form: Form, history: Sequence[Form], steps: int) -> Form:
+    """Return the form after more steps, if its values grow by one amount in each."""
+    last_forms = [*history, form][-3:]
+    supports = [f.support.array for f in last_forms if f.support is not None]
+    if form.open or len(supports) < len(last_forms) or form in history[-1:]:
         return form
-    values = _extrapolated(supports, steps)
+    values = _extrapolate_values(supports, steps)
     if values is None:
         return form
     if len(values) > LARGEST_SUPPORT:
@@ -313,8 +371,10 @@ def _grown(form: Form, history: Sequence[Form], steps: int) -> Form:
     return dataclasses.replace(form, support=support, bounded=True)
 
 
-def _extrapolated(supports: Sequence[np.ndarray], steps: int) -> np.ndarray | None:
-    """Values after some more steps, if both ends move by the same amount in each."""
+def _extrapolate_values(
+    supports: Sequence[np.ndarray], steps: int
+) -> np.ndarray | None:
+    """Return values after more steps, if both ends move by one amount in each."""
     if any(x.size == 0 or x.dtype == bool for x in supports):
         return None
     ends = np.array([[x.min(), x.max()] for x in supports])
@@ -323,26 +383,6 @@ def _extrapolated(supports: Sequence[np.ndarray], steps: int) -> np.ndarray | No
         return None
     first, last = ends[-1] + steps * moves[0]
     return np.arange(first, last + 1)
-
-
-def _closed(form: Form, value: Any) -> Any:
-    """The carry as it was, if a step hands on one with a place of its own."""
-    is_open = form.open and isinstance(value, SoftIndex) and not value.known
-    if not is_open or [f.token for f in value.factors] != [form.token]:
-        return value
-    support = np.zeros(0) if form.support is None else form.support.array
-    support = support.reshape((-1,) + (1,) * len(value.extent))
-    return SoftIndex(Known(support), value.weights, value.factors, value.extent)
-
-
-def left(form: Form, value: Any) -> Any:
-    """A carried value after the loop: draws that depend on those of all steps."""
-    if isinstance(value, SoftIndex):
-        factor = fresh(form.site, value.extent, form.dependencies)
-        return SoftIndex(value.values, value.weights, (factor,), value.extent)
-    if isinstance(value, AbstractAverage):
-        return dataclasses.replace(value, tokens=form.dependencies)
-    return value
 
 
 # --- what the carried values depend on ------------------------------------------------
@@ -362,7 +402,7 @@ class Dependencies:
     parents: set[int] = dataclasses.field(default_factory=set)
     elements: set[Element] = dataclasses.field(default_factory=set)
 
-    def add(self, value: Any) -> None:
+    def add(self, value: Operand) -> None:
         """Add those of a soft value."""
         if not isinstance(value, SoftIndex):
             self.parents |= tokens(value)
@@ -372,21 +412,21 @@ class Dependencies:
             self.parents |= factor.parents
             self.elements |= factor.elements
 
-    def constants(self, start: int) -> set[int]:
+    def constants(self, first_token: int) -> set[int]:
         """Return tokens of the draws that it shares with each step of the loop."""
         recurring = (element.recurring for element in self.elements)
-        return {token for token in self.roots if token < start}.union(*recurring)
+        return {token for token in self.roots if token < first_token}.union(*recurring)
 
-    def after_loop(self, start: int) -> set[int]:
+    def after_loop(self, first_token: int) -> set[int]:
         """Return tokens of the draws that it depends on, and that are there after it.
 
         The token of the loop itself stands for draws that are made inside of it.
         """
         everything = self.roots | self.parents
         elements = {element.token for element in self.elements}
-        tokens_after = {token for token in everything if token < start}
-        if any(token >= start and token not in elements for token in everything):
-            tokens_after.add(start)
+        tokens_after = {token for token in everything if token < first_token}
+        if any(token >= first_token and token not in elements for token in everything):
+            tokens_after.add(first_token)
         return tokens_after
 
     def update(self, other: "Dependencies") -> None:
@@ -396,36 +436,36 @@ class Dependencies:
         self.elements |= other.elements
 
 
-def _related(
+def _with_dependencies(
     forms: Sequence[Form],
-    init: Sequence[Any],
-    out: Iterable[Any],
-    start: int,
+    init: Sequence[Operand],
+    carry: Sequence[Operand],
+    first_token: int,
     jointly: bool,
 ) -> list[Form]:
-    """The forms with the draws that carried values depend on, from whichever step."""
+    """Return forms with the draws that carried values depend on, from any step."""
     carried = {form.token: Dependencies() for form in forms}
-    for form, first, value in zip(forms, init, out, strict=True):
+    for form, first, value in zip(forms, init, carry, strict=True):
         carried[form.token].add(first)
         carried[form.token].add(exact_or_number(value, form.strict))
-    _close(carried)
+    _add_indirect_dependencies(carried)
     related_forms = []
     for form in forms:
         dependencies = carried[form.token]
-        ancestors = dependencies.constants(start)
+        ancestors = dependencies.constants(first_token)
         if jointly:
-            ancestors |= _carried_with(form.token, carried, start)
+            ancestors |= _carried_with(form.token, carried, first_token)
         related_forms.append(
             dataclasses.replace(
                 form,
                 ancestors=frozenset(ancestors),
-                dependencies=frozenset(dependencies.after_loop(start)),
+                dependencies=frozenset(dependencies.after_loop(first_token)),
             )
         )
     return related_forms
 
 
-def _close(carried: dict[int, Dependencies]) -> None:
+def _add_indirect_dependencies(carried: dict[int, Dependencies]) -> None:
     """Add what carried values depend on through others, in as many steps as needed."""
     for _ in carried:
         for dependencies in carried.values():
@@ -433,11 +473,13 @@ def _close(carried: dict[int, Dependencies]) -> None:
                 dependencies.update(carried[token])
 
 
-def _carried_with(token: int, carried: dict[int, Dependencies], start: int) -> set[int]:
+def _carried_with(
+    token: int, carried: dict[int, Dependencies], first_token: int
+) -> set[int]:
     """Tokens of the carried values that depend on the same draws of a step."""
 
     def made_inside(dependencies: Dependencies) -> set[int]:
-        return {t for t in dependencies.roots if t >= start and t not in carried}
+        return {t for t in dependencies.roots if t >= first_token and t not in carried}
 
     draws = made_inside(carried[token])
     return {

@@ -3,18 +3,18 @@
 A sum of independent draws has the convolution of their probabilities. Its values are
 those of a lattice, the multiples of a step from the smallest sum on.
 
-Counterpart: ``pyro_concrete.soft_index.counts``.
+Counterpart: ``pyro_concrete.soft_index.folds``.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from numpyro_concrete.soft_index.draws import Known, are_independent_along, derived
 from numpyro_concrete.soft_index.expectation import mixed
@@ -140,8 +140,10 @@ def _lattice_of(table: Table) -> tuple[float, float, int] | None:
     if not isinstance(table, np.ndarray) or not np.isfinite(table).all():
         return None
     values = np.unique(table.astype(float))
-    if len(values) < 2:
-        return (float(values[0]), 1.0, 1) if len(values) else None
+    if not len(values):
+        return None
+    if len(values) == 1:
+        return float(values[0]), 1.0, 1
     steps = np.diff(values)
     step = _common_step(steps)
     if step is None:
@@ -156,7 +158,9 @@ def _common_step(steps: np.ndarray) -> float | None:
     # Multiples of a fraction, such as halves, are a lattice too.
     step = float(steps.min())
     parts = steps / step
-    return step if np.allclose(parts, np.round(parts), rtol=0, atol=1e-9) else None
+    if np.allclose(parts, np.round(parts), rtol=0, atol=1e-9):
+        return step
+    return None
 
 
 # --- sums -----------------------------------------------------------------------------
@@ -214,7 +218,7 @@ def soft_of(
     lattice: Lattice,
     of: Sequence[SoftIndex],
     shape: Sequence[int],
-    dtype: Any,
+    dtype: DTypeLike,
     move: Callable | None = None,
 ) -> SoftIndex:
     """Return a value of draws that are made of others.
@@ -234,12 +238,14 @@ def _fresh(
     probs: Array,
     of: Sequence[SoftIndex],
     shape: Sequence[int],
-    dtype: Any,
+    dtype: DTypeLike,
     move: Callable | None = None,
 ) -> SoftIndex:
     table = values.astype(dtype).reshape((-1,) + (1,) * len(shape))
     factors = [factor for soft in of for factor in soft.draws()]
-    moves = None if move is None else [move] * len(factors)
+    moves = None
+    if move is not None:
+        moves = [move] * len(factors)
     factor = derived(named(*of), probs.shape[1:], factors, moves)
     return SoftIndex(Known(table), (probs,), (factor,), tuple(shape))
 
@@ -271,7 +277,7 @@ def _draws_up_to(
     return np.moveaxis(ids, 1, 1 + axis)
 
 
-def total(soft: SoftIndex, axes: Sequence[int], dtype: Any) -> SoftIndex:
+def total(soft: SoftIndex, axes: Sequence[int], dtype: DTypeLike) -> SoftIndex:
     """Return the sum along axes.
 
     Raises:
@@ -325,7 +331,9 @@ def _averaged(probs: Array, common: Array, axes: Sequence[int]) -> Array:
     return (probs * common[None]).sum(1)
 
 
-def running_total(soft: SoftIndex, axis: int, reverse: bool, dtype: Any) -> SoftIndex:
+def running_total(
+    soft: SoftIndex, axis: int, reverse: bool, dtype: DTypeLike
+) -> SoftIndex:
     """Return the cumulative sum along an axis.
 
     Raises:

@@ -4,7 +4,7 @@ A soft value holds one factor for each independent draw behind it. Where the joi
 values of several draws become one factor, that factor remembers the draws, so that
 values which share one are never combined as if they were independent.
 
-Counterpart: none; ``pyro_concrete.soft_index.algebra`` has the factors of torch.
+Counterpart: ``pyro_concrete.soft_index.elements``.
 """
 
 import dataclasses
@@ -175,10 +175,11 @@ def shared_draws_message(site: str) -> str:
         site: Names of the relaxed sites.
     """
     return (
-        f"site {site!r} is relaxed: two operands depend on the same draw of it, and "
-        "their joint values were too many to keep. Combine them in fewer steps, take "
-        "the mean of one of them with numpyro_concrete.soft_index.plain(value), or "
-        "leave the site out with infer={'relax': False}"
+        f"site {site!r} is relaxed: two operands depend, or may depend, on the same "
+        "draw of it, and their joint values are not known. Combine them in fewer "
+        "steps, use indices that are known while tracing, take the mean of one of them "
+        "with numpyro_concrete.soft_index.plain(value), or leave the site out with "
+        "infer={'relax': False}"
     )
 
 

@@ -1,10 +1,12 @@
 """Elementwise functions: applied to every joint value of their operands.
 
-Counterpart: none; in Pyro these are in ``rules.py``.
+Counterpart: ``pyro_concrete.soft_index.elementwise``.
 """
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 
 import jax
@@ -35,8 +37,8 @@ from numpyro_concrete.soft_index.tables import (
     words,
 )
 from numpyro_concrete.soft_index.value import (
+    AbstractAverage,
     SoftIndex,
-    SoftReal,
     Values,
     average_of,
     exact,
@@ -230,7 +232,7 @@ def _with_possible_values(result: Result, cases: Sequence[Operand]) -> Result:
 
 def _mix_cases(
     primitive: Primitive, which: SoftIndex, cases: Sequence[Operand]
-) -> SoftReal:
+) -> AbstractAverage:
     """Average plain cases with the probabilities that each is chosen."""
     probability_dtype = jnp.result_type(*which.weights)
 
@@ -245,9 +247,10 @@ def _mix_cases(
 
     probabilities = [probability(case) for case in range(len(cases))]
     finite_cases = [bounded(jnp.asarray(x), *probabilities) for x in cases]
-    mean = sum(
+    terms = [
         p * finite for p, (finite, _) in zip(probabilities, finite_cases, strict=True)
-    )
+    ]
+    mean = functools.reduce(operator.add, terms)
     _, restore_infinities = finite_cases[0]
     case = typed(cases[0])
     mean = jnp.broadcast_to(restore_infinities(mean), case.shape).astype(case.dtype)

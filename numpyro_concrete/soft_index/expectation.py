@@ -4,13 +4,13 @@ Counterpart: none; torch has them in ``pyro_concrete.soft_index.algebra``.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 # Up to here the terms of a sum are too few for a product of matrices of its own. With
 # more it pays to have the result in memory, once for all that reads it.
@@ -21,7 +21,7 @@ def contract(
     table: np.ndarray | Array,
     weights: Sequence[Array],
     shape: Sequence[int],
-    dtype: Any,
+    dtype: DTypeLike,
 ) -> Array:
     """Return the weighted sum of values over the axes of their factors.
 
@@ -74,7 +74,9 @@ def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
         # One weight each. The array keeps its shape: XLA sees which parts are not read.
         picked = jnp.moveaxis(_picked(weights, (rows != 0).argmax(0)), 0, -1)
         scale = rows.sum(0)
-        return (picked if (scale == 1).all() else picked * scale).reshape(shape)
+        if (scale != 1).any():
+            picked = picked * scale
+        return picked.reshape(shape)
     flat = weights.reshape(k, -1)
     # A sum fuses with what is around it; for a lone draw a product is faster.
     if flat.shape[1] > 1 and flat.size * rows.size // k <= _FEW:
@@ -89,10 +91,14 @@ def _picked(weights: Array | np.ndarray, which: np.ndarray) -> Array | np.ndarra
     """Return rows of weights: without a gather, which would not fuse, if it can be."""
     if np.array_equal(which, np.arange(len(weights))):
         return weights
-    return weights[int(which[0])][None] if len(which) == 1 else weights[which]
+    if len(which) == 1:
+        return weights[int(which[0])][None]
+    return weights[which]
 
 
-def bounded(table: np.ndarray | Array, *weights: Array) -> tuple[Any, Any]:
+def bounded(
+    table: np.ndarray | Array, *weights: Array
+) -> tuple[np.ndarray | Array, Callable[[Array], Array]]:
     """Return finite values, and the function that puts infinities back in their sum.
 
     An infinity counts as the largest log-probability that is finite, and NaN as one and
@@ -117,7 +123,7 @@ def bounded(table: np.ndarray | Array, *weights: Array) -> tuple[Any, Any]:
     return jnp.where(jnp.isfinite(fixed), table, stand_in), _restored
 
 
-def _bound(dtype: Any) -> np.ndarray:
+def _bound(dtype: DTypeLike) -> np.ndarray:
     return np.asarray(-math.log(jnp.finfo(dtype).tiny), dtype)
 
 
@@ -130,5 +136,5 @@ def _restored(total: Array) -> Array:
 
 
 @_restored.defjvp
-def _restored_jvp(primals: Any, tangents: Any) -> Any:
+def _restored_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return _restored(*primals), tangents[0]

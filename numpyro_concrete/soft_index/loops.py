@@ -1,14 +1,13 @@
 """Soft values in loops and branches: cond, while and scan.
 
-A loop's carry has one form for every step. An integer that becomes soft is soft from
-the start, with all its weight on its value; a carried value has one factor, over the
-values that it takes in any step.
+A loop of few draws is run for each of their values. Any other carries soft values, in
+a form that is the same in every step; ``carries.py`` finds it. ``sequences.py`` takes
+apart what a scan runs through, and joins what its steps return.
 
 Counterpart: none; Python's loops run as they are in torch.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,16 @@ from jax import Array, lax
 
 from numpyro_concrete import internals
 from numpyro_concrete.soft_index.algebra import listed_jointly
-from numpyro_concrete.soft_index.carries import left, settled
+from numpyro_concrete.soft_index.carries import enter_forms, leave_forms, settle_forms
 from numpyro_concrete.soft_index.draws import SharedDrawsError, new_token
-from numpyro_concrete.soft_index.registry import apply_primitive, interpret, rule
+from numpyro_concrete.soft_index.registry import (
+    Operand,
+    Params,
+    Primitive,
+    apply_primitive,
+    interpret,
+    rule,
+)
 from numpyro_concrete.soft_index.sequences import join_time, split_time
 from numpyro_concrete.soft_index.single import is_small, on_each_value
 from numpyro_concrete.soft_index.tables import concrete, typed
@@ -33,6 +39,9 @@ from numpyro_concrete.soft_index.value import (
     refusal,
 )
 
+# Takes the operands of a loop and whether a sum of values that share draws is an error.
+LoopRule = Callable[[list[Operand], Params, bool], list[Operand]]
+
 # Loops of at most so many steps, and so many operations in all, can be unrolled.
 _MOST_STEPS = 64
 _MOST_OPERATIONS = 2048
@@ -42,36 +51,40 @@ _MOST_OPERATIONS = 2048
 
 
 def each_value(
-    primitive: Any, values: list[Any], params: dict[str, Any]
-) -> list[Any] | None:
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> list[Operand] | None:
     """Return what a loop over floats gives for each value; None if it sees the means.
 
     Networks see the means, and so does a loop with more than a few joint values.
 
     Args:
         primitive: The primitive of the loop.
-        values: Its operands.
+        operands: Its operands.
         params: Its parameters.
     """
-    jointly = None if _is_network(params) else _few(values)
-    return None if jointly is None else on_each_value(primitive, jointly, params)
+    if _is_network(params):
+        return None
+    jointly = _few_joint_values(operands)
+    if jointly is None:
+        return None
+    return on_each_value(primitive, jointly, params)
 
 
-def _few(values: Sequence[Any]) -> list[Any] | None:
-    """Operands as functions of draws that have few joint values, or None."""
+def _few_joint_values(operands: Sequence[Operand]) -> list[Operand] | None:
+    """Return operands as functions of draws that have few joint values, or None."""
     try:
-        operands = [exact(x) for x in values]
+        values = [exact(x) for x in operands]
     except TypeError:
         return None
-    if is_small(operands):
-        return operands
-    jointly = listed_jointly(operands)
+    if is_small(values):
+        return values
+    jointly = listed_jointly(values)
     if jointly is None or not is_small(jointly):
         return None
     return jointly
 
 
-def makes_floats(params: dict[str, Any]) -> bool:
+def makes_floats(params: Params) -> bool:
     """Tell whether a loop has results that are floats.
 
     Args:
@@ -81,44 +94,50 @@ def makes_floats(params: dict[str, Any]) -> bool:
     return any(jnp.issubdtype(x, jnp.inexact) for x in dtypes)
 
 
-def _body(params: dict[str, Any]) -> Any:
-    return params["jaxpr"] if "jaxpr" in params else params["body_jaxpr"]
+def _body(params: Params) -> internals.ClosedJaxpr:
+    name = "jaxpr" if "jaxpr" in params else "body_jaxpr"
+    return params[name]
 
 
-def _is_network(params: dict[str, Any]) -> bool:
+def _is_network(params: Params) -> bool:
     return _multiplies_matrices(_body(params).jaxpr)
 
 
-def _multiplies_matrices(jaxpr: Any) -> bool:
-    inner = (
-        getattr(x, "jaxpr", x)
-        for eqn in jaxpr.eqns
-        for x in eqn.params.values()
-        if isinstance(x, internals.ClosedJaxpr) or hasattr(x, "eqns")
-    )
+def _multiplies_matrices(jaxpr: internals.Jaxpr) -> bool:
     names = ("dot_general", "conv_general_dilated")
     if any(eqn.primitive.name in names for eqn in jaxpr.eqns):
         return True
-    return any(map(_multiplies_matrices, inner))
+    return any(map(_multiplies_matrices, _inner_jaxprs(jaxpr)))
 
 
-def with_guards(primitive: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
+def _inner_jaxprs(jaxpr: internals.Jaxpr) -> Iterator[internals.Jaxpr]:
+    for eqn in jaxpr.eqns:
+        for param in eqn.params.values():
+            if isinstance(param, internals.ClosedJaxpr):
+                yield param.jaxpr
+            elif isinstance(param, internals.Jaxpr):
+                yield param
+
+
+def with_guards(
+    primitive: Primitive, operands: list[Operand], params: Params
+) -> list[Operand]:
     """Return the operands of a loop, of which the carried floats become means.
 
     Args:
         primitive: The primitive of the loop.
-        values: Its operands.
+        operands: Its operands.
         params: Its parameters.
     """
     if primitive.name == "cond":
-        return [guarded(x) if isinstance(x, SoftReal) else x for x in values]
+        return [guarded(x) if isinstance(x, SoftReal) else x for x in operands]
     if primitive.name != "scan" or _is_network(params):
-        return values
-    n = params["num_consts"] + params["num_carry"]
-    return [*values[:n], *map(_known_or_guarded, values[n:])]
+        return operands
+    count = params["num_consts"] + params["num_carry"]
+    return [*operands[:count], *map(_exact_or_guarded, operands[count:])]
 
 
-def _known_or_guarded(x: Any) -> Any:
+def _exact_or_guarded(x: Operand) -> Operand:
     if not isinstance(x, SoftReal):
         return x
     try:
@@ -127,169 +146,188 @@ def _known_or_guarded(x: Any) -> Any:
         return guarded(x)
 
 
-# --- the primitives -------------------------------------------------------------------
+# --- loops of few draws ---------------------------------------------------------------
 
 
-def under_interpreter(function: Callable) -> Callable:
-    """Return a function of soft and plain values that runs under an interpreter."""
+def _for_each_value_if_few(primitives: str) -> Callable[[LoopRule], LoopRule]:
+    """Return a decorator that registers the rule of a loop.
 
-    def run(*args: Any) -> list[Any]:
-        return interpret(lambda *x: list(function(*x)), *args)
+    A loop of few draws is run for each of their values, if no more is unknown. Any
+    other goes to the rule, which carries soft values. Where values that a loop combines
+    share draws, a short one is unrolled.
+    """
 
-    return run
+    def register(loop_rule: LoopRule) -> LoopRule:
+        @rule(primitives)
+        def _(
+            primitive: Primitive, operands: list[Operand], params: Params
+        ) -> list[Operand]:
+            if _is_small_and_known(operands):
+                return on_each_value(primitive, operands, params)
+            try:
+                return loop_rule(operands, params, True)
+            except (TypeError, NotImplementedError) as error:
+                jointly = _few_joint_values(operands)
+                if jointly is not None:
+                    return on_each_value(primitive, jointly, params)
+                if not isinstance(error, SharedDrawsError):
+                    raise
+            if _is_short_scan(primitive, params):
+                return _unroll_scan(operands, params)
+            return loop_rule(operands, params, False)
 
+        return loop_rule
 
-def _scan(
-    _: Any, values: list[Any], params: dict[str, Any], strict: bool = False
-) -> list[Any]:
-    consts, init, xs = unpacked(values, params)
-    body = under_interpreter(internals.jaxpr_as_fun(params["jaxpr"]))
-    start = new_token()
-    count = len(init)
-    length = params["length"]
-    sequences = split_time(xs)
-
-    def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
-        out = body(*consts, *carry, *x)
-        return out[:count], out[count:]
-
-    first = _first(sequences)
-    forms = settled(
-        lambda carry: step(carry, first())[0],
-        init,
-        length=length,
-        start=start,
-        jointly=True,
-        strict=strict,
-    )
-
-    def stable(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
-        carry, y = step(carry, x)
-        return [f.enter(c) for f, c in zip(forms, carry, strict=True)], y
-
-    entered = [f.enter(x) for f, x in zip(forms, init, strict=True)]
-    options = {k: params[k] for k in ("length", "reverse", "unroll")}
-    carry, ys = lax.scan(stable, entered, sequences, **options)
-    results = [left(f, c) for f, c in zip(forms, carry, strict=True)]
-    return results + join_time(ys, length, start)
+    return register
 
 
-def _unrolled(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
-    """Run a scan step by step, so that its draws keep their identity."""
-    length = params["length"]
-    body = internals.jaxpr_as_fun(params["jaxpr"])
-    steps = range(length - 1, -1, -1) if params["reverse"] else range(length)
-
-    def run(*arguments: Any) -> list[Any]:
-        consts, carry, xs = unpacked(list(arguments), params)
-        rows: dict[int, list[Any]] = {}
-        for step in steps:
-            out = body(*consts, *carry, *(x[step] for x in xs))
-            rows[step] = out[len(carry) :]
-            carry = out[: len(carry)]
-        columns = zip(*(rows[step] for step in range(length)), strict=True)
-        return [*carry, *map(jnp.stack, columns)]
-
-    return under_interpreter(run)(*values)
+def _is_small_and_known(operands: Sequence[Operand]) -> bool:
+    """Whether operands have few joint values, of which the loop depends on nothing."""
+    if any(isinstance(x, AbstractAverage) for x in operands):
+        return False
+    if not is_small(operands):
+        return False
+    return all(concrete(x) is not None for x in operands if not is_soft(x))
 
 
-def _is_short(primitive: Any, params: dict[str, Any]) -> bool:
+def _is_short_scan(primitive: Primitive, params: Params) -> bool:
     """Whether a loop has so few operations that it can be unrolled."""
     if primitive.name != "scan" or not 0 < params["length"] <= _MOST_STEPS:
         return False
     return params["length"] * len(params["jaxpr"].eqns) <= _MOST_OPERATIONS
 
 
-def unpacked(values: list[Any], params: dict[str, Any]) -> tuple[list, list, list]:
+def _unroll_scan(operands: list[Operand], params: Params) -> list[Operand]:
+    """Run a scan step by step, so that its draws keep their identity."""
+    length = params["length"]
+    body = internals.jaxpr_as_fun(params["jaxpr"])
+    steps = list(range(length))
+    if params["reverse"]:
+        steps.reverse()
+
+    def run_steps(*arguments: Operand) -> list[Operand]:
+        consts, carry, xs = split_scan_operands(list(arguments), params)
+        ys_by_step: dict[int, list[Operand]] = {}
+        for step in steps:
+            results = body(*consts, *carry, *(x[step] for x in xs))
+            ys_by_step[step] = results[len(carry) :]
+            carry = results[: len(carry)]
+        ys = zip(*(ys_by_step[step] for step in range(length)), strict=True)
+        return [*carry, *map(jnp.stack, ys)]
+
+    return under_interpreter(run_steps)(*operands)
+
+
+# --- the primitives -------------------------------------------------------------------
+
+
+def under_interpreter(function: Callable) -> Callable[..., list[Operand]]:
+    """Return a function of soft and plain values that runs under an interpreter."""
+
+    def run(*operands: Operand) -> list[Operand]:
+        return interpret(lambda *x: list(function(*x)), *operands)
+
+    return run
+
+
+def split_scan_operands(
+    operands: list[Operand], params: Params
+) -> tuple[list[Operand], list[Operand], list[Operand]]:
     """Return the constants, the first carry and the sequences of a scan."""
-    consts, init, xs = internals.unpack_scan_args(values, params)
+    consts, init, xs = internals.unpack_scan_args(operands, params)
     return list(consts), list(init), list(xs)
 
 
-def _first(sequences: list[Any]) -> Callable[[], list[Any]]:
-    """Make the elements of one step, for their shapes only."""
+@_for_each_value_if_few("scan")
+def _scan(operands: list[Operand], params: Params, strict: bool) -> list[Operand]:
+    consts, init, xs = split_scan_operands(operands, params)
+    body = under_interpreter(internals.jaxpr_as_fun(params["jaxpr"]))
+    first_token = new_token()
+    length = params["length"]
+    sequences = split_time(xs)
 
-    def zeros() -> list[Any]:
-        return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), sequences)
+    def step(
+        carry: list[Operand], x: list[Operand]
+    ) -> tuple[list[Operand], list[Operand]]:
+        results = body(*consts, *carry, *x)
+        return results[: len(init)], results[len(init) :]
 
-    return zeros
+    def carry_after_step(carry: list[Operand]) -> list[Operand]:
+        # Only the shapes of the elements count.
+        x = jax.tree.map(lambda xs: jnp.zeros(xs.shape[1:], xs.dtype), sequences)
+        return step(carry, x)[0]
 
+    forms = settle_forms(
+        carry_after_step,
+        init,
+        length=length,
+        first_token=first_token,
+        jointly=True,
+        strict=strict,
+    )
 
-def _is_small_and_known(values: Sequence[Any]) -> bool:
-    """Whether operands have few joint values, of which the loop depends on nothing."""
-    if any(isinstance(x, AbstractAverage) for x in values) or not is_small(values):
-        return False
-    return all(concrete(x) is not None for x in values if not is_soft(x))
+    def step_with_forms(
+        carry: list[Operand], x: list[Operand]
+    ) -> tuple[list[Operand], list[Operand]]:
+        new_carry, y = step(carry, x)
+        return enter_forms(forms, new_carry), y
 
-
-def _of_few_draws(loop_rule: Callable) -> Callable:
-    """A loop of few draws is run for each of their values, if no more is unknown.
-
-    Other loops carry one factor for each value. Where values that they combine share
-    draws, short ones are unrolled.
-    """
-
-    def of_few_draws(primitive: Any, values: list[Any], params: dict[str, Any]) -> Any:
-        if _is_small_and_known(values):
-            return on_each_value(primitive, values, params)
-        try:
-            return loop_rule(primitive, values, params, strict=True)
-        except (TypeError, NotImplementedError) as error:
-            jointly = _few(values)
-            if jointly is not None:
-                return on_each_value(primitive, jointly, params)
-            if not isinstance(error, SharedDrawsError):
-                raise
-        if _is_short(primitive, params):
-            return _unrolled(primitive, values, params)
-        return loop_rule(primitive, values, params)
-
-    return of_few_draws
+    options = {name: params[name] for name in ("length", "reverse", "unroll")}
+    init_with_forms = enter_forms(forms, init)
+    carry, ys = lax.scan(step_with_forms, init_with_forms, sequences, **options)
+    return leave_forms(forms, carry) + join_time(ys, length, first_token)
 
 
-def _while(
-    _: Any, values: list[Any], params: dict[str, Any], strict: bool = False
-) -> list[Any]:
-    n = params["cond_nconsts"]
-    m = n + params["body_nconsts"]
-    asks = under_interpreter(internals.jaxpr_as_fun(params["cond_jaxpr"]))
+@_for_each_value_if_few("while")
+def _while(operands: list[Operand], params: Params, strict: bool) -> list[Operand]:
+    body_start = params["cond_nconsts"]
+    init_start = body_start + params["body_nconsts"]
+    cond_consts = operands[:body_start]
+    body_consts = operands[body_start:init_start]
+    init = operands[init_start:]
+    cond = under_interpreter(internals.jaxpr_as_fun(params["cond_jaxpr"]))
     body = under_interpreter(internals.jaxpr_as_fun(params["body_jaxpr"]))
-    init = values[m:]
 
-    def step(carry: list[Any]) -> list[Any]:
-        return body(*values[n:m], *carry)
+    def step(carry: list[Operand]) -> list[Operand]:
+        return body(*body_consts, *carry)
 
-    forms = settled(step, init, jointly=True, strict=strict)
+    forms = settle_forms(step, init, jointly=True, strict=strict)
 
-    def stable(carry: list[Any]) -> list[Any]:
-        return [f.enter(c) for f, c in zip(forms, step(carry), strict=True)]
+    def step_with_forms(carry: list[Operand]) -> list[Operand]:
+        return enter_forms(forms, step(carry))
 
-    def goes_on(carry: list[Any]) -> Array:
-        (condition,) = asks(*values[:n], *carry)
+    def should_continue(carry: list[Operand]) -> Array:
+        (condition,) = cond(*cond_consts, *carry)
         if is_soft(condition):
             raise TypeError(refusal(named(condition), "ending a loop by it"))
         return condition
 
-    entered = [f.enter(x) for f, x in zip(forms, init, strict=True)]
-    carry = lax.while_loop(goes_on, stable, entered)
-    return [left(f, c) for f, c in zip(forms, carry, strict=True)]
+    init_with_forms = enter_forms(forms, init)
+    carry = lax.while_loop(should_continue, step_with_forms, init_with_forms)
+    return leave_forms(forms, carry)
 
 
-def _cond(_: Any, values: list[Any], params: dict[str, Any]) -> list[Any]:
-    which, *operands = values
-    functions = [
-        under_interpreter(internals.jaxpr_as_fun(j)) for j in params["branches"]
+@rule("cond")
+def _cond(_: Primitive, operands: list[Operand], params: Params) -> list[Operand]:
+    which, *arguments = operands
+    branches = [
+        under_interpreter(internals.jaxpr_as_fun(jaxpr)) for jaxpr in params["branches"]
     ]
-    if not is_soft(which):
-        shapes = [jax.eval_shape(f, *operands) for f in functions]
-        trees = {jax.tree.structure(s) for s in shapes}
-        if len(trees) == 1 and not any(isinstance(x, SoftIndex) for x in shapes[0]):
-            return list(lax.switch(which, functions, *operands))
-    cases = [f(*operands) for f in functions]
-    return [chosen(which, results) for results in zip(*cases, strict=True)]
+    if not is_soft(which) and _can_switch(branches, arguments):
+        return list(lax.switch(which, branches, *arguments))
+    cases = [branch(*arguments) for branch in branches]
+    return [choose_case(which, results) for results in zip(*cases, strict=True)]
 
 
-def chosen(which: Any, cases: Sequence[Any]) -> Any:
+def _can_switch(branches: Sequence[Callable], arguments: Sequence[Operand]) -> bool:
+    """Whether all branches return the same form, and no soft integers."""
+    results = [jax.eval_shape(branch, *arguments) for branch in branches]
+    if len({jax.tree.structure(r) for r in results}) > 1:
+        return False
+    return not any(isinstance(x, SoftIndex) for x in results[0])
+
+
+def choose_case(which: Operand, cases: Sequence[Operand]) -> Operand:
     """Return the result of the branch that a soft or plain index stands for."""
     if not is_soft(which) and not any(map(is_soft, cases)):
         return lax.select_n(which, *cases)
@@ -297,8 +335,3 @@ def chosen(which: Any, cases: Sequence[Any]) -> Any:
     if not is_soft(which):
         which = jnp.broadcast_to(which, shape)
     return apply_primitive(lax.select_n_p, [which, *cases], {})
-
-
-rule("scan")(_of_few_draws(_scan))
-rule("while")(_of_few_draws(_while))
-rule("cond")(_cond)

@@ -6,15 +6,16 @@ Counterpart: ``pyro_concrete.soft_index.algebra``.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from numpyro_concrete.soft_index.draws import Factor, Known, derived, fresh
 from numpyro_concrete.soft_index.expectation import contract, mixed
+from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.tables import (
     Table,
     broadcast_table,
@@ -59,8 +60,8 @@ def on_support(soft: SoftIndex, support: np.ndarray) -> Array:
     if np.array_equal(values, support):
         return weights
     if len(support) * len(values) > LARGEST_MATRIX:
-        places = np.searchsorted(support, values)
-        return jax.ops.segment_sum(weights, places, len(support))
+        value_numbers = np.searchsorted(support, values)
+        return jax.ops.segment_sum(weights, value_numbers, len(support))
     rows = (support[:, None] == values).astype(weights.dtype)
     return mixed(rows.T, weights)
 
@@ -86,21 +87,34 @@ def merged(soft: SoftIndex, support: np.ndarray | None = None) -> SoftIndex:
     return SoftIndex(Known(table), (weights,), (factor,), soft.extent)
 
 
-def values_of(x: Any) -> np.ndarray | None:
+def values_of(x: Operand) -> np.ndarray | None:
     """Return the few values that an operand can have, or None if they are not known."""
-    if isinstance(x, SoftIndex) and not x.known:
-        return None if x.possible is None else x.possible.array
-    if is_soft(x):
-        values = np.unique(x.table)
-        return values if x.compact or len(values) <= MERGED else None
+    if isinstance(x, SoftIndex):
+        return _values_of_soft(x)
     constant = concrete(x)
     if constant is None:
         return None
-    values = np.unique(constant)
-    return values if len(values) <= MERGED else None
+    return _few_values(constant)
 
 
-def pick(function: Callable, operands: Sequence[Any]) -> SoftIndex:
+def _values_of_soft(soft: SoftIndex) -> np.ndarray | None:
+    if soft.compact:
+        return np.unique(soft.table)
+    if soft.known:
+        return _few_values(soft.table)
+    if soft.possible is None:
+        return None
+    return soft.possible.array
+
+
+def _few_values(table: np.ndarray) -> np.ndarray | None:
+    values = np.unique(table)
+    if len(values) > MERGED:
+        return None
+    return values
+
+
+def pick(function: Callable, operands: Sequence[Operand]) -> SoftIndex:
     """Apply a function that only moves elements to operands of different draws.
 
     Each position of the result is one position of one operand, with its weights: one
@@ -126,7 +140,7 @@ def pick(function: Callable, operands: Sequence[Any]) -> SoftIndex:
 
 
 def _listed_values(
-    function: Callable, operands: Sequence[Any], dtype: Any
+    function: Callable, operands: Sequence[Operand], dtype: DTypeLike
 ) -> tuple[Array, list[Array]]:
     """Values of each position, moved by a function, and the weights of each operand."""
     pairs = [_listed(x, dtype) for x in operands]
@@ -138,7 +152,7 @@ def _listed_values(
 
 
 def _moved_draws(
-    function: Callable, operands: Sequence[Any], shape: Sequence[int]
+    function: Callable, operands: Sequence[Operand], shape: Sequence[int]
 ) -> Factor:
     """The draws behind the elements that a function moves, position by position."""
     sources = _sources(function, operands)
@@ -166,7 +180,7 @@ def _at_sources(
     return np.where(sources < 0, -1, flat[:, sources])
 
 
-def _sources(function: Callable, operands: Sequence[Any]) -> np.ndarray | None:
+def _sources(function: Callable, operands: Sequence[Operand]) -> np.ndarray | None:
     """Which element of the operands, one after the other, stands at each position.
 
     None if that is known at run time only.
@@ -184,7 +198,7 @@ def _sources(function: Callable, operands: Sequence[Any]) -> np.ndarray | None:
         return None
 
 
-def common_values(operands: Sequence[Any]) -> np.ndarray | None:
+def common_values(operands: Sequence[Operand]) -> np.ndarray | None:
     """Return the values that operands can have together, or None if there are many."""
     supports = [values_of(x) for x in operands]
     constants = [support for support in supports if support is not None]
@@ -193,7 +207,7 @@ def common_values(operands: Sequence[Any]) -> np.ndarray | None:
     return np.unique(np.concatenate(constants))
 
 
-def weights_on(x: Any, support: np.ndarray, dtype: Any) -> Array:
+def weights_on(x: Operand, support: np.ndarray, dtype: DTypeLike) -> Array:
     """Return the weight of each value of a support, also of a known plain operand."""
     if is_soft(x):
         return on_support(x, support).astype(dtype)
@@ -202,7 +216,7 @@ def weights_on(x: Any, support: np.ndarray, dtype: Any) -> Array:
     return jnp.asarray(values == constant, dtype)
 
 
-def _listed(x: Any, dtype: Any) -> tuple[Table, Array]:
+def _listed(x: Operand, dtype: DTypeLike) -> tuple[Table, Array]:
     if is_soft(x):
         table = flat_table(x)
         full = table.shape[:1] + x.extent
@@ -215,7 +229,7 @@ def _padded(x: Table, size: int, shape: Sequence[int] | None = None) -> Array:
     if shape is not None:
         x = jnp.broadcast_to(x, (len(x), *shape))
         # Any value does where the weight is zero; one of the support is never wrong.
-        more = jnp.broadcast_to(x[:1], (size - len(x), *x.shape[1:]))
-        return jnp.concatenate([x, more])
+        padding = jnp.broadcast_to(x[:1], (size - len(x), *x.shape[1:]))
+        return jnp.concatenate([x, padding])
     widths = [(0, size - len(x), 0)] + [(0, 0, 0)] * (x.ndim - 1)
     return lax.pad(x, jnp.zeros((), x.dtype), widths)

@@ -9,18 +9,18 @@ from typing import Any
 import jax.numpy as jnp
 import quax
 
-from numpyro_concrete.soft_index.registry import evaluate
+from numpyro_concrete.soft_index.registry import Operand, evaluate
 
 
 def _operator(function: Callable) -> Callable:
-    def operator(self: Any, *others: Any) -> Any:
+    def operator(self: Operand, *others: Operand) -> Operand:
         return evaluate(lambda *x: function(*x), self, *others)
 
     return operator
 
 
 def _reflected(function: Callable) -> Callable:
-    def operator(self: Any, other: Any) -> Any:
+    def operator(self: Operand, other: Operand) -> Operand:
         return evaluate(lambda x, y: function(y, x), self, other)
 
     return operator
@@ -28,7 +28,7 @@ def _reflected(function: Callable) -> Callable:
 
 def _method(function: Callable) -> Callable:
     # Shapes, axes and indices stay as they are.
-    def operator(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def operator(self: Operand, *args: Any, **kwargs: Any) -> Operand:
         return evaluate(lambda x: function(x, *args, **kwargs), self)
 
     return operator

@@ -52,7 +52,9 @@ def as_list(primitive: Primitive, result: Result) -> list[Operand]:
         primitive: The primitive of JAX.
         result: What it returns.
     """
-    return list(result) if primitive.multiple_results else [result]
+    if primitive.multiple_results:
+        return list(result)
+    return [result]
 
 
 def as_result(primitive: Primitive, results: list[Operand]) -> Result:
@@ -62,7 +64,9 @@ def as_result(primitive: Primitive, results: list[Operand]) -> Result:
         primitive: The primitive of JAX.
         results: All of its results.
     """
-    return results if primitive.multiple_results else results[0]
+    if primitive.multiple_results:
+        return results
+    return results[0]
 
 
 class Callback:

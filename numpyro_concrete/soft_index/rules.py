@@ -3,7 +3,7 @@
 Importing this module imports the families, each of which registers its rules. It
 defines `apply_primitive`, through which they call each other.
 
-Counterpart: ``pyro_concrete.soft_index.rules``.
+Counterpart: ``pyro_concrete.soft_index.abstract``.
 """
 
 from numpyro_concrete.soft_index import (  # noqa: F401  modules register their rules

@@ -9,7 +9,6 @@ Counterpart: none; Python's loops run as they are in torch.
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +24,8 @@ from numpyro_concrete.soft_index.draws import (
     new_token,
     positions,
 )
+from numpyro_concrete.soft_index.registry import Operand
+from numpyro_concrete.soft_index.tables import Table
 from numpyro_concrete.soft_index.value import AbstractAverage, SoftIndex, is_soft
 
 # Larger tables of origins are not kept: only the arrays of the draws are.
@@ -34,7 +35,7 @@ _LARGEST_ORIGIN = 2**20
 # --- into a loop ----------------------------------------------------------------------
 
 
-def split_time(xs: Sequence[Any]) -> list[Any]:
+def split_time(xs: Sequence[Operand]) -> list[Operand]:
     """Return sequences whose steps `lax.scan` can take apart.
 
     Args:
@@ -104,7 +105,7 @@ def _split(soft: SoftIndex, elements: dict[Factor, Factor]) -> SoftIndex:
     count = len(soft.factors)
     time = soft.extent[0]
 
-    def time_first(x: Any, lead: int) -> Array:
+    def time_first(x: Table, lead: int) -> Array:
         x = jnp.broadcast_to(x, (*x.shape[:lead], time, *x.shape[lead + 1 :]))
         return jnp.moveaxis(x, lead, 0)
 
@@ -119,15 +120,15 @@ def _split(soft: SoftIndex, elements: dict[Factor, Factor]) -> SoftIndex:
 # --- out of a loop --------------------------------------------------------------------
 
 
-def join_time(ys: Sequence[Any], time: int, start: int) -> list[Any]:
+def join_time(ys: Sequence[Operand], time: int, first_token: int) -> list[Operand]:
     """Return the sequences that `lax.scan` made of the soft results of its steps.
 
     Args:
         ys: Soft results with the time axis first in all their arrays, or plain arrays.
         time: Number of steps.
-        start: Draws with a smaller token were there before the loop.
+        first_token: Draws with a smaller token were there before the loop.
     """
-    results = Outside(time, start)
+    results = Outside(time, first_token)
     return [_join(y, results) if is_soft(y) else y for y in ys]
 
 
@@ -152,12 +153,12 @@ class Outside:
 
     Args:
         time: Number of steps.
-        start: Draws with a smaller token were there before the loop.
+        first_token: Draws with a smaller token were there before the loop.
     """
 
-    def __init__(self, time: int, start: int) -> None:
+    def __init__(self, time: int, first_token: int) -> None:
         self.time = time
-        self.start = start
+        self.first_token = first_token
         self._tokens: dict[int, int] = {}
 
     def factor(self, factor: Factor) -> Factor:
@@ -167,7 +168,7 @@ class Outside:
             factor: That of a result of one step.
         """
         ids = factor.ids.array[None]
-        if factor.token < self.start:
+        if factor.token < self.first_token:
             return factor.at(ids)
         elements = {element.token: element for element in factor.elements}
         element = elements.get(factor.token)
@@ -192,6 +193,8 @@ class Outside:
             else:
                 origins += moved
         steps = np.arange(self.time).reshape((-1,) + (1,) * factor.ids.array.ndim)
+        parents = {token for token in factor.parents if token < self.first_token}
+        elements_before = {e for e in factor.elements if e.token < self.first_token}
         return Factor(
             site=factor.site,
             token=self._renamed(factor.token),
@@ -200,9 +203,8 @@ class Outside:
             origins=tuple(o for o in origins if o.token not in ancestors),
             ancestors=frozenset(ancestors),
             # What the loop carries may depend on the draws of any step.
-            parents=frozenset(t for t in factor.parents if t < self.start)
-            | {self.start},
-            elements=frozenset(e for e in factor.elements if e.token < self.start),
+            parents=frozenset(parents | {self.first_token}),
+            elements=frozenset(elements_before),
         )
 
     def _renamed(self, token: int) -> int:
@@ -212,14 +214,14 @@ class Outside:
         self, token: int, factor: Factor, elements: dict[int, Element]
     ) -> frozenset[int]:
         """Tokens outside of the loop of what has a token inside of it."""
-        if token < self.start:
+        if token < self.first_token:
             return frozenset([token])
         element = elements.get(token)
         if element is None:
             return frozenset([self._renamed(token)])
         if element.sequence is not None:
             return element.sequence.tokens
-        return factor.parents | {self.start}
+        return factor.parents | {self.first_token}
 
     def _origins_of(
         self, origin: Origin, elements: dict[int, Element]
@@ -229,7 +231,7 @@ class Outside:
         element = elements.get(origin.token)
         if self.time * ids.size > _LARGEST_ORIGIN:
             return None
-        if origin.token < self.start:
+        if origin.token < self.first_token:
             return [dataclasses.replace(origin, ids=Known(np.tile(ids, self.time)))]
         if element is None:
             steps = np.arange(self.time)[:, None] * origin.size

@@ -1,11 +1,10 @@
 """Whether values share draws, so that they do not combine as independent ones.
 
-Counterpart: none yet in ``pyro_concrete.soft_index``.
+Counterpart: ``pyro_concrete.soft_index.elements``.
 """
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 from numpyro_concrete.soft_index.draws import (
     Factor,
@@ -14,6 +13,7 @@ from numpyro_concrete.soft_index.draws import (
     share_a_draw,
     shared_draws_message,
 )
+from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     Pieces,
@@ -40,7 +40,7 @@ def share_draws(first: SoftIndex, second: SoftIndex, shape: Sequence[int]) -> bo
     return any(share_a_draw(f, g, shape) for f, g in pairs)
 
 
-def require_no_shared_draws(operands: Sequence[Any]) -> None:
+def require_no_shared_draws(operands: Sequence[Operand]) -> None:
     """Refuse to combine the means of values that share draws.
 
     The mean of a product, say, is the product of the means only where the factors are
@@ -64,7 +64,7 @@ def require_no_shared_draws(operands: Sequence[Any]) -> None:
             raise SharedDrawsError(shared_draws_message(named(first, second)))
 
 
-def _has_values(soft: Any) -> bool:
+def _has_values(soft: Operand) -> bool:
     try:
         exact(soft)
     except TypeError:
@@ -72,7 +72,7 @@ def _has_values(soft: Any) -> bool:
     return not isinstance(soft, AbstractAverage) or soft.values is not None
 
 
-def _may_share_draws(first: Any, second: Any) -> bool:
+def _may_share_draws(first: Operand, second: Operand) -> bool:
     factors = _factors_behind(first)
     second_factors = _factors_behind(second)
     if factors is None or second_factors is None:
@@ -80,7 +80,7 @@ def _may_share_draws(first: Any, second: Any) -> bool:
     return any(may_share_a_draw(f, g) for f in factors for g in second_factors)
 
 
-def _factors_behind(soft: Any) -> list[Factor] | None:
+def _factors_behind(soft: Operand) -> list[Factor] | None:
     """The factors of all that a value was computed from; None if it is not known."""
     factors: dict[Factor, None] = {}
     pending = [soft]

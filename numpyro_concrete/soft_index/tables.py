@@ -13,12 +13,14 @@ from jax import Array
 
 from numpyro_concrete import internals
 from numpyro_concrete.soft_index.draws import Known
+from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.value import is_soft
 
 # Known arrays stay known up to this size.
 LIMIT = 2**16
 
-Table = Any  # of NumPy if it is known while tracing, else of JAX
+# An array of NumPy if it is known while tracing, else of JAX.
+Table = Any
 
 
 def words(text: str) -> frozenset[str]:
@@ -26,17 +28,19 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def typed(x: Any) -> internals.ShapedArray:
+def typed(x: Operand) -> internals.ShapedArray:
     """Return the shape and type of an operand, soft or plain."""
-    return x.aval() if is_soft(x) else internals.typeof(x)
+    if is_soft(x):
+        return x.aval()
+    return internals.typeof(x)
 
 
-def is_inexact(x: Any) -> bool:
+def is_inexact(x: Operand) -> bool:
     """Tell whether an operand, soft or plain, is of floats."""
     return jnp.issubdtype(typed(x).dtype, jnp.inexact)
 
 
-def concrete(x: Any) -> np.ndarray | None:
+def concrete(x: Operand) -> np.ndarray | None:
     """Return a plain operand that is known while tracing, and not large, or None."""
     if is_soft(x) or isinstance(x, internals.Tracer):
         return None
@@ -46,15 +50,19 @@ def concrete(x: Any) -> np.ndarray | None:
     return np.asarray(x, aval.dtype)
 
 
-def as_table(x: Any) -> Table:
+def as_table(x: Operand) -> Table:
     """Return a plain operand: as NumPy's array if it is known while tracing."""
     constant = concrete(x)
-    return x if constant is None else constant
+    if constant is None:
+        return x
+    return constant
 
 
-def number_of(x: Any) -> Array:
+def number_of(x: Operand) -> Array:
     """Return an operand as a number: the mean of a soft one."""
-    return x.number() if is_soft(x) else jnp.asarray(x)
+    if is_soft(x):
+        return x.number()
+    return jnp.asarray(x)
 
 
 def uniform(x: np.ndarray) -> np.ndarray:
@@ -76,7 +84,9 @@ def run(function: Callable, *tables: Table) -> Any:
 
 def held(table: Table) -> Known | Array:
     """Return values as a soft value holds them."""
-    return Known(table) if isinstance(table, np.ndarray) else table
+    if isinstance(table, np.ndarray):
+        return Known(table)
+    return table
 
 
 def broadcast_table(table: Table, shape: Sequence[int]) -> Table:

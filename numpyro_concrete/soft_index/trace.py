@@ -22,7 +22,7 @@ from numpyro_concrete.soft_index.algebra import listed_jointly
 from numpyro_concrete.soft_index.elementwise import ELEMENTWISE
 from numpyro_concrete.soft_index.joining import join_pieces
 from numpyro_concrete.soft_index.loops import (
-    chosen,
+    choose_case,
     each_value,
     makes_floats,
     with_guards,
@@ -135,7 +135,9 @@ def untraced(x: ProgramValue) -> Operand:
     Args:
         x: Any value.
     """
-    return x.value if isinstance(x, SoftTracer) else x
+    if isinstance(x, SoftTracer):
+        return x.value
+    return x
 
 
 # --- the trace ------------------------------------------------------------------------
@@ -188,7 +190,9 @@ class SoftTrace(internals.QuaxTrace):
         """Return results as values of the program."""
         if isinstance(result, list | tuple):
             return [self.wrap(x) for x in result]
-        return SoftTracer(self, result) if is_soft(result) else result
+        if is_soft(result):
+            return SoftTracer(self, result)
+        return result
 
     def stage_value(self, val: ProgramValue) -> ProgramValue:
         if isinstance(val, SoftTracer):
@@ -246,7 +250,8 @@ class SoftTrace(internals.QuaxTrace):
         ]
         with internals.set_current_trace(self.parent_trace):
             results = [
-                chosen(which, cases) for cases in zip(*results_by_branch, strict=True)
+                choose_case(which, cases)
+                for cases in zip(*results_by_branch, strict=True)
             ]
         return self.wrap(results)
 

@@ -3,6 +3,7 @@
 Counterpart: ``pyro_concrete.soft_index``.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +12,13 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from numpyro_concrete import internals
 from numpyro_concrete.soft_index.draws import Factor, Known, SharedDrawsError, fresh
 from numpyro_concrete.soft_index.expectation import contract
 from numpyro_concrete.soft_index.operators import Operators
+from numpyro_concrete.soft_index.registry import Operand
 
 
 def refusal(site: str, operation: str) -> str:
@@ -38,7 +40,7 @@ def refusal(site: str, operation: str) -> str:
     )
 
 
-def tokens(*operands: Any) -> frozenset[int]:
+def tokens(*operands: Operand) -> frozenset[int]:
     """Return the tokens of all draws that operands depend on."""
     draws: set[int] = set()
     for x in operands:
@@ -116,9 +118,11 @@ class SoftIndex(AbstractSoft):
     unbounded: "SoftIndex | None" = None
 
     @property
-    def table(self) -> Any:
+    def table(self) -> Operand:
         """The values as an array: NumPy's if they are known while tracing."""
-        return self.values.array if isinstance(self.values, Known) else self.values
+        if isinstance(self.values, Known):
+            return self.values.array
+        return self.values
 
     @property
     def known(self) -> bool:
@@ -173,10 +177,25 @@ class SoftIndex(AbstractSoft):
 
     def __repr__(self) -> str:
         """Show the site, the shape, the support and the probabilities if known."""
-        shown: dict[str, Any] = {"values": self.table} if self.compact else {}
+        shown: dict[str, ArrayLike] = {}
+        if self.compact:
+            shown["values"] = self.table
         if len(self.weights) == 1:
             shown["probabilities"] = self.weights[0]
         return _shown("SoftIndex", self, **shown)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Term:
+    """A term of a sum.
+
+    Args:
+        sign: 1 or -1.
+        operand: What is added or subtracted.
+    """
+
+    sign: int
+    operand: Operand
 
 
 class Values:
@@ -184,7 +203,7 @@ class Values:
 
     Args:
         compute: Returns the values, as a soft value.
-        terms: The signed terms of a sum, `(sign, operand)`.
+        terms: The terms, if it is a sum.
 
     Attributes:
         operands: The soft values that they are computed from, if they are known.
@@ -195,12 +214,12 @@ class Values:
     def __init__(
         self,
         compute: "Callable[[], AbstractSoft | Array]",
-        terms: "Sequence[tuple[int, Any]]" = (),
+        terms: Sequence[Term] = (),
     ) -> None:
         self._compute = compute
         self._terms = tuple(terms)
         self._known: AbstractSoft | Array | None = None
-        self.operands: tuple[Any, ...] = ()
+        self.operands: tuple[Operand, ...] = ()
         # Inside a loop, they still belong to the trace that the average belongs to.
         self._trace = internals.current_trace()
 
@@ -212,12 +231,14 @@ class Values:
         return self._known
 
     @property
-    def terms(self) -> "tuple[tuple[int, Any], ...]":
+    def terms(self) -> tuple[Term, ...]:
         """The terms of a sum whose values nothing has asked for yet.
 
         Others may depend on the values once they are known: the sum is one draw then.
         """
-        return self._terms if self._known is None else ()
+        if self._known is None:
+            return self._terms
+        return ()
 
 
 def unavailable(error: SharedDrawsError) -> Values:
@@ -245,7 +266,7 @@ class AbstractAverage(AbstractSoft):
     """
 
     average: Array
-    program_dtype: Any = eqx.field(static=True)
+    program_dtype: DTypeLike = eqx.field(static=True)
     sites: str = eqx.field(static=True)
     tokens: frozenset[int] = eqx.field(static=True, default=frozenset())
     values: Values | None = eqx.field(static=True, default=None)
@@ -263,7 +284,7 @@ class AbstractAverage(AbstractSoft):
         """Return the mean."""
         return self.average
 
-    def exact(self, operation: str = "an operation on each of its values") -> Any:
+    def exact(self, operation: str = "an operation on each of its values") -> Operand:
         """Return the values behind the mean, soft or, if they are certain, plain.
 
         Args:
@@ -347,7 +368,7 @@ class Unknown(AbstractAverage):
         raise TypeError(refusal(self.site, "comparing a mean that has no values"))
 
 
-def _shown(name: str, soft: AbstractSoft, **fields: Any) -> str:
+def _shown(name: str, soft: AbstractSoft, **fields: ArrayLike) -> str:
     """A text that shows what is known of a soft value."""
     aval = soft.aval()
     parts = [f"site={soft.site!r}", f"shape={aval.shape}", f"dtype={aval.dtype}"]
@@ -363,7 +384,7 @@ class Pieces(AbstractSoft):
     Indices of several axes come so: the lookup that follows wants them one by one.
     """
 
-    parts: tuple[Any, ...]
+    parts: tuple[Operand, ...]
     axis: int = eqx.field(static=True)
 
     @property
@@ -404,7 +425,7 @@ def soft_index(
     return SoftIndex(Known(table), (weights,), (fresh(site, shape),), shape)
 
 
-def named(*operands: Any) -> str:
+def named(*operands: Operand) -> str:
     """Return the names of the sites that operands depend on."""
     names: dict[str, None] = {}
     for x in operands:
@@ -416,7 +437,7 @@ def named(*operands: Any) -> str:
     return " and ".join(parts)
 
 
-def is_soft(x: Any) -> bool:
+def is_soft(x: Operand) -> bool:
     """Tell whether a value stands for an integer, rather than being an array.
 
     Example:
@@ -426,12 +447,16 @@ def is_soft(x: Any) -> bool:
     return isinstance(x, AbstractSoft)
 
 
-def exact(x: Any, operation: str = "an operation on each of its values") -> Any:
+def exact(x: Operand, operation: str = "an operation on each of its values") -> Operand:
     """Return an operand with the values behind its mean; others as they are."""
-    return x.exact(operation) if isinstance(x, AbstractAverage) else x
+    if isinstance(x, AbstractAverage):
+        return x.exact(operation)
+    return x
 
 
-def average_of(mean: Array, like: Sequence[Any], dtype: Any, values: Any) -> Any:
+def average_of(
+    mean: Array, like: Sequence[Operand], dtype: DTypeLike, values: Values | None
+) -> AbstractAverage:
     """Return an average that depends on some operands.
 
     Args:
