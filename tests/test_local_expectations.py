@@ -275,12 +275,12 @@ def test_a_hardened_guide_is_trained(backend):
     package = backend.package
     guide = package.AutoConcrete(package.relax(model, 0.5))
     losses, _ = backend.train(
-        objective(backend), model, package.harden(guide), steps=150, lr=0.1
+        objective(backend), model, package.harden(guide), steps=80, lr=0.3
     )
     joint = log_softmax(logits) + norm.logpdf(np.array([[X], [-X]]), LOCS, 0.8)
     evidence = np.logaddexp.reduce(joint, -1).sum()
     # The loss of a draw of the posterior is the same for all draws.
-    assert abs(losses[-20:] + evidence).max() < 0.05
+    assert abs(losses[-5:] + evidence).max() < 0.1
 
 
 def test_the_size_of_a_chunk_is_positive(backend):
