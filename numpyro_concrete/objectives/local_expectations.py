@@ -20,7 +20,6 @@ from jax.nn import sigmoid, softmax
 
 from concrete_core.objectives.chunks import even_chunks
 from concrete_core.objectives.programs import Frame
-from concrete_core.types import Message
 from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
 from numpyro_concrete.objectives.coupled_runs import CoupledRuns
 from numpyro_concrete.objectives.elbo_terms import ElboTerms
@@ -134,7 +133,7 @@ class LocalExpectations(AbstractUnbiased):
         """
 
         def elbo_of_change(change: Array) -> Array:
-            values = {elements.name: elements.changed_value(change)}
+            values = {elements.site.name: elements.changed_value(change)}
             return elements.read_elbo(runs.run_with_values(values))
 
         def elbos_of_changes(changes: Array) -> Array:
@@ -163,8 +162,7 @@ class _Elements(NamedTuple):
     The changes are numbered, by shift and then by element.
 
     Attributes:
-        message: The site of the guide, as it was drawn.
-        site: Its values.
+        site: The site of the guide.
         plates: Plates along which elements are independent.
         event_dim: Number of event dims of the elements.
         classes: Classes that were drawn: (*elements).
@@ -174,18 +172,12 @@ class _Elements(NamedTuple):
             gradient of the parameters: (shifts, *elements).
     """
 
-    message: Message
     site: Site
     plates: tuple[Frame, ...]
     event_dim: int
     classes: Array
     shifted_classes: Array
     shifted_probs: Array
-
-    @property
-    def name(self) -> str:
-        """Name of the site."""
-        return self.message["name"]
 
     @property
     def num_changes(self) -> int:
@@ -246,8 +238,7 @@ class _Elements(NamedTuple):
 def _elements_of_site(name: str, runs: CoupledRuns) -> _Elements:
     """Return the elements of a discrete site that the guide has drawn."""
     draw = runs.draws[name]
-    message = scored_sites(runs.guide_trace)[name]
-    site = relaxable_site(message)
+    site = relaxable_site(scored_sites(runs.guide_trace)[name])
     assert site is not None
     classes = class_of_scores(draw.scores, is_binary=draw.is_binary)
     num_classes = len(site.values)
@@ -258,7 +249,6 @@ def _elements_of_site(name: str, runs: CoupledRuns) -> _Elements:
         jnp.moveaxis(probs, -1, 0), shifted_classes, axis=0
     )
     return _Elements(
-        message=message,
         site=site,
         plates=runs.independent_plates(name),
         event_dim=draw.event_dim,

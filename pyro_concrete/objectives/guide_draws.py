@@ -195,7 +195,7 @@ class DrawMessenger(Messenger):
             noise = -noise
         scores = logits.detach() + noise
         classes = class_of_scores(scores, is_binary=site.is_binary)
-        value = value_of_class(site, classes, msg["fn"])
+        value = value_of_class(site, classes)
         if self.find_parents:
             value = self._record_parents(name, logits, value)
         if self.provenance is not None:
@@ -284,13 +284,13 @@ def class_of_scores(scores: Tensor, *, is_binary: bool) -> Tensor:
     return scores.argmax(-1)
 
 
-def value_of_class(site: Site, classes: Tensor, fn: Distribution) -> Tensor:
+def value_of_class(site: Site, classes: Tensor) -> Tensor:
     """Return the values with these indices, in the dtype of Pyro's distribution."""
     if site.is_binary:
-        return classes.to(leaf_of(fn).probs.dtype)
+        return classes.to(leaf_of(site.discrete).probs.dtype)
     if site.is_one_hot:
         one_hot = torch.nn.functional.one_hot(classes, len(site.values))
-        return one_hot.to(leaf_of(fn).probs.dtype)
+        return one_hot.to(leaf_of(site.discrete).probs.dtype)
     return site.values[classes]
 
 

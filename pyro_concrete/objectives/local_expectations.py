@@ -18,7 +18,6 @@ from torch import Tensor
 
 from concrete_core.objectives.chunks import even_chunks
 from concrete_core.objectives.programs import Frame
-from concrete_core.types import Message
 from pyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
 from pyro_concrete.objectives.coupled_runs import CoupledRuns
 from pyro_concrete.objectives.elbo_terms import ElboTerms
@@ -141,11 +140,11 @@ class LocalExpectations(AbstractUnbiased):
         self, elements: "_Elements", runs: CoupledRuns
     ) -> Iterator[Tensor]:
         """Return the ELBOs of all changes to a site, in chunks: (changes, ...)."""
-        values = runs.values_without_influence_of(elements.name)
+        values = runs.values_without_influence_of(elements.site.name)
         changes = torch.arange(elements.num_changes, device=elements.classes.device)
         if not self.vectorize_particles:
             for change in changes:
-                values[elements.name] = elements.changed_value(change)
+                values[elements.site.name] = elements.changed_value(change)
                 yield elements.read_elbo(runs.run_with_values(values))[None]
             return
         chunks = even_chunks(elements.num_changes, self.chunk_size)
@@ -161,8 +160,7 @@ class _Elements(NamedTuple):
     The changes are numbered, by shift and then by element.
 
     Attributes:
-        message: The site of the guide, as it was drawn.
-        site: Its values.
+        site: The site of the guide.
         plates: Plates along which elements are independent.
         event_dim: Number of event dims of the elements.
         classes: Classes that were drawn: (*elements).
@@ -172,18 +170,12 @@ class _Elements(NamedTuple):
             of the parameters: (shifts, *elements).
     """
 
-    message: Message
     site: Site
     plates: tuple[Frame, ...]
     event_dim: int
     classes: Tensor
     shifted_classes: Tensor
     shifted_probs: Tensor
-
-    @property
-    def name(self) -> str:
-        """Name of the site."""
-        return self.message["name"]
 
     @property
     def num_changes(self) -> int:
@@ -221,7 +213,7 @@ class _Elements(NamedTuple):
             self.shifted_classes[change // num_elements],
             self.classes,
         )
-        return value_of_class(self.site, classes, self.message["fn"])
+        return value_of_class(self.site, classes)
 
     def read_elbo(self, terms: ElboTerms) -> Tensor:
         """Return the ELBO of each independent element: (*independent_shape)."""
@@ -245,8 +237,7 @@ class _Elements(NamedTuple):
 def _elements_of_site(name: str, runs: CoupledRuns) -> _Elements:
     """Return the elements of a discrete site that the guide has drawn."""
     draw = runs.draws[name]
-    message = scored_sites(runs.guide_trace)[name]
-    site = relaxable_site(message)
+    site = relaxable_site(scored_sites(runs.guide_trace)[name])
     assert site is not None
     classes = class_of_scores(draw.scores, is_binary=draw.is_binary)
     num_classes = len(site.values)
@@ -255,7 +246,6 @@ def _elements_of_site(name: str, runs: CoupledRuns) -> _Elements:
     probs = _class_probs(site).expand(*classes.shape, num_classes)
     shifted_probs = probs.gather(-1, shifted_classes.movedim(0, -1)).movedim(-1, 0)
     return _Elements(
-        message=message,
         site=site,
         plates=runs.independent_plates(name),
         event_dim=draw.event_dim,
@@ -287,7 +277,7 @@ def _elbos_in_plate(
     num_batch_dims = runs.num_batch_dims
     guide = scored_sites(runs.guide_trace)
     values_in_plate = {name: value[None] for name, value in values.items()}
-    values_in_plate[elements.name] = elements.changed_value(changes)
+    values_in_plate[elements.site.name] = elements.changed_value(changes)
     for name, value in values_in_plate.items():
         num_dims = 1 + num_batch_dims + guide[name]["fn"].event_dim
         value = _insert_dims(value, num_dims)
