@@ -191,6 +191,32 @@ def test_a_run_is_for_one_value_of_one_element_of_one_site(backend):
     assert number_of_runs(backend, programs, params) == 1 + 5 + 2
 
 
+def test_a_term_may_depend_on_a_site_through_another_one(backend):
+    """The rows of z share the likelihood of y, which the guide draws given z."""
+    dist = backend.dist
+    one = backend.array(1.0)
+
+    def programs(count):
+        def model():
+            prior = dist.Bernoulli(logits=0 * one)
+            with backend.plate("rows", 4):
+                backend.site("z", prior)
+                y = backend.site("y", prior)
+            loc = y.sum() * one
+            count(loc)
+            backend.site("x", dist.Normal(loc, one), obs=one)
+
+        def guide():
+            with backend.plate("rows", 4):
+                z = backend.site("z", dist.Bernoulli(logits=backend.param("a")))
+                backend.site("y", dist.Bernoulli(logits=one * z))
+
+        return model, guide
+
+    runs = number_of_runs(backend, programs, {"a": np.zeros(4)})
+    assert runs == 1 + 4 + 4
+
+
 def grouped(backend, copies):
     """Copies of three bits, which a plate inside of the copies couples."""
     dist = backend.dist
