@@ -76,7 +76,7 @@ class LocalExpectations(AbstractUnbiased):
         ...     z = numpyro.sample("z", dist.Categorical(jnp.ones(3) / 3))
         ...     numpyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=0.2)
         >>> def guide():
-        ...     logits = numpyro.param("a", jnp.zeros(3))
+        ...     logits = numpyro.param("z_logits", jnp.zeros(3))
         ...     numpyro.sample("z", dist.Categorical(logits=logits))
         >>> optimizer = numpyro.optim.Adam(0.01)
         >>> svi = numpyro.infer.SVI(model, guide, optimizer, LocalExpectations())

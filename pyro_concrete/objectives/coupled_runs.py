@@ -160,8 +160,8 @@ class CoupledRuns:
         """Return the values of the guide that do not depend on a discrete site."""
         values = latent_values(scored_sites(self.guide_trace))
         return {
-            other: value.detach()
-            for other, value in values.items()
+            site: value.detach()
+            for site, value in values.items()
             if name not in self._sources(value)
         }
 

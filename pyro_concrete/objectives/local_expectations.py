@@ -79,7 +79,7 @@ class LocalExpectations(AbstractUnbiased):
         ...     z = pyro.sample("z", dist.Categorical(torch.ones(3)))
         ...     pyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=torch.tensor(0.2))
         >>> def guide():
-        ...     logits = pyro.param("a", torch.zeros(3))
+        ...     logits = pyro.param("z_logits", torch.zeros(3))
         ...     pyro.sample("z", dist.Categorical(logits=logits))
         >>> optimizer = pyro.optim.Adam({"lr": 0.01})
         >>> svi = pyro.infer.SVI(model, guide, optimizer, LocalExpectations())
