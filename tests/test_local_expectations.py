@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from asserts import assert_derivative, assert_exact, assert_mean
+from backends import get_backend
 from discrete import CASES, LOCS, X, bit_mass, bits_of
 from reference.enumerated import enumerated_elbo, gradient
 from scipy.special import log_softmax
@@ -66,6 +67,32 @@ def test_what_depends_on_the_element_is_drawn_anew(backend, vectorize):
     elbo = objective(backend, vectorize_particles=vectorize)
     grads = gradients(backend, elbo, (model, guide), params)
     assert_derivative(grads["a"], gradient(exact_elbo, params)["a"])
+
+
+def test_a_value_that_python_reads_influences_what_comes_after():
+    backend = get_backend("pyro")
+    dist = backend.dist
+
+    def model():
+        z = backend.site("z", dist.Bernoulli(logits=backend.array(0.2)))
+        y = backend.site("y", dist.Bernoulli(backend.array(0.5)))
+        x = dist.Normal(y + 0.3 * z, backend.array(0.8))
+        backend.site("x", x, obs=backend.array(X))
+
+    def guide():
+        z = backend.site("z", dist.Bernoulli(logits=backend.param("a")))
+        backend.site("y", dist.Bernoulli(backend.array(1.0 if z else 0.0)))
+
+    def exact_elbo(params):
+        def log_p(z):
+            return bit_mass(z, 0.2) + np.log(0.5) + norm.logpdf(X, 1.3 * z, 0.8)
+
+        return enumerated_elbo((0, 1), lambda z: bit_mass(z, params["a"]), log_p)
+
+    params = {"a": np.array(0.7)}
+    for seed in range(3):
+        grads = gradients(backend, objective(backend), (model, guide), params, seed)
+        assert_derivative(grads["a"], gradient(exact_elbo, params)["a"])
 
 
 @VECTORIZED
