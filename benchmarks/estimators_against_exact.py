@@ -14,7 +14,8 @@ errors, and the total variance of the gradient from one draw.
 
 Relaxed are the guide at temperature 2/3 and the model at 1/2; hard estimators have the
 temperature of their line in `tests/support/gradient_cases.py`. A draw of REBAR runs the
-programs twice, one of DisARM 1 + L times for L layers of sites, any other's once;
+programs twice, one of DisARM 1 + L times for L layers of sites, one of local
+expectations once more for each further value of each element, any other's once;
 leave-one-out has all draws of a batch for its baseline. Estimators begin with the same
 noise. With `--only ESTIMATOR ...` the others keep their rows in the csv files.
 """

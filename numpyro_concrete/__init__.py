@@ -21,7 +21,14 @@ from numpyro_concrete.estimators import (
     StraightThrough,
 )
 from numpyro_concrete.guides import AutoConcrete
-from numpyro_concrete.objectives import IWAE, REBAR, RLOO, DisARM, iwae_bound
+from numpyro_concrete.objectives import (
+    IWAE,
+    REBAR,
+    RLOO,
+    DisARM,
+    LocalExpectations,
+    iwae_bound,
+)
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
@@ -40,6 +47,7 @@ __all__ = [
     "ExpConcrete",
     "GradientReport",
     "GumbelRao",
+    "LocalExpectations",
     "LogitBinaryConcrete",
     "OneHotCategorical",
     "Plan",

@@ -25,7 +25,14 @@ from numpyro_concrete.estimators import (
     StraightThrough,
 )
 from numpyro_concrete.guides import AutoConcrete
-from numpyro_concrete.objectives import IWAE, REBAR, RLOO, DisARM, iwae_bound
+from numpyro_concrete.objectives import (
+    IWAE,
+    REBAR,
+    RLOO,
+    DisARM,
+    LocalExpectations,
+    iwae_bound,
+)
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 from numpyro_concrete.relaxation.handlers import (
@@ -59,6 +66,7 @@ _KEYS: KeysByObject = {
     ReinMax: ("liu2023bridging",),
     ZGR: ("shekhovtsov2023cold",),
     RLOO: ("kool2019buy", "mnih2016variational"),
+    LocalExpectations: ("titsias2015local", "desmet2023differentiable"),
     DisARM: ("dong2020disarm",),
     REBAR: ("tucker2017rebar",),
     IWAE: ("burda2016importance", "mnih2016variational", "mnih2014neural"),

@@ -14,7 +14,14 @@ from pyro_concrete.distributions import (
 )
 from pyro_concrete.estimators import ZGR, GumbelRao, ReinMax, Relaxed, StraightThrough
 from pyro_concrete.guides import AutoConcrete
-from pyro_concrete.objectives import IWAE, REBAR, RLOO, DisARM, iwae_bound
+from pyro_concrete.objectives import (
+    IWAE,
+    REBAR,
+    RLOO,
+    DisARM,
+    LocalExpectations,
+    iwae_bound,
+)
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 
@@ -33,6 +40,7 @@ __all__ = [
     "ExpConcrete",
     "GradientReport",
     "GumbelRao",
+    "LocalExpectations",
     "LogitBinaryConcrete",
     "Plan",
     "ReinMax",

@@ -19,7 +19,14 @@ from pyro_concrete.distributions import (
 )
 from pyro_concrete.estimators import ZGR, GumbelRao, ReinMax, Relaxed, StraightThrough
 from pyro_concrete.guides import AutoConcrete
-from pyro_concrete.objectives import IWAE, REBAR, RLOO, DisARM, iwae_bound
+from pyro_concrete.objectives import (
+    IWAE,
+    REBAR,
+    RLOO,
+    DisARM,
+    LocalExpectations,
+    iwae_bound,
+)
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
 from pyro_concrete.relaxation.handlers import (
@@ -53,6 +60,7 @@ _KEYS: KeysByObject = {
     ReinMax: ("liu2023bridging",),
     ZGR: ("shekhovtsov2023cold",),
     RLOO: ("kool2019buy", "mnih2016variational"),
+    LocalExpectations: ("titsias2015local", "desmet2023differentiable"),
     DisARM: ("dong2020disarm",),
     REBAR: ("tucker2017rebar",),
     IWAE: ("burda2016importance", "mnih2016variational", "mnih2014neural"),

@@ -54,6 +54,8 @@ SLOW_ON_NUMPYRO = (
     "test_objectives.py::test_progress_is_shown_if_asked_for",
     "test_native_relaxations.py::test_the_discrete_elbo_is_that_of_the_discrete_guide",
     "test_predictions.py::test_sites_of_every_kind",
+    "test_local_expectations.py::test_a_hardened_guide_is_trained",
+    "test_local_expectations.py::test_vectorized_runs_have_the_same_gradients",
     "test_kl.py::test_derivatives_equal_differences_of_the_oracle",
     "test_kl.py::test_equal_temperatures_keep_their_digits",
     "test_kl.py::test_kl_equals_quadrature",

@@ -55,6 +55,7 @@ DOCUMENTED = [
     "GumbelRao",
     "ReinMax",
     "RLOO",
+    "LocalExpectations",
     "DisARM",
     "REBAR",
     "IWAE",

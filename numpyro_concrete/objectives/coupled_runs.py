@@ -1,7 +1,7 @@
 """The runs of one particle: the discrete one, and others on the same noise.
 
 The discrete run draws the guide's discrete sites from noise that is kept, and has the
-terms of the discrete ELBO. Two further runs reuse the noise:
+terms of the discrete ELBO. Further runs reuse the noise:
 
 - The *relaxed run* relaxes all discrete sites at once. Its ELBO is correlated with that
   of the discrete run and is the control variate of REBAR.
@@ -10,6 +10,8 @@ terms of the discrete ELBO. Two further runs reuse the noise:
   layers, each after the layers that it depends on. The run for one layer keeps the
   values of the earlier layers, flips the noise of its own layer, and draws the later
   layers anew from their unchanged noise.
+- A *run with values* sets sites to other values, for local expectations, and draws the
+  sites that depend on them anew from their unchanged noise.
 
 Counterpart: ``pyro_concrete.objectives.coupled_runs``.
 """
@@ -23,8 +25,9 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from numpyro.infer.util import get_importance_trace
 
+from concrete_core.objectives.influence import Term, ancestors, independent_plates
 from concrete_core.objectives.layers import Layers, sites_in_layers
-from concrete_core.objectives.programs import Programs
+from concrete_core.objectives.programs import Frame, Programs
 from concrete_core.types import Messages, Params
 from numpyro_concrete.objectives.elbo_terms import ElboTerms, elbo_terms
 from numpyro_concrete.objectives.guide_draws import (
@@ -129,6 +132,48 @@ class CoupledRuns:
         )
         model_trace, guide_trace = self._run(messenger, self.programs)
         return AntitheticRun(elbo_terms(model_trace, guide_trace), messenger.draws)
+
+    def independent_plates(self, name: str) -> tuple[Frame, ...]:
+        """Return the plates whose elements of a discrete site share no term."""
+        frames = self.draws[name].frames
+        if not frames:
+            return ()
+        return independent_plates(name, frames, self._terms)
+
+    def run_with_values(self, values: Mapping[str, Array]) -> ElboTerms:
+        """Return the terms of the ELBO where the guide draws these values.
+
+        Sites without a value are drawn anew from their unchanged noise, so that those
+        that do not depend on a changed value keep theirs.
+
+        Args:
+            values: Values of sites of the guide, by name.
+        """
+        messenger = DrawMessenger(self.noise, self.subsamples, fixed_values=values)
+        return elbo_terms(*self._run(messenger, self.programs))
+
+    @functools.cached_property
+    def _terms(self) -> list[Term]:
+        """The terms of the ELBO, with the discrete sites that they depend on."""
+        all_sources = ancestors(self._parents())
+        frames_by_term: list[tuple[Frame, ...]] = []
+
+        def log_probs() -> _ArrayBySite:
+            messenger = DrawMessenger(self.noise, self.subsamples, find_parents=True)
+            frames_by_term.clear()
+            terms = {}
+            for trace in self._run(messenger, self.programs):
+                for site in scored_sites(trace).values():
+                    # JAX sorts the entries by their names.
+                    terms[f"{len(frames_by_term):09}"] = jnp.asarray(site["log_prob"])
+                    frames_by_term.append(tuple(site["cond_indep_stack"]))
+            return terms
+
+        sources_by_term = provenance_of(log_probs).values()
+        return [
+            Term(frames, sources.union(*(all_sources[name] for name in sources)))
+            for frames, sources in zip(frames_by_term, sources_by_term, strict=True)
+        ]
 
     def run_relaxed(self, temperatures: Mapping[str, Array | float]) -> RelaxedRun:
         """Run the model and the guide with all discrete sites relaxed.

@@ -195,7 +195,8 @@ class DrawMessenger(KeyMessenger):
         if name in self.antithetic_sites:
             noise = -noise
         scores = lax.stop_gradient(logits) + noise
-        value = _discrete_value(site, scores)
+        classes = class_of_scores(scores, is_binary=site.is_binary)
+        value = value_of_class(site, classes)
         if self.find_parents:
             value = named(value, name)
         num_class_axes = int(not site.is_binary)
@@ -294,14 +295,25 @@ def relaxable_site(msg: Message) -> Site | None:
     return site
 
 
-def _discrete_value(site: Site, scores: Array) -> Array:
-    """Return the discrete value of scores, in the dtype of NumPyro's distribution."""
-    if site.is_binary:
+def class_of_scores(scores: Array, *, is_binary: bool) -> Array:
+    """Return the index of the value that scores stand for.
+
+    Example:
+        >>> class_of_scores(jnp.array([-1.0, 2.0]), is_binary=True).tolist()
+        [0, 1]
+    """
+    if is_binary:
         return (scores > 0).astype(jnp.result_type(int))
-    classes = scores.argmax(-1)
+    return scores.argmax(-1)
+
+
+def value_of_class(site: Site, classes: Array) -> Array:
+    """Return the values with these indices, in the dtype of NumPyro's distribution."""
+    if site.is_binary:
+        return classes.astype(jnp.result_type(int))
     if site.is_one_hot:
         dtype = jnp.result_type(site.logits)
-        return one_hot(classes, scores.shape[-1], dtype=dtype)
+        return one_hot(classes, len(site.values), dtype=dtype)
     return jnp.asarray(site.values)[classes]
 
 

@@ -1,9 +1,9 @@
 """Losses that Pyro does not have: multi-sample bounds and unbiased gradients.
 
-`REBAR`, `RLOO` and `DisARM` are losses for `SVI` with a discrete model and guide. Like
-Pyro's ELBOs they estimate the discrete ELBO, and their gradients are unbiased.
-`IWAE` is the multi-sample bound as a loss, for relaxed and discrete models, and
-`iwae_bound` evaluates it in bounded memory.
+`RLOO`, `LocalExpectations`, `DisARM` and `REBAR` are losses for `SVI` with a discrete
+model and guide. Like Pyro's ELBOs they estimate the discrete ELBO, with unbiased
+gradients. `IWAE` is the multi-sample bound as a loss, for relaxed and discrete models,
+and `iwae_bound` evaluates it in bounded memory.
 
 From the bottom up: `traces` and `elbo_terms` read what ran, `particles` draws weighted
 particles, `guide_draws` and `coupled_runs` run a particle several times on one noise,
@@ -15,6 +15,7 @@ Counterpart: ``numpyro_concrete.objectives``.
 
 from pyro_concrete.objectives.disarm import DisARM
 from pyro_concrete.objectives.iwae import IWAE, iwae_bound
+from pyro_concrete.objectives.local_expectations import LocalExpectations
 from pyro_concrete.objectives.rebar import REBAR
 from pyro_concrete.objectives.rloo import RLOO
 
@@ -23,5 +24,6 @@ __all__ = [
     "REBAR",
     "RLOO",
     "DisARM",
+    "LocalExpectations",
     "iwae_bound",
 ]

@@ -39,6 +39,8 @@ class AbstractUnbiased(Trace_ELBO):
 
     # Whether the objective runs the model once more for each layer of sites.
     _needs_layers = False
+    # Whether it asks what each discrete site influences.
+    _needs_influence = False
 
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
@@ -107,6 +109,7 @@ class AbstractUnbiased(Trace_ELBO):
                 max_plate_nesting=self.max_plate_nesting,
                 subsamples=subsamples,
                 find_layers=self._needs_layers,
+                find_influence=self._needs_influence,
             )
 
     def _leave_one_out(self, signals: Sequence[Tensor]) -> Sequence[Tensor]:

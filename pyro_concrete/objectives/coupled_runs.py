@@ -1,7 +1,7 @@
 """The runs of one particle: the discrete one, and others on the same noise.
 
 The discrete run draws the guide's discrete sites from noise that is kept, and has the
-terms of the discrete ELBO. Two further runs reuse the noise:
+terms of the discrete ELBO. Further runs reuse the noise:
 
 - The *relaxed run* relaxes all discrete sites at once. Its ELBO is correlated with that
   of the discrete run and is the control variate of REBAR.
@@ -10,20 +10,26 @@ terms of the discrete ELBO. Two further runs reuse the noise:
   layers, each after the layers that it depends on. The run for one layer keeps the
   values of the earlier layers, flips the noise of its own layer, and draws the later
   layers anew from their unchanged noise.
+- A *run with values* sets sites to other values, for local expectations, and draws the
+  sites that depend on them anew from their unchanged noise.
 
 Counterpart: ``numpyro_concrete.objectives.coupled_runs``.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from typing import NamedTuple
 
+import pyro
 import torch
 from pyro.infer.enum import get_importance_trace
 from pyro.poutine import Trace
 from torch import Tensor
 
+from concrete_core.objectives.influence import Term, independent_plates
 from concrete_core.objectives.layers import sites_in_layers
-from concrete_core.objectives.programs import Programs
+from concrete_core.objectives.programs import Frame, Programs
+from concrete_core.types import Message
 from pyro_concrete.objectives.elbo_terms import ElboTerms, elbo_terms
 from pyro_concrete.objectives.guide_draws import (
     DrawMessenger,
@@ -35,9 +41,11 @@ from pyro_concrete.objectives.guide_draws import (
 )
 from pyro_concrete.objectives.traces import (
     all_sites,
+    latent_values,
     scored_sites,
     validate_discrete_programs,
 )
+from pyro_concrete.planning.provenance import Names, Provenance
 from pyro_concrete.relaxation import relax
 from pyro_concrete.relaxation.site import is_discrete
 
@@ -75,6 +83,8 @@ class CoupledRuns:
         max_plate_nesting: As in Pyro's ELBOs.
         subsamples: Subsamples of plates, which all particles share.
         find_layers: Whether to find the layers of sites.
+        find_influence: Whether to find what each discrete site influences. Every
+            operation of the run is recorded then.
 
     Attributes:
         guide_trace: Trace of the discrete guide.
@@ -98,13 +108,19 @@ class CoupledRuns:
         max_plate_nesting: int | float,
         subsamples: SubsampleMessenger,
         find_layers: bool,
+        find_influence: bool = False,
     ) -> None:
         self.programs = programs
         self.max_plate_nesting = max_plate_nesting
         self.subsamples = subsamples
         self.noise = ParticleNoise()
-        messenger = DrawMessenger(self.noise, find_parents=find_layers)
-        self.model_trace, self.guide_trace = self._run(messenger, programs)
+        provenance = Provenance() if find_influence else None
+        messenger = DrawMessenger(
+            self.noise, find_parents=find_layers, provenance=provenance
+        )
+        with provenance or nullcontext():
+            self.model_trace, self.guide_trace = self._run(messenger, programs)
+        self._provenance = provenance
         self.draws = messenger.draws
         validate_discrete_programs(self.model_trace, self.guide_trace)
         _validate_all_drawn(self.guide_trace, self.draws)
@@ -125,6 +141,74 @@ class CoupledRuns:
         )
         model_trace, guide_trace = self._run(messenger, self.programs)
         return AntitheticRun(elbo_terms(model_trace, guide_trace), messenger.draws)
+
+    def independent_plates(self, name: str) -> tuple[Frame, ...]:
+        """Return the plates whose elements of a discrete site share no term."""
+        frames = self.draws[name].frames
+        if not frames:
+            return ()
+        terms = [
+            Term(
+                frames=tuple(site["cond_indep_stack"]),
+                sources=self._sources(site["log_prob"]),
+            )
+            for site in self._scored_sites()
+        ]
+        return independent_plates(name, frames, terms)
+
+    def values_without_influence_of(self, name: str) -> dict[str, Tensor]:
+        """Return the values of the guide that do not depend on a discrete site."""
+        values = latent_values(scored_sites(self.guide_trace))
+        return {
+            site: value.detach()
+            for site, value in values.items()
+            if name not in self._sources(value)
+        }
+
+    def run_with_values(
+        self, values: Mapping[str, Tensor], plate: pyro.plate | None = None
+    ) -> ElboTerms:
+        """Return the terms of the ELBO where the guide draws these values.
+
+        Sites without a value are drawn anew from their unchanged noise. The terms have
+        no gradient.
+
+        Args:
+            values: Values of sites of the guide, by name.
+            plate: Plate around the model and the guide, or None.
+        """
+        programs = self.programs
+        max_plate_nesting = self.max_plate_nesting
+        if plate is not None:
+            max_plate_nesting += 1
+            programs = programs._replace(
+                model=plate(programs.model), guide=plate(programs.guide)
+            )
+        messenger = DrawMessenger(self.noise, fixed_values=values)
+        with torch.no_grad():
+            return elbo_terms(*self._run(messenger, programs, max_plate_nesting))
+
+    @property
+    def num_batch_dims(self) -> int:
+        """Largest number of batch dims of a site."""
+        num_dims = (site["log_prob"].dim() for site in self._scored_sites())
+        return max(num_dims, default=0)
+
+    def _scored_sites(self) -> list[Message]:
+        """Return the sites of the model and of the guide."""
+        return [
+            site
+            for trace in (self.model_trace, self.guide_trace)
+            for site in scored_sites(trace).values()
+        ]
+
+    def _sources(self, tensor: Tensor) -> Names:
+        """Return the discrete sites of the guide that a tensor depends on.
+
+        Values that were read as numbers of Python may influence anything.
+        """
+        assert self._provenance is not None
+        return self._provenance.of(tensor) | frozenset(self._provenance.read)
 
     def run_relaxed(
         self, temperature: Callable[[str], Tensor | float], *, keep_graph: bool
@@ -178,8 +262,15 @@ class CoupledRuns:
             scoring="discrete",
         )
 
-    def _run(self, messenger: DrawMessenger, programs: Programs) -> tuple[Trace, Trace]:
+    def _run(
+        self,
+        messenger: DrawMessenger,
+        programs: Programs,
+        max_plate_nesting: int | float | None = None,
+    ) -> tuple[Trace, Trace]:
         """Return traces of the model and the guide, which draws from the noise."""
+        if max_plate_nesting is None:
+            max_plate_nesting = self.max_plate_nesting
 
         def drawn_guide(*args: object, **kwargs: object) -> object:
             with messenger:
@@ -188,7 +279,7 @@ class CoupledRuns:
         with self.subsamples:
             return get_importance_trace(
                 "flat",
-                self.max_plate_nesting,
+                max_plate_nesting,
                 programs.model,
                 drawn_guide,
                 programs.args,

@@ -125,6 +125,8 @@ class DrawMessenger(Messenger):
         antithetic_sites: Names of the sites that are drawn from the opposite noise.
         relaxation: How relaxed sites are drawn, or None in a discrete run.
         find_parents: Whether to find the discrete sites that each site depends on.
+        provenance: What records the operations of the run, to follow the values of
+            discrete sites, or None.
 
     Attributes:
         draws: The discrete sites, by name.
@@ -140,6 +142,7 @@ class DrawMessenger(Messenger):
         antithetic_sites: Collection[str] = (),
         relaxation: Relaxation | None = None,
         find_parents: bool = False,
+        provenance: Provenance | None = None,
     ) -> None:
         super().__init__()
         self.noise = noise
@@ -147,6 +150,7 @@ class DrawMessenger(Messenger):
         self.antithetic_sites = antithetic_sites
         self.relaxation = relaxation
         self.find_parents = find_parents
+        self.provenance = provenance
         self.draws: dict[str, DrawnSite] = {}
         self.parents: dict[str, frozenset[str]] = {}
         self._provenance: Provenance | None = None
@@ -190,9 +194,12 @@ class DrawMessenger(Messenger):
         if name in self.antithetic_sites:
             noise = -noise
         scores = logits.detach() + noise
-        value = _discrete_value(site, scores, msg["fn"])
+        classes = class_of_scores(scores, is_binary=site.is_binary)
+        value = value_of_class(site, classes)
         if self.find_parents:
             value = self._record_parents(name, logits, value)
+        if self.provenance is not None:
+            self.provenance.add(value, frozenset({name}))
         num_class_dims = int(not site.is_binary)
         self.draws[name] = DrawnSite(
             logits=logits,
@@ -265,14 +272,25 @@ def relaxable_site(msg: Message) -> Site | None:
     return site
 
 
-def _discrete_value(site: Site, scores: Tensor, fn: Distribution) -> Tensor:
-    """Return the discrete value of scores, in the dtype of Pyro's distribution."""
+def class_of_scores(scores: Tensor, *, is_binary: bool) -> Tensor:
+    """Return the index of the value that scores stand for.
+
+    Example:
+        >>> class_of_scores(torch.tensor([-1.0, 2.0]), is_binary=True)
+        tensor([0, 1])
+    """
+    if is_binary:
+        return (scores > 0).long()
+    return scores.argmax(-1)
+
+
+def value_of_class(site: Site, classes: Tensor) -> Tensor:
+    """Return the values with these indices, in the dtype of Pyro's distribution."""
     if site.is_binary:
-        return (scores > 0).to(leaf_of(fn).probs.dtype)
-    classes = scores.argmax(-1)
+        return classes.to(leaf_of(site.discrete).probs.dtype)
     if site.is_one_hot:
-        one_hot = torch.nn.functional.one_hot(classes, scores.shape[-1])
-        return one_hot.to(leaf_of(fn).probs.dtype)
+        one_hot = torch.nn.functional.one_hot(classes, len(site.values))
+        return one_hot.to(leaf_of(site.discrete).probs.dtype)
     return site.values[classes]
 
 

@@ -23,12 +23,16 @@ def assert_derivative(actual, expected, rtol=1e-6):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * scale)
 
 
-def assert_mean(samples, expected, standard_errors=5.0):
-    """The mean over the first axis is within five standard errors of the expected."""
+def assert_mean(samples, expected, standard_errors=5.0, rounding=0.0):
+    """The mean over the first axis is within five standard errors of the expected.
+
+    An oracle by central differences has a rounding error of its own, which counts where
+    the samples have no variance.
+    """
     samples = np.asarray(samples, "float64")
     error = samples.std(0, ddof=1) / np.sqrt(len(samples))
     gap = np.abs(samples.mean(0) - expected)
-    assert (gap < standard_errors * error).all(), (
+    assert (gap < standard_errors * error + rounding).all(), (
         f"mean {samples.mean(0)}, expected {expected}, standard error {error}"
     )
 

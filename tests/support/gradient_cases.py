@@ -150,6 +150,7 @@ ESTIMATORS = {
         hard("reinmax_and_kl", "ReinMax", elbo.reinmax_jacobian, 1.0, mean_field=True),
         hard("zgr", "ZGR", elbo.zgr_jacobian, 2 / 3),
         objective("leave_one_out", "RLOO"),
+        objective("local_expectations", "LocalExpectations"),
         objective("disarm", "DisARM", lambda fixture: fixture.bits),
         objective("rebar", "REBAR"),
     )
