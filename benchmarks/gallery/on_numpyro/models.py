@@ -180,7 +180,8 @@ def block_model(edges):
     is_same = z[pairs[0]] == z[pairs[1]]
     logits = jnp.where(is_same, within, between)
     with numpyro.plate("pairs", len(pairs[0])):
-        numpyro.sample("edge", dist.Bernoulli(logits=logits), obs=edges[pairs])
+        observed = edges[pairs[0], pairs[1]]
+        numpyro.sample("edge", dist.Bernoulli(logits=logits), obs=observed)
 
 
 def belief_net(images, batch_size=None):
@@ -230,7 +231,8 @@ def static_mnist(images, batch_size=None):
 
 def static_mnist_guide(images, batch_size=None):
     with numpyro.plate("data", len(images), batch_size) as batch:
-        hidden = jnp.tanh(_layer("encoder", images[batch] - 0.1, images.shape[1], 200))
+        inputs = images[batch] - 0.1
+        hidden = jnp.tanh(_layer("encoder", inputs, images.shape[1], 200))
         logits = _layer("logits", hidden, 200, 200)
         numpyro.sample("z", dist.Bernoulli(logits=logits).to_event(1))
 

@@ -58,10 +58,10 @@ def hidden_markov(data):
 
 def factorial_chains(data):
     stay = torch.tensor([0.15, 0.85])
-    first, second = 0, 1
+    first, second = torch.tensor([0.0, 1.0])
     for t, x in enumerate(data):
-        first = pyro.sample(f"first_{t}", dist.Bernoulli(stay[first]))
-        second = pyro.sample(f"second_{t}", dist.Bernoulli(stay[second]))
+        first = pyro.sample(f"first_{t}", dist.Bernoulli(stay[first.long()]))
+        second = pyro.sample(f"second_{t}", dist.Bernoulli(stay[second.long()]))
         pyro.sample(f"x_{t}", dist.Normal(first + 2.0 * second, 0.5), obs=x)
 
 
