@@ -77,7 +77,9 @@ METHODS = {
             guide_temperature=Temperature(2 / 3),
         ),
         Method("discrete 2/3", scoring="discrete", temperature=Temperature(2 / 3)),
+        Method("discrete 1/2", scoring="discrete", temperature=Temperature(0.5)),
         Method("discrete 0.3", scoring="discrete", temperature=Temperature(0.3)),
+        Method("discrete 0.2", scoring="discrete", temperature=Temperature(0.2)),
         Method("discrete 1 to 0.2", **_ANNEALED),
         Method(
             "discrete 1 to 0.1", scoring="discrete", temperature=Temperature(1.0, 0.1)
