@@ -23,7 +23,7 @@ from benchmarks.gallery.entries import Entry
 from benchmarks.gallery.methods import Method, Objective, Temperature
 from benchmarks.gallery.on_numpyro import models
 from benchmarks.gallery.outcome import Outcome
-from numpyro_concrete.schedules import Exponential, counted
+from numpyro_concrete.schedules import Exponential, count_steps
 
 NUM_DRAWS = 2000
 NUM_PARTICLES = 1000
@@ -126,7 +126,7 @@ def _train(
         # The second phase goes on at half of the rate.
         rate = entry.learning_rate / (number + 1)
         rates = optax.cosine_decay_schedule(rate, phase.num_steps, 0.05)
-        optimizer = counted(optax.adam(rates))
+        optimizer = count_steps(optax.adam(rates))
         svi = infer.SVI(phase.model, phase.guide, optimizer, _loss(phase))
         states = []
         for i, key in enumerate(keys):

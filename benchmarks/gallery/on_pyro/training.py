@@ -20,7 +20,7 @@ from benchmarks.gallery.entries import Entry
 from benchmarks.gallery.methods import Method, Objective, Temperature
 from benchmarks.gallery.on_pyro import models
 from benchmarks.gallery.outcome import Outcome
-from pyro_concrete.schedules import Exponential, counted
+from pyro_concrete.schedules import Exponential, count_steps
 
 NUM_DRAWS = 2000
 NUM_PARTICLES = 1000
@@ -125,7 +125,7 @@ def _train(phases: Sequence[Phase], entry: Entry, data: dict[str, Any]) -> float
         # The second phase goes on at half of the rate.
         rate = entry.learning_rate / (number + 1)
         optimizer = _optimizer(rate, phase.num_steps)
-        svi = infer.SVI(phase.model, phase.guide, counted(optimizer), _loss(phase))
+        svi = infer.SVI(phase.model, phase.guide, count_steps(optimizer), _loss(phase))
         svi.step(**call)
         start = time.perf_counter()
         for _ in range(phase.num_steps - 1):
