@@ -1,0 +1,152 @@
+"""Train every model of the gallery in every way: `python -m benchmarks.gallery`.
+
+A row of the csv file is one run: its discrete ELBO and, where the model learns, the
+log-evidence of what it has learned. Runs that the file has already are not repeated, so
+that a gallery that was cut off goes on where it stopped.
+"""
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.gallery.entries import ENTRIES, Entry
+from benchmarks.gallery.methods import METHODS, Method, applies
+from benchmarks.gallery.summary import Row, standings
+from benchmarks.report import BACKENDS, machine, read_dicts, table
+
+HEADER = (
+    "model",
+    "method",
+    "budget",
+    "seed",
+    "elbo",
+    "elbo_stderr",
+    "log_evidence",
+    "evaluations",
+    "ms_per_step",
+)
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def main() -> None:
+    args = _arguments()
+    path = args.out / f"gallery_{args.backend}.csv"
+    if not args.summary:
+        for entry, method in _cases(args):
+            seeds = _seeds_to_run(path, entry, method, args.seeds)
+            if seeds:
+                _run(args, path, entry, method, seeds)
+    print_summary(read_dicts(path))
+
+
+def print_summary(rows: list[Row]) -> None:
+    """Print how each method did, by ELBO and by log-evidence."""
+    header = ("method", "models", "close", "median gap", "worst gap", "at")
+    for column in ("elbo", "log_evidence"):
+        lines = [
+            (
+                s.method,
+                s.num_models,
+                f"{s.close:.2f}",
+                f"{s.median_gap:.3f}",
+                f"{s.worst_gap:.3f}",
+                s.worst_model,
+            )
+            for s in standings(rows, column)
+        ]
+        table(f"Distance to the best {column}, nats by data point", header, lines)
+
+
+def _run(
+    args: argparse.Namespace,
+    path: Path,
+    entry: Entry,
+    method: Method,
+    seeds: list[int],
+) -> None:
+    backend = import_module(f"benchmarks.gallery.on_{args.backend}.training")
+    data = entry.load(args.data) if entry.needs_folder else entry.load()
+    evaluations = args.evaluations or entry.num_evaluations
+    start = time.perf_counter()
+    try:
+        results = backend.outcomes(entry, method, data, seeds, evaluations)
+    except (NotImplementedError, ValueError, TypeError) as error:
+        reason = str(error).split(". ")[0].replace("\n", " ")[:120]
+        print(f"{entry.name}, {method.name}: not trained. {reason}", flush=True)
+        return
+    _append(path, args.backend, entry, method, results)
+    elbos = ", ".join(f"{x.elbo:.2f}" for x in results)
+    seconds = time.perf_counter() - start
+    print(f"{entry.name}, {method.name}: {elbos} ({seconds:.0f} s)", flush=True)
+
+
+def _append(path: Path, backend: str, entry: Entry, method: Method, results) -> None:
+    is_new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if is_new:
+            for key, value in machine(backend).items():
+                file.write(f"# {key}: {value}\n")
+            writer.writerow(HEADER)
+        for x in results:
+            numbers = [f"{x.elbo:.4f}", f"{x.elbo_stderr:.4f}", f"{x.log_evidence:.4f}"]
+            numbers += [str(x.evaluations), f"{x.milliseconds:.3f}"]
+            writer.writerow([entry.name, method.name, "evaluations", x.seed, *numbers])
+
+
+def _seeds_to_run(
+    path: Path, entry: Entry, method: Method, num_seeds: int
+) -> list[int]:
+    case = entry.name, method.name
+    finished = {
+        int(row["seed"])
+        for row in read_dicts(path)
+        if (row["model"], row["method"]) == case
+    }
+    return [seed for seed in range(num_seeds) if seed not in finished]
+
+
+def _cases(args: argparse.Namespace) -> Iterator[tuple[Entry, Method]]:
+    for entry in ENTRIES.values():
+        if args.models and entry.name not in args.models:
+            continue
+        if entry.needs_folder and args.data is None:
+            print(f"{entry.name}: not run, for it needs --data")
+            continue
+        for method in METHODS.values():
+            if args.methods and method.name not in args.methods:
+                continue
+            if applies(method, entry, args.backend):
+                yield entry, method
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gallery", description=__doc__
+    )
+    parser.add_argument("--backend", choices=BACKENDS, default="numpyro")
+    parser.add_argument("--models", nargs="+", choices=ENTRIES, metavar="MODEL")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each case")
+    parser.add_argument(
+        "--evaluations", type=int, help="model evaluations of a run (default: its own)"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder with static_binarized_mnist.npz"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument(
+        "--summary", action="store_true", help="print the summary of what there is"
+    )
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return args
+
+
+if __name__ == "__main__":
+    main()

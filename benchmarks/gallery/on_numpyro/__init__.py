@@ -1,0 +1,1 @@
+"""The gallery in NumPyro: its models, and how they are trained and evaluated."""

@@ -1,0 +1,81 @@
+"""What the results of the gallery say: distances to the best, by model and method."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from benchmarks.gallery.entries import ENTRIES
+
+Row = dict[str, str]
+# A method is close to the best of a model within 1 % of it or this much by data point.
+CLOSE_SHARE, CLOSE_NATS = 0.01, 0.05
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a method did over the models that it can train.
+
+    Attributes:
+        method: Its name.
+        num_models: Number of models that it trained.
+        median_gap: Median distance to the best known ELBO, in nats by data point.
+        worst_gap: The largest, and at which model.
+        worst_model: See `worst_gap`.
+        close: Share of models whose mean ELBO over seeds is close to the best.
+    """
+
+    method: str
+    num_models: int
+    median_gap: float
+    worst_gap: float
+    worst_model: str
+    close: float
+
+
+def mean_by_case(rows: Sequence[Row], column: str) -> dict[tuple[str, str], float]:
+    """Mean over the seeds of a column, by model and method."""
+    values = defaultdict(list)
+    for row in rows:
+        values[row["model"], row["method"]].append(float(row[column]))
+    return {case: fmean(x) for case, x in values.items()}
+
+
+def best_by_model(rows: Sequence[Row], column: str) -> dict[str, float]:
+    """The best value of a column that any run of any method reached, by model."""
+    best: dict[str, float] = defaultdict(lambda: -math.inf)
+    for row in rows:
+        value = float(row[column])
+        # What enumeration evaluates is another number: its ELBO has no guide of z.
+        if row["method"] != "enumeration" and not math.isnan(value):
+            best[row["model"]] = max(best[row["model"]], value)
+    return dict(best)
+
+
+def standings(rows: Sequence[Row], column: str = "elbo") -> list[Standing]:
+    """All methods, those with the smallest worst distance first."""
+    best, means = best_by_model(rows, column), mean_by_case(rows, column)
+    gaps = defaultdict(dict)
+    for (model, method), value in means.items():
+        if not math.isnan(value) and method != "enumeration":
+            gaps[method][model] = best[model] - value
+    result = []
+    for method, by_model in gaps.items():
+        by_point = {m: gap / ENTRIES[m].num_points for m, gap in by_model.items()}
+        worst = max(by_point, key=by_point.__getitem__)
+        is_close = [
+            gap <= CLOSE_SHARE * abs(best[m]) or by_point[m] <= CLOSE_NATS
+            for m, gap in by_model.items()
+        ]
+        result.append(
+            Standing(
+                method=method,
+                num_models=len(by_model),
+                median_gap=median(by_point.values()),
+                worst_gap=by_point[worst],
+                worst_model=worst,
+                close=fmean(is_close),
+            )
+        )
+    return sorted(result, key=lambda standing: (-standing.close, standing.worst_gap))
