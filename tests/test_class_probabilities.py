@@ -1,6 +1,7 @@
 """AutoConcrete's class probabilities on a small table, against Bayes' rule."""
 
 import numpy as np
+import pytest
 from scipy import special
 
 # Five patients, each rated into one of three classes by three doctors.
@@ -40,6 +41,7 @@ def program(backend):
     return model
 
 
+@pytest.mark.slow_on("numpyro")
 def test_they_are_the_exact_ones(backend):
     package, model = backend.package, program(backend)
     temperature = package.schedules.Exponential(1.0, 0.1, num_steps=60)

@@ -28,6 +28,7 @@ def report(backend, model, guide, temperature=T, **kwargs):
     return backend.evaluate(backend.package.relaxation_gap, *programs, **kwargs)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 def test_one_site_has_the_elbos_in_closed_form(backend):
     m = 20_000
@@ -48,6 +49,7 @@ def test_one_site_has_the_elbos_in_closed_form(backend):
     assert found.num_particles == m
 
 
+@pytest.mark.slow_on("numpyro")
 def test_the_entropy_is_that_of_the_discrete_distribution(backend):
     guide = categorical(backend, GUIDE)
     (site,) = report(backend, guide, guide, num_particles=2).sites
@@ -58,6 +60,7 @@ def test_the_entropy_is_that_of_the_discrete_distribution(backend):
     )
 
 
+@pytest.mark.slow_on("numpyro")
 def test_the_entropies_of_bits_are_means_over_them(backend):
     logits = np.array([0.0, 2.0, -7.0, 40.0])
     guide = bits(backend, logits)
@@ -70,6 +73,7 @@ def test_the_entropies_of_bits_are_means_over_them(backend):
     )
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 @pytest.mark.parametrize("temperature", [0.1, 0.6, 3.0])
 def test_softness_is_the_entropy_of_the_points(backend, temperature):
@@ -92,6 +96,7 @@ def test_softness_is_the_entropy_of_the_points(backend, temperature):
     assert_exact(site.normalized_softness, site.softness / math.log(2))
 
 
+@pytest.mark.slow_on("numpyro")
 def test_equal_programs_have_no_gap(backend):
     guide = categorical(backend, GUIDE)
     found = report(backend, guide, guide, num_particles=50)
@@ -118,6 +123,7 @@ def data_programs(backend, subsample_size=None):
     return model, posterior, special.logsumexp(backend.numpy(logits), -1)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("settings", [{}, {"vectorize_particles": False}])
 def test_the_posterior_s_elbo_and_bound_are_the_evidence(backend, settings):
     model, posterior, evidence = data_programs(backend)
@@ -126,6 +132,7 @@ def test_the_posterior_s_elbo_and_bound_are_the_evidence(backend, settings):
     assert_exact([found.discrete_elbo, found.bound], [evidence.sum()] * 2)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_all_numbers_are_of_one_subsample(backend):
     model, posterior, evidence = data_programs(backend, subsample_size=2)
     found = report(backend, model, posterior, num_particles=10, plate="data", seed=1)
@@ -134,6 +141,7 @@ def test_all_numbers_are_of_one_subsample(backend):
     assert_exact(pairs[np.abs(pairs - found.bound).argmin()], found.bound)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_it_prints_as_two_tables_and_says_what_not_to_compare(backend):
     guide = categorical(backend, GUIDE)
     found = report(backend, guide, guide, num_particles=1234, chunk_size=1234)

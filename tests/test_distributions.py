@@ -199,6 +199,7 @@ def test_own_sample_has_zero_gradient_in_the_logits(backend, device, case):
     assert (backend.numpy(gradient) == 0).all()
 
 
+@pytest.mark.slow_on("numpyro")
 @all_cases
 def test_own_and_full_scores_have_one_gradient(backend, case):
     def score(logits, temperature, full):
@@ -312,6 +313,7 @@ def test_kl_equals_oracle(backend, device, case):
     assert_exact(backend.numpy(backend.kl(p, q)), expected)
 
 
+@pytest.mark.slow_on("numpyro")
 @all_cases
 def test_kl_of_to_event_sums(backend, case):
     p, q = pair(backend, case)
@@ -319,6 +321,7 @@ def test_kl_of_to_event_sums(backend, case):
     assert_exact(backend.numpy(backend.kl(p.to_event(1), q.to_event(1))), total)
 
 
+@pytest.mark.slow_on("numpyro")
 @all_cases
 def test_kl_of_expanded_has_the_batch_shape(backend, case):
     p, q = pair(backend, case)
@@ -351,6 +354,7 @@ def test_kl_of_temperatures_out_of_reach_is_left_to_the_host(backend, case):
             backend.kl(p, q)
 
 
+@pytest.mark.slow_on("numpyro")
 @all_cases
 def test_kl_of_two_learned_temperatures_has_their_gradients(backend, case):
     # They are equal today; the closed form would give them no gradient.
@@ -369,6 +373,7 @@ def test_kl_of_two_learned_temperatures_has_their_gradients(backend, case):
     assert_derivative(backend.numpy(result[0]), -slope)
 
 
+@pytest.mark.slow_on("numpyro")
 @all_cases
 def test_kl_of_one_learned_temperature_is_closed(backend, case):
     def total(t, logits):

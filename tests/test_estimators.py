@@ -229,6 +229,7 @@ def mixture(backend, seen=None):
     return program
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("name", HARD)
 def test_the_program_sees_hard_values(backend, name):
     seen = {}
@@ -245,6 +246,7 @@ def test_the_program_sees_hard_values(backend, name):
     )
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("name", HARD)
 def test_the_elbo_of_hard_draws_is_the_discrete_one(backend, name):
     """The log-probability of each relaxed site is that of its discrete site."""
@@ -272,6 +274,7 @@ def test_the_elbo_of_hard_draws_is_the_discrete_one(backend, name):
     assert_exact(backend.numpy(found["x"]), likelihood)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("name", HARD)
 def test_training_warns_of_nothing_and_moves_every_site(backend, name):
     data, how = backend.array(DATA), estimator(backend, name)
@@ -331,6 +334,7 @@ def test_a_mark_and_a_mapping_choose_by_site(backend):
     assert leaf(sites["a_relaxed"]["fn"]).estimator == package.ReinMax()
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("name", HARD)
 def test_harden_and_autoconcrete_draw_the_discrete_sites(backend, name):
     data, how = backend.array(DATA), estimator(backend, name)
@@ -347,6 +351,7 @@ def test_harden_and_autoconcrete_draw_the_discrete_sites(backend, name):
     assert set(median) == {"pair", "z", "b", "c"}
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("name", HARD)
 def test_straight_through_values_outlive_operations(backend, name):
     """A value that is copied, cut and shifted is scored by the same distribution."""
@@ -406,6 +411,7 @@ def test_model_and_guide_relaxed_in_different_ways_are_an_error(backend):
         backend.loss("Trace", model, guide)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_starting_at_init_loc_fn_needs_soft_points(backend):
     how = backend.package.ReinMax()
     relaxed = backend.package.relax(mixture(backend), 0.8, estimator=how)

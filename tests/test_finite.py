@@ -84,6 +84,7 @@ ways = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow_on("numpyro")
 @classes
 @dtypes
 @ways

@@ -121,6 +121,7 @@ def test_every_op_is_compared(backend):
     assert {*backend.ops.__all__} - {"MAX_RATIO"} == {*OPS}
 
 
+@pytest.mark.slow_on("numpyro")
 @ops
 def test_what_is_compared_is_finite(backend, name):
     value, *slopes = of_op(backend, "cpu", name, "float64")

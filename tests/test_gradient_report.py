@@ -79,6 +79,7 @@ def _mark(fixture):
     return pytest.param(fixture, marks=marks)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("fixture", [*map(_mark, ENUMERABLE)])
 def test_enumeration_is_the_exact_gradient(backend, fixture):
     found = report(backend, fixture, reference="enumeration")
@@ -87,6 +88,7 @@ def test_enumeration_is_the_exact_gradient(backend, fixture):
     assert not flat(found.reference_stderr).any()
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 def test_without_enumeration_it_is_a_long_run(backend):
     found = report(backend, "net", num_reference=200)
@@ -99,6 +101,7 @@ def test_without_enumeration_it_is_a_long_run(backend):
     assert_exact(found.bias_stderr[0, -1], np.sqrt((own**2 + error**2).sum()))
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize(
     "reference", [pytest.param("score", marks=pytest.mark.slow), "elbo"]
 )
@@ -111,6 +114,7 @@ def test_a_long_run_can_be_asked_for(backend, reference):
     assert (np.abs(gap) < 5 * error).all()
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 @pytest.mark.parametrize("row", EXPECTED)
 def test_means_are_the_exact_expectations(backend, row):
@@ -152,6 +156,7 @@ def steep(backend, offset):
     return model, guide
 
 
+@pytest.mark.slow_on("numpyro")
 def test_it_warns_of_functions_that_are_steep_at_one_hot_samples(backend):
     package = backend.package
     settings = {"estimators": [package.ReinMax(), package.Relaxed()]}
@@ -166,6 +171,7 @@ def test_it_warns_of_functions_that_are_steep_at_one_hot_samples(backend):
     assert not run(0.5).notes  # warnings are errors
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 def test_it_tells_a_bias_from_noise(backend):
     found = of_a_bit(backend.name)
@@ -199,6 +205,7 @@ def test_arrays_have_a_row_for_each_and_a_column_for_each_parameter(backend):
     assert found.relative_time.min() == 1
 
 
+@pytest.mark.slow_on("numpyro")
 def test_cosines_are_to_the_reference(backend):
     found = of_a_bit(backend.name)
     mean, truth = flat(found.mean, 1), flat(found.reference)
@@ -208,6 +215,7 @@ def test_cosines_are_to_the_reference(backend):
     assert (found.draw_cosine[:, -1] < found.cosine[:, -1]).all()
 
 
+@pytest.mark.slow_on("numpyro")
 def test_it_prints_as_a_table(backend):
     found = of_a_bit(backend.name)
     text = str(found)

@@ -121,6 +121,7 @@ def expected_elbo(place, log_probs, logits):
     return [x[kept].sum() for x in (mean, variance, evidence)]
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 @pytest.mark.parametrize(("family", "place"), CASES)
 def test_the_discrete_elbo_is_the_enumerated_one(backend, family, place):
@@ -176,6 +177,7 @@ def constants(backend):
     return model
 
 
+@pytest.mark.slow_on("numpyro")
 def test_sites_with_one_value_are_in_the_guide_once(backend):
     model, data = constants(backend), backend.array(DATA)
     relaxed = backend.package.relax(model, T)
@@ -235,6 +237,7 @@ def test_temperatures_of_every_kind_are_those_of_the_factors(backend, kind, of):
     assert np.isfinite(backend.loss("Trace", relaxed, guide, data, params=params))
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_learned_temperature_has_a_gradient(backend):
     learned = backend.package.schedules.Learned(0.7, "t")
     relaxed = backend.package.relax(rows(backend), 0.5)

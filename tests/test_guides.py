@@ -41,6 +41,7 @@ def guide_of(backend, model=None, temperature=None, **options):
     return relaxed, guide, params
 
 
+@pytest.mark.slow_on("numpyro")
 def test_logits_start_at_the_prior_s(backend):
     _, guide, params = guide_of(backend)
     probs = backend.probabilities(guide, params)
@@ -51,6 +52,7 @@ def test_logits_start_at_the_prior_s(backend):
     assert_exact(probs["label"], [0.6, 0.4])
 
 
+@pytest.mark.slow_on("numpyro")
 def test_logits_start_where_they_are_told_to(backend):
     given = RNG.normal(size=(8, 3))
     _, guide, params = guide_of(backend, init_logits={"z": backend.array(given)})
@@ -59,6 +61,7 @@ def test_logits_start_where_they_are_told_to(backend):
     assert_exact(probs["label"], [0.6, 0.4])
 
 
+@pytest.mark.slow_on("numpyro")
 def test_logits_start_at_what_init_loc_fn_gives(backend):
     def init(site=None):
         if site is None:
@@ -106,6 +109,7 @@ def test_the_temperature_is_the_given_one_or_the_model_s(backend):
             np.testing.assert_allclose(found, own, rtol=1e-6)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_it_trains_and_hardens_to_the_discrete_guide(backend):
     relaxed, guide, _ = guide_of(backend, temperature=2 / 3)
     model, data = mixed(backend), backend.array(DATA)
@@ -130,6 +134,7 @@ def test_hard_draws_have_the_probabilities_of_the_guide(backend):
     assert (np.abs(found - WEIGHTS) < 5 * error).all()
 
 
+@pytest.mark.slow_on("numpyro")
 def test_medians_and_quantiles_are_those_of_the_values(backend):
     _, guide, params = guide_of(backend)
     median = backend.median(guide, params, backend.array(DATA))
@@ -144,6 +149,7 @@ def test_medians_and_quantiles_are_those_of_the_values(backend):
     assert_exact(found["z"], np.tile([[0], [1], [2]], (1, 8)))
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_subsampled_plate_has_parameters_of_its_full_size(backend):
     dist, chosen = backend.dist, []
 
@@ -164,6 +170,7 @@ def test_a_subsampled_plate_has_parameters_of_its_full_size(backend):
     np.testing.assert_array_equal(moved, np.sort(chosen[-1]))
 
 
+@pytest.mark.slow_on("numpyro")
 def test_rows_are_those_of_create_plates(backend):
     dist, made, seen = backend.dist, [], []
 
@@ -189,6 +196,7 @@ def test_rows_are_those_of_create_plates(backend):
     np.testing.assert_array_equal(moved, np.sort(seen[-1]))
 
 
+@pytest.mark.slow_on("numpyro")
 def test_sites_in_nested_plates_have_parameters_for_each_element(backend):
     dist = backend.dist
 
@@ -211,6 +219,7 @@ def test_sites_in_nested_plates_have_parameters_for_each_element(backend):
     np.testing.assert_array_equal(found.argmax(-1), np.tile([0, 1, 2, 2], (2, 2)))
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_global_site_over_a_subsampled_plate_trains(backend):
     """Enumeration is refused here, since the scales of parent and children differ."""
     dist = backend.dist
@@ -228,6 +237,7 @@ def test_a_global_site_over_a_subsampled_plate_trains(backend):
     assert backend.probabilities(guide, params)["k"][2] > 0.95
 
 
+@pytest.mark.slow_on("numpyro")
 def test_it_is_a_part_of_a_list_of_guides(backend):
     relaxed = backend.package.relax(mixed(backend), T)
     names = ["z", "n", "b", "label"]
@@ -324,6 +334,7 @@ def two_and_two_guide(backend):
     return relaxed, guide, backend.initial_params(guide)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_at_a_point_the_mixed_elbo_and_its_gradient_are_exact(backend):
     relaxed, guide, params = two_and_two_guide(backend)
     loss, grads, drawn = backend.loss_grad_and_draws(
@@ -363,6 +374,7 @@ def test_the_gradient_of_the_mixed_elbo_is_unbiased(backend):
         assert abs(draws.mean() - slope) < 5 * error
 
 
+@pytest.mark.slow_on("numpyro")
 def test_enumerated_sites_are_inferred_after_training(backend):
     dist = backend.dist
 
@@ -418,6 +430,7 @@ def test_a_model_that_is_not_relaxed_is_refused(backend):
         backend.initial_params(guide, backend.array(DATA))
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize(
     ("init", "message"),
     [
@@ -443,6 +456,7 @@ def test_a_site_without_a_guide_stays_discrete_and_the_backend_warns(backend):
     assert not any("_relaxed" in x for x in messages)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_guide_for_other_classes_is_an_error(backend):
     def model(data, classes=3):
         with backend.plate("rows", len(DATA)):

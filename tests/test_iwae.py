@@ -216,6 +216,7 @@ def test_a_relaxed_bit_has_the_gradient_of_its_bound(backend, m):
     assert abs(value / copies + relaxed_bound(-0.3, 1.2, m)) < 0.05
 
 
+@pytest.mark.slow_on("numpyro")
 def test_where_all_has_a_path_it_is_the_backend_s(backend):
     # No site is outside of the plate, and nothing is subsampled.
     programs = relaxed_bit(backend, 6)
@@ -260,6 +261,7 @@ def test_a_subsample_has_the_mean_of_the_plate(backend):
         assert_mean(samples, -expected[name])
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_subsample_is_one_for_all_particles(backend):
     size = 6
     subsample_size = 2
@@ -321,6 +323,7 @@ def test_what_the_guide_fixes_outside_of_the_plate_is_added_once(backend):
     assert_mean(gradients["shift_loc"], -slope)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_without_a_plate_it_is_one_bound(backend):
     model, guide = mixture(backend, 2)
     t = np.array([0.8, 1.3])
@@ -389,6 +392,7 @@ def bit_log_weights(a, data=X):
     return log_p - log_expit(np.stack([-a, a], -1))
 
 
+@pytest.mark.slow_on("numpyro")
 def test_one_particle_is_compared_with_the_other_elements(backend):
     copies = 500
     a = -0.3

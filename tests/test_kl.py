@@ -32,6 +32,7 @@ def assert_on_grid(backend, n, difference, ratio):
     np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-8)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("ratio", [1 / 4, 4.0])
 @pytest.mark.parametrize("difference", [1.0, 50.0])
 @pytest.mark.parametrize("n", [2, 3])
@@ -47,6 +48,7 @@ def test_kl_equals_quadrature_on_all_of_the_grid(backend, n, difference, ratio):
     assert_on_grid(backend, n, difference, ratio)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("excess", [0.0, 1e-8])
 @pytest.mark.parametrize("difference", [0.0, 1e-8])
 @pytest.mark.parametrize("n", [2, 10])
@@ -67,6 +69,7 @@ def test_kl_of_neighbours_keeps_its_digits(backend, n, difference, excess):
         np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("n", [3, 20])
 def test_equal_temperatures_keep_their_digits(backend, n):
     for difference in (1e-6, 1e-3, 1.0, 50.0):
@@ -76,6 +79,7 @@ def test_equal_temperatures_keep_their_digits(backend, n):
         np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-9)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("ratio", [1 / 3, 1.0])
 @pytest.mark.parametrize("n", [2, 4])
 def test_derivatives_equal_differences_of_the_oracle(backend, n, ratio):
@@ -106,6 +110,7 @@ def test_binary_kl_equals_two_classes(backend, ratio, difference):
     np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-8)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("n", [2, 5, pytest.param(120, marks=pytest.mark.slow)])
 def test_temperatures_broadcast(backend, n):
     rng = np.random.default_rng(7)
@@ -122,6 +127,7 @@ def test_temperatures_broadcast(backend, n):
         assert_exact(backend.numpy(batch_kl)[i, j], backend.numpy(single_kl))
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("ratio", [1 / 4, 4.0])
 @pytest.mark.parametrize("n", [2, pytest.param(6, marks=pytest.mark.slow)])
@@ -139,6 +145,7 @@ def test_value_and_gradients_are_finite_far_apart(backend, n, ratio, dtype):
         assert_finite(backend.numpy(gradient))
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("ratio", [1 / 4, 4.0])
 @pytest.mark.parametrize("n", [2, 3])
 def test_single_precision(backend, n, ratio):
@@ -148,6 +155,7 @@ def test_single_precision(backend, n, ratio):
     np.testing.assert_allclose(backend.numpy(result), oracle(n, 1.0, ratio), rtol=2e-4)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_ratios_out_of_reach_are_nan(backend):
     even = backend.array(np.zeros((2, 3)))
     t_p = backend.array([1.0, 1.0])
@@ -166,6 +174,7 @@ def test_one_temperature_alone_is_an_error(backend):
             getattr(backend.ops, name)(zero, zero, temperature_q=0.5)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("by_row", [False, True], ids=["scalar", "by row"])
 def test_mean_field_elbo_has_no_noise_at_unequal_temperatures(backend, by_row):
     rng = np.random.default_rng(3)

@@ -285,6 +285,7 @@ def test_elements_of_a_plate_that_share_a_term_are_set_in_turn(backend):
 # How they run.
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("name", ["dependent", "two layers", "data"])
 def test_vectorized_runs_have_the_same_gradients(backend, name):
     case = CASES[name]
@@ -315,6 +316,7 @@ def test_continuous_sites_are_drawn_anew_in_vectorized_runs(backend):
         assert_mean(grads[param], expected)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_hardened_guide_is_trained(backend):
     dist = backend.dist
     logits = np.array([0.5, -0.2, 0.1])

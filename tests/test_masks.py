@@ -69,6 +69,7 @@ def guide_for(backend, model, *args, **logits):
     return relaxed, guide, params, backend.package.harden(guide)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("way", WAYS)
 def test_bounds_of_the_posterior_are_the_evidence_under_every_mask(backend, way):
     def model(mask, data):
@@ -93,6 +94,7 @@ def test_bounds_of_the_posterior_are_the_evidence_under_every_mask(backend, way)
         np.testing.assert_allclose(found, OF_EACH[MASKS[0]].sum(), rtol=1e-6)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_mask_that_comes_after_the_first_call_is_found(backend):
     """By its argument, or, which only the discrete ELBO looks for, in a closure."""
     held = {"mask": None}
@@ -148,6 +150,7 @@ def test_a_hand_written_guide_takes_masks_of_its_own(backend):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 def test_what_is_masked_has_the_values_of_the_model(backend):
     """A masked bit that still has an effect is drawn from the prior, not the guide."""
@@ -170,6 +173,7 @@ def test_what_is_masked_has_the_values_of_the_model(backend):
     assert abs(-loss - expected) < 5 * error
 
 
+@pytest.mark.slow_on("numpyro")
 def test_continuous_sites_are_masked_as_well(backend):
     """The posterior of a standard normal is normal around y / 2, of variance 1 / 2."""
 
@@ -194,6 +198,7 @@ def test_continuous_sites_are_masked_as_well(backend):
         np.testing.assert_allclose(-loss, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_flat_prior_is_one_beside_a_masked_site(backend):
     """`mask(False)` of a continuous site: the posterior is the likelihood."""
 
@@ -249,6 +254,7 @@ def log_weights(data, length, log_q):
     return np.array([path_log_prob(p, data) for p in paths]) - own, own
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 def test_a_padded_chain_has_the_enumerated_elbo_and_evidence(backend):
     logits = np.random.default_rng(3).normal(size=(STEPS, 2, 2))

@@ -136,6 +136,7 @@ def test_no_discrete_latent_is_left(backend, entry, program):
 
 
 # What is drawn from the prior, on a GPU by another generator, may leave out more.
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.filterwarnings("ignore:.*leaves out more than 1% of the probability")
 def test_vertices_score_as_in_the_discrete_program_and_gradients_pass(backend, program):
     rng = np.random.default_rng(0)
@@ -165,6 +166,7 @@ def test_vertices_score_as_in_the_discrete_program_and_gradients_pass(backend, p
         assert np.abs(gradient).max() > 1e-12, name
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_step_of_svi_is_finite_and_warns_of_nothing(backend, entry, program):
     guides = example_models.guides(backend.name)
     guide = guides.mean_field(program.model, program.args, options=entry.options)

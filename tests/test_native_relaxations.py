@@ -177,6 +177,7 @@ def test_the_elbo_of_its_guide_is_exact(backend, family):
     assert_exact(loss, expected, scale=10)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_the_discrete_elbo_is_that_of_the_discrete_guide(backend):
     """By enumeration of the two bits, at a guide's own probabilities."""
     x, start = 0.4, np.array([0.6, -0.3])

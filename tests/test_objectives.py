@@ -107,6 +107,7 @@ def test_many_particles_come_to_the_evidence(backend):
     assert abs(estimate - EVIDENCE.sum()) < 5 * math.sqrt(variance / m) + variance / m
 
 
+@pytest.mark.slow_on("numpyro")
 def test_on_the_same_draws_it_is_the_host_s(backend):
     model, guide = mixture(backend, LOGITS)
     expected = backend.renyi_bound(model, guide, backend.array(X), particles=500)
@@ -114,6 +115,7 @@ def test_on_the_same_draws_it_is_the_host_s(backend):
     assert_exact(bound(backend, model, guide, **settings), expected)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_sites_with_axes_of_their_own_are_summed_over_them(backend):
     model, guide = two_layers(backend)
     expected = backend.renyi_bound(model, guide, backend.array(DATA), particles=50)
@@ -121,6 +123,7 @@ def test_sites_with_axes_of_their_own_are_summed_over_them(backend):
     assert_exact(bound(backend, model, guide, DATA, **settings), expected)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize(
     ("chunk_size", "plate"), [(50, "data"), (70, None), (10_000, "data")]
 )
@@ -162,6 +165,7 @@ def _run(backend, programs, data, settings):
     return backend.evaluate(backend.package.iwae_bound, *programs, data, **settings)
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_subsample_is_one_for_all_particles_and_scaled(backend):
     programs = mixture(backend, POSTERIOR, subsample_size=3)
     settings = {"num_particles": 12, "chunk_size": 4, "plate": "data"}
@@ -248,6 +252,7 @@ def test_a_hardened_guide_is_the_discrete_one(backend):
     assert_exact(estimate, EVIDENCE.sum())
 
 
+@pytest.mark.slow_on("numpyro")
 def test_progress_is_shown_if_asked_for(backend, capsys):
     programs = mixture(backend, LOGITS)
     settings = {"num_particles": 30, "chunk_size": 20, "plate": "data"}
@@ -326,6 +331,7 @@ def test_what_would_be_another_number_is_refused(backend, programs, plate, words
         bound(backend, *programs(backend), **settings)
 
 
+@pytest.mark.slow_on("numpyro")
 @refused
 def test_what_would_be_another_number_is_not_trained(backend, programs, plate, words):
     loss = backend.package.IWAE(20, plate=plate)

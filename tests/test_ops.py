@@ -68,6 +68,7 @@ def test_map_equals_oracle(
     assert_exact(backend.numpy(result), oracle(first, temperature, logits), dtype)
 
 
+@pytest.mark.slow_on("numpyro")
 @maps
 @temperatures
 def test_map_derivative_equals_difference(
@@ -146,6 +147,7 @@ def test_logistic_of_known_uniform(backend):
     assert_exact(result, np.log(uniform / (1 - uniform)))
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("name", ["categorical_logits", "bernoulli_logits"])
 @dtypes
 def test_logits_and_their_gradients_are_finite_at_zero_and_one(backend, name, dtype):
@@ -188,12 +190,14 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
 def test_kl_equals_divided_differences(backend, device, pair):
     result = backend.ops.exp_concrete_kl(*map(backend.array, pair))
     assert_exact(backend.numpy(result), kl.exp_concrete_kl(*pair))
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
 def test_kl_derivative_equals_difference(backend, pair):
     def total(p, q):
@@ -206,6 +210,7 @@ def test_kl_derivative_equals_difference(backend, pair):
         assert_derivative(backend.numpy(gradient), expected)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("difference", [1e-7, 0.01, 0.999, 1.001, 3.0, 40.0])
 def test_binary_kl_equals_oracle(backend, device, difference):
     # For tiny differences the n-ary oracle keeps its digits, a quadrature does not.
@@ -217,6 +222,7 @@ def test_binary_kl_equals_oracle(backend, device, difference):
     np.testing.assert_allclose(backend.numpy(result), expected, rtol=1e-10)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("difference", [0.0, 0.5, 1.0, 1.5, 20.0, 8000.0])
 def test_binary_kl_derivative_is_right_and_finite(backend, difference):
     def divergence(p):
@@ -233,6 +239,7 @@ def test_binary_kl_derivative_is_right_and_finite(backend, difference):
     assert_derivative(backend.numpy(actual), expected)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("scale", [10.0, 1000.0])
 def test_kl_and_its_gradient_are_finite_far_apart(backend, scale):
     p = backend.array(scale * np.random.default_rng(0).normal(size=(2, 50)))

@@ -81,6 +81,7 @@ def test_binary_concrete_of_one_and_one_is_uniform(backend):
 # --- 3. rounding --------------------------------------------------------------------
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("t", [0.01, 0.5, 5.0])
 @pytest.mark.statistical
 def test_argmax_is_categorical_at_every_temperature(backend, t):
@@ -91,6 +92,7 @@ def test_argmax_is_categorical_at_every_temperature(backend, t):
     assert_pvalue(stats.chisquare(counts, expected).pvalue)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("t", [0.1, 1.0])
 def test_binary_cdf_and_median(backend, t):
     d = backend.distributions.BinaryConcrete(t, logits=backend.array(0.7))
@@ -133,6 +135,7 @@ def test_score_is_one_minus_n_pivots(backend):
 # --- 5. moments ---------------------------------------------------------------------
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.statistical
 def test_moments_in_logit_space(backend):
     d = backend.distributions.LogitBinaryConcrete(0.4, logits=backend.array(0.7))
@@ -176,6 +179,7 @@ def test_binary_entropy_is_two_minus_log_t(backend, t):
 # --- 6. equal temperatures ----------------------------------------------------------
 
 
+@pytest.mark.slow_on("numpyro")
 def test_printed_kls_at_equal_temperatures(backend, device):
     binary = backend.ops.logit_binary_concrete_kl(
         backend.array(math.log(2)), backend.array(math.log(0.3))
@@ -185,6 +189,7 @@ def test_printed_kls_at_equal_temperatures(backend, device):
     assert_exact(backend.numpy(n_ary), 1.5558806183215663)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("t", [0.1, 1.0])
 @pytest.mark.statistical
 def test_kl_is_the_mean_log_ratio_at_every_temperature(backend, t):
@@ -210,6 +215,7 @@ def test_printed_kl_at_unequal_temperatures(backend):
     assert_mean(ratio, 0.5823246415480)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize(
     ("n", "t_p", "t_q", "floor"),
     [
@@ -243,6 +249,7 @@ def test_relaxed_kl_exceeds_the_discrete_kl(backend):
     assert backend.numpy(relaxed) > discrete
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("q_logit", [-2.0, 0.3, 1.5])
 def test_relaxed_elbo_is_below_the_relaxed_evidence(backend, q_logit):
     # Eq. 23: x ~ Normal(2 sigmoid(y), 1) observed at 1.6, by quadrature on a fine grid.
@@ -278,6 +285,7 @@ def test_slope_at_a_facet(backend, t):
     np.testing.assert_allclose(slope, 2 * t - 1, atol=5e-2)
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize(("t", "convex"), [(0.25, True), (0.5, True), (1.0, False)])
 def test_log_convex_up_to_one_over_n_minus_one(backend, t, convex):
     # Along segments inside of the simplex: the midpoint against the mean of the ends.
@@ -307,6 +315,7 @@ def test_jacobian_of_the_sample_in_the_logits(backend):
 # --- 10. gradients by enumeration ---------------------------------------------------
 
 
+@pytest.mark.slow_on("numpyro")
 def test_enumerated_score_function_is_the_exact_gradient(backend):
     # sum_k p_k f_k grad log p_k, with the mass of the discrete limit.
     outcomes = np.array([1.3, -0.4, 2.2])

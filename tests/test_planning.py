@@ -142,6 +142,7 @@ def test_a_factorial_chain_is_split_by_chains(backend):
     assert math.isfinite(loss_of(backend, planned, model))
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_large_factorial_chain_is_planned_by_chains(backend):
     model = factorial(backend, 12, 4, 20)
     planned, calls = plan_and_count(backend, model, budget=4**9, max_dims=240)

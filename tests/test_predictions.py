@@ -204,6 +204,7 @@ def rows(backend):
 PROBS = {"c": [0.1, 0.7, 0.2], "h": [0.75, 0.25], "n": [0.5, 0.25, 0.25]}
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("is_relaxed", [False, True])
 def test_sites_of_every_kind(backend, is_relaxed):
     relaxed = backend.package.relax(
@@ -237,6 +238,7 @@ def test_sites_of_every_kind(backend, is_relaxed):
     assert np.abs(x - loc).max() < 1.0
 
 
+@pytest.mark.slow_on("numpyro")
 def test_a_new_guide_can_predict_at_once(backend):
     """As one that is made for parameters from a file."""
 
@@ -252,6 +254,7 @@ def test_a_new_guide_can_predict_at_once(backend):
     assert_predictions(backend, draws, {"z": 0.9})
 
 
+@pytest.mark.slow_on("numpyro")
 def test_reparameterized_sites_predict_discretely(backend):
     def model(x=None, y=None):
         dist, array = backend.dist, backend.array
