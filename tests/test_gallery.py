@@ -1,0 +1,87 @@
+"""The gallery of models: what its summary says, and that it trains what it says."""
+
+import importlib
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from benchmarks.gallery import summary
+from benchmarks.gallery.entries import ENTRIES
+from benchmarks.gallery.methods import METHODS, applies
+
+
+def row(model, method, seed, elbo, log_evidence="nan"):
+    return {
+        "model": model,
+        "method": method,
+        "seed": str(seed),
+        "elbo": str(elbo),
+        "log_evidence": str(log_evidence),
+    }
+
+
+# Five data points in the README's mixture, 150 flowers.
+ROWS = [
+    row("readme_mixture", "a", 0, -5.0),
+    row("readme_mixture", "a", 1, -6.0),
+    row("readme_mixture", "b", 0, -10.0),
+    row("iris_mixture", "a", 0, -430.0),
+    row("iris_mixture", "b", 0, -420.0),
+    row("iris_mixture", "enumeration", 0, -400.0),
+]
+
+
+def test_distances_are_to_the_best_run_by_data_point():
+    a, b = sorted(summary.standings(ROWS), key=lambda standing: standing.method)
+    # The mean of a is -5.5 on the mixture, half a nat below the best of five points.
+    assert a.worst_gap == pytest.approx(0.5 / 5)
+    assert a.worst_model == "readme_mixture"
+    assert a.median_gap == pytest.approx((0.5 / 5 + 10 / 150) / 2)
+    assert b.worst_gap == pytest.approx(5 / 5)
+    # Ten nats of 420 are neither within 1 % nor within 0.05 nats by data point.
+    assert (a.close, b.close) == (0.0, 0.5)
+
+
+def test_a_value_that_is_missing_is_no_distance():
+    assert summary.standings(ROWS, "log_evidence") == []
+
+
+def test_methods_are_for_the_models_that_they_can_train():
+    disarm, score = METHODS["DisARM"], METHODS["Trace_ELBO"]
+    assert applies(disarm, ENTRIES["spike_and_slab"], "numpyro")
+    assert not applies(disarm, ENTRIES["iris_mixture"], "numpyro")
+    assert applies(score, ENTRIES["iris_mixture"], "pyro")
+    assert not applies(score, ENTRIES["iris_mixture"], "numpyro")
+    assert not applies(METHODS["enumeration"], ENTRIES["spike_and_slab"], "pyro")
+
+
+def test_every_model_has_its_programs(backend):
+    path = f"benchmarks.gallery.on_{backend.name}.models"
+    models = importlib.import_module(path)
+    for entry in ENTRIES.values():
+        assert callable(getattr(models, entry.name))
+        assert hasattr(models, f"{entry.name}_guide") == entry.has_guide
+
+
+def best_log_evidence():
+    """The optimum of the README's mixture, by SciPy."""
+    data = ENTRIES["readme_mixture"].load()["data"]
+
+    def loss(locs):
+        densities = stats.norm.pdf(data[:, None], locs, 0.5)
+        return -np.log(densities.mean(-1)).sum()
+
+    return -optimize.minimize(loss, [-1.0, 1.0]).fun
+
+
+@pytest.mark.parametrize("name", ["enumeration", "discrete 1 to 0.2, then RLOO 2"])
+def test_training_ends_near_the_optimum(backend, name):
+    path = f"benchmarks.gallery.on_{backend.name}.training"
+    training = importlib.import_module(path)
+    entry, method = ENTRIES["readme_mixture"], METHODS[name]
+    (outcome,) = training.outcomes(entry, method, entry.load(), [0], 600)
+    assert outcome.evaluations == 600
+    assert outcome.log_evidence == pytest.approx(best_log_evidence(), abs=0.02)
+    # One point in the wrong class costs about a quarter of a nat.
+    assert best_log_evidence() - 0.6 < outcome.elbo < best_log_evidence() + 0.01
