@@ -75,6 +75,7 @@ def best_log_evidence():
     return -optimize.minimize(loss, [-1.0, 1.0]).fun
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("name", ["enumeration", "discrete 1 to 0.2, then RLOO 2"])
 def test_training_ends_near_the_optimum(backend, name):
     path = f"benchmarks.gallery.on_{backend.name}.training"
