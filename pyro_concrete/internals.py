@@ -10,7 +10,7 @@ import contextlib
 import copy
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from pyro.distributions.torch_distribution import MaskedDistribution
@@ -27,8 +27,11 @@ from torch.utils._pytree import tree_map as tree_map
 
 _Distribution = TypeVar("_Distribution")
 
-# torch.jit.trace makes sizes tensors.
-Shape: TypeAlias = Sequence[int | Tensor]
+if TYPE_CHECKING:
+    Shape: TypeAlias = Sequence[int]
+else:
+    # Under torch.jit.trace sizes are tensors, which torch's own types do not know.
+    Shape = Sequence
 
 # What Pyro writes into the `infer` of the sites of ``pyro.deterministic``. It has no
 # type for them, and `relax` makes such sites of others.

@@ -116,6 +116,7 @@ def test_a_finite_family_relaxes_with_its_own_log_probabilities(backend, case):
     assert (value <= probs.shape[-1] - 1).all()
 
 
+@pytest.mark.slow_on("numpyro")
 @pytest.mark.parametrize("case", UNBOUNDED.values(), ids=UNBOUNDED.keys())
 def test_an_unbounded_family_is_truncated_and_has_the_truncated_mass(backend, case):
     make, probs = case

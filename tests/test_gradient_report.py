@@ -184,6 +184,7 @@ def test_it_tells_a_bias_from_noise(backend):
     assert found.is_significant[rows.index(("Relaxed()", "1")), slope]
 
 
+@pytest.mark.slow_on("numpyro")
 def test_arrays_have_a_row_for_each_and_a_column_for_each_parameter(backend):
     found = of_a_bit(backend.name)
     assert found.params == ("a", "b", "loc", "slope")
