@@ -15,6 +15,7 @@ class Entry:
         title: What it is, for the tables.
         load: Returns its data; takes the folder of `--data` if `needs_folder`.
         num_points: Number of data points: distances are given by data point, too.
+        local_runs: Model evaluations of one particle of `LocalExpectations`.
         learning_rate: Of Adam, at the first step.
         num_evaluations: Model evaluations that each method has for training.
         has_guide: Whether `models.py` has a guide for it; if not, it is `AutoConcrete`.
@@ -30,6 +31,7 @@ class Entry:
     title: str
     load: data.Loader
     num_points: int
+    local_runs: int
     learning_rate: float = 0.05
     num_evaluations: int = 4000
     has_guide: bool = False
@@ -54,17 +56,26 @@ ENTRIES = {
             "mixture of the README",
             data.readme,
             num_points=5,
+            local_runs=2,
             learning_rate=0.1,
             num_evaluations=1000,
             is_binary=False,
             **_MIXTURE,
         ),
-        Entry("iris_mixture", "iris mixture", data.iris, num_points=150, **_MIXTURE),
+        Entry(
+            "iris_mixture",
+            "iris mixture",
+            data.iris,
+            num_points=150,
+            local_runs=3,
+            **_MIXTURE,
+        ),
         Entry(
             "dirichlet_process",
             "Dirichlet-process mixture",
             data.wine,
             num_points=178,
+            local_runs=8,
             can_enumerate=True,
             learns=False,
         ),
@@ -73,6 +84,7 @@ ENTRIES = {
             "spike-and-slab regression",
             data.sparse_regression,
             num_points=200,
+            local_runs=61,
             is_binary=True,
             learns=False,
         ),
@@ -81,6 +93,7 @@ ENTRIES = {
             "hidden Markov model",
             data.hidden_chain,
             num_points=24,
+            local_runs=49,
             learns=False,
         ),
         Entry(
@@ -88,6 +101,7 @@ ENTRIES = {
             "factorial hidden Markov model",
             data.two_chains,
             num_points=16,
+            local_runs=33,
             is_binary=True,
             learns=False,
         ),
@@ -96,6 +110,7 @@ ENTRIES = {
             "LDA, amortized guide",
             data.documents,
             num_points=200,
+            local_runs=5,
             **_AMORTIZED,
         ),
         Entry(
@@ -103,6 +118,7 @@ ENTRIES = {
             "Dawid-Skene ratings",
             data.ratings,
             num_points=60,
+            local_runs=4,
             **_MIXTURE,
         ),
         Entry(
@@ -110,6 +126,7 @@ ENTRIES = {
             "capture-recapture",
             data.captures,
             num_points=60,
+            local_runs=7,
             is_binary=True,
             plate="data",
         ),
@@ -118,6 +135,7 @@ ENTRIES = {
             "change point",
             data.accidents,
             num_points=60,
+            local_runs=60,
             can_enumerate=True,
             learns=False,
         ),
@@ -126,6 +144,7 @@ ENTRIES = {
             "zero-inflated counts",
             data.zero_inflated,
             num_points=150,
+            local_runs=2,
             is_binary=True,
             **_MIXTURE,
         ),
@@ -134,6 +153,7 @@ ENTRIES = {
             "truncated latent counts",
             data.latent_counts,
             num_points=40,
+            local_runs=21,
             plate="data",
             options={"truncate": 20},
         ),
@@ -142,6 +162,7 @@ ENTRIES = {
             "soft decision tree",
             data.tumors,
             num_points=569,
+            local_runs=8,
             has_guide=True,
             learning_rate=0.02,
             is_binary=True,
@@ -152,12 +173,14 @@ ENTRIES = {
             "stochastic block model",
             data.network,
             num_points=30,
+            local_runs=61,
         ),
         Entry(
             "belief_net",
             "sigmoid belief net, digits",
             data.digits,
             num_points=500,
+            local_runs=31,
             is_binary=True,
             **_AMORTIZED,
         ),
@@ -166,6 +189,7 @@ ENTRIES = {
             "categorical autoencoder, digits",
             data.digits,
             num_points=500,
+            local_runs=43,
             **_AMORTIZED,
         ),
         Entry(
@@ -173,6 +197,7 @@ ENTRIES = {
             "200H~784V, static MNIST",
             data.static_mnist,
             num_points=2000,
+            local_runs=201,
             is_binary=True,
             needs_folder=True,
             **_AMORTIZED,

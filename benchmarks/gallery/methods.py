@@ -26,14 +26,19 @@ class Objective:
     Attributes:
         name: Class of the loss, of the backend or of the package.
         num_particles: Particles of a step.
-        evaluations: Model evaluations of a step.
+        evaluations: Model evaluations of a step; of local expectations, which take a
+            number that depends on the model, None.
         is_relaxed: Whether the programs are the relaxed ones.
     """
 
     name: str
     num_particles: int = 1
-    evaluations: int = 1
+    evaluations: int | None = 1
     is_relaxed: bool = False
+
+    def evaluations_of(self, entry: Entry) -> int:
+        """Return the model evaluations of a step for a model."""
+        return entry.local_runs if self.evaluations is None else self.evaluations
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Method:
 
 _RLOO_2 = Objective("RLOO", 2, 2)
 _RLOO_8 = Objective("RLOO", 8, 8)
+_LOCAL = Objective("LocalExpectations", 1, None)
 _ANNEALED = {"scoring": "discrete", "temperature": Temperature(1.0, 0.2)}
 
 METHODS = {
@@ -91,9 +97,11 @@ METHODS = {
         Method("RLOO 2", objective=_RLOO_2),
         Method("RLOO 8", objective=_RLOO_8),
         Method("DisARM", objective=Objective("DisARM", 1, 2)),
+        Method("local expectations", objective=_LOCAL),
         Method("REBAR", objective=Objective("REBAR", 1, 3)),
         Method("discrete 1 to 0.2, then RLOO 2", **_ANNEALED, finish=_RLOO_2),
         Method("discrete 1 to 0.2, then RLOO 8", **_ANNEALED, finish=_RLOO_8),
+        Method("discrete 1 to 0.2, then local", **_ANNEALED, finish=_LOCAL),
         Method(
             "ReinMax 1, then RLOO 8",
             None,

@@ -57,7 +57,7 @@ def outcomes(
     guide = phases[-1].guide
     if method.objective.name != "TraceEnum_ELBO":
         guide = package.harden(phases[0].guide)
-    evaluations = sum(p.num_steps * p.objective.evaluations for p in phases)
+    evaluations = sum(p.num_steps * p.objective.evaluations_of(entry) for p in phases)
     results = []
     for i, seed in enumerate(seeds):
         own = jax.tree.map(lambda x, i=i: x[i], params)
@@ -73,7 +73,7 @@ def _phases(
 ) -> list[Phase]:
     """The programs and the number of steps of each phase of training."""
     finishing = round(num_evaluations * method.finish_share) if method.finish else 0
-    first = (num_evaluations - finishing) // method.objective.evaluations
+    first = (num_evaluations - finishing) // method.objective.evaluations_of(entry)
     relaxed, guide = _relaxed_programs(entry, method, model, first)
     if method.objective.name == "TraceEnum_ELBO":
         enumerated = config_enumerate(model)
@@ -84,7 +84,7 @@ def _phases(
         return [Phase(method.objective, model, discrete, first)]
     phases = [Phase(method.objective, relaxed, guide, first)]
     if method.finish is not None:
-        steps = finishing // method.finish.evaluations
+        steps = finishing // method.finish.evaluations_of(entry)
         phases.append(Phase(method.finish, model, package.harden(guide), steps))
     return phases
 

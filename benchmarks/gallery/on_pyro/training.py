@@ -59,7 +59,9 @@ def outcomes(
             guide = package.harden(phases[0].guide)
         elbo, stderr = _elbo(method, phases[-1], model, guide, data)
         evidence = _log_evidence(entry, model, guide, data)
-        evaluations = sum(p.num_steps * p.objective.evaluations for p in phases)
+        evaluations = sum(
+            p.num_steps * p.objective.evaluations_of(entry) for p in phases
+        )
         results.append(Outcome(seed, elbo, stderr, evidence, evaluations, milliseconds))
     return results
 
@@ -74,7 +76,7 @@ def _phases(
 ) -> list[Phase]:
     """The programs and the number of steps of each phase of training."""
     finishing = round(num_evaluations * method.finish_share) if method.finish else 0
-    first = (num_evaluations - finishing) // method.objective.evaluations
+    first = (num_evaluations - finishing) // method.objective.evaluations_of(entry)
     if method.objective.name == "TraceEnum_ELBO":
         enumerated = infer.config_enumerate(model)
         continuous = package.AutoConcrete(enumerated)
@@ -85,7 +87,7 @@ def _phases(
         return [Phase(method.objective, model, discrete, first)]
     phases = [Phase(method.objective, relaxed, guide, first)]
     if method.finish is not None:
-        steps = finishing // method.finish.evaluations
+        steps = finishing // method.finish.evaluations_of(entry)
         phases.append(Phase(method.finish, model, package.harden(guide), steps))
     return phases
 
