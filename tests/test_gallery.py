@@ -83,6 +83,9 @@ def test_training_ends_near_the_optimum(backend, name):
     entry, method = ENTRIES["readme_mixture"], METHODS[name]
     (outcome,) = training.outcomes(entry, method, entry.load(), [0], 600)
     assert outcome.evaluations == 600
+    # Training switches validation off, for itself alone.
+    with pytest.raises(ValueError, match="scale"):
+        backend.dist.Normal(backend.array(0.0), backend.array(-1.0))
     assert outcome.log_evidence == pytest.approx(best_log_evidence(), abs=0.02)
     # One point in the wrong class costs about a quarter of a nat.
     assert best_log_evidence() - 0.6 < outcome.elbo < best_log_evidence() + 0.01

@@ -16,7 +16,7 @@ import optax
 from jax import lax, random
 from numpyro import infer
 from numpyro.contrib.funsor import config_enumerate
-from numpyro.distributions.distribution import enable_validation
+from numpyro.distributions.distribution import validation_enabled
 
 import numpyro_concrete as package
 from benchmarks.gallery.entries import Entry
@@ -40,6 +40,7 @@ class Phase:
     num_steps: int
 
 
+@validation_enabled(False)
 def outcomes(
     entry: Entry,
     method: Method,
@@ -48,7 +49,6 @@ def outcomes(
     num_evaluations: int,
 ) -> list[Outcome]:
     """Train a model in one way from several seeds, and evaluate what came of it."""
-    enable_validation(False)
     data = {name: jnp.asarray(x) for name, x in data.items()}
     model = getattr(models, entry.name)
     phases = _phases(entry, method, model, num_evaluations)

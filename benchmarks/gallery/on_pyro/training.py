@@ -37,6 +37,7 @@ class Phase:
     num_steps: int
 
 
+@pyro.validation_enabled(False)
 def outcomes(
     entry: Entry,
     method: Method,
@@ -45,7 +46,6 @@ def outcomes(
     num_evaluations: int,
 ) -> list[Outcome]:
     """Train a model in one way from several seeds, and evaluate what came of it."""
-    pyro.enable_validation(False)
     data = {name: _tensor(x) for name, x in data.items()}
     model = getattr(models, entry.name)
     results = []
