@@ -9,7 +9,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE / "_ext"))
 sys.path.insert(0, str(ROOT))
 
-import hosts
+import backends
 import made
 
 import pyro_concrete
@@ -26,7 +26,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinxcontrib.bibtex",
-    "hosts",
+    "backends",
     "mathml",
     "counterparts",
 ]
@@ -67,11 +67,11 @@ nitpick_ignore_regex = [
     ("py:class", r".*\.(AbstractEstimator|CountingOptim)"),
 ]
 
-# --- links to the hosts
-# The build needs no network: hosts.txt lists the few names that we link to. With
-# CONCRETE_DOCS_ONLINE=1 the hosts' own inventories are read instead, in full.
-intersphinx_mapping = hosts.mapping(
-    HERE / "hosts.txt",
+# --- links to the backends
+# The build needs no network: backends.txt lists the few names that we link to. With
+# CONCRETE_DOCS_ONLINE=1 the backends' own inventories are read instead, in full.
+intersphinx_mapping = backends.mapping(
+    HERE / "backends.txt",
     HERE / "_made",
     online=os.environ.get("CONCRETE_DOCS_ONLINE") == "1",
 )

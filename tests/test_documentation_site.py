@@ -15,8 +15,8 @@ from reference import kl
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-HOSTS = ("pyro", "numpyro")
-# In the modules among the public names: what relax and the optimisers use themselves.
+BACKENDS = ("pyro", "numpyro")
+# In the modules among the public names: what relax and the optimizers use themselves.
 INTERNAL = {
     "CountingOptim",
     "ResolvedSchedule",
@@ -42,13 +42,13 @@ def links(monkeypatch):
 
 
 def entries():
-    """The names that the API pages document, and the one host that has them alone."""
+    """The names that the API pages document, and the only backend of some."""
     text = "\n".join(path.read_text() for path in sorted((DOCS / "api").glob("*.md")))
-    return re.findall(r"```\{counterparts\} (\S+)\n(?::host: (\w+)\n)?```", text)
+    return re.findall(r"```\{counterparts\} (\S+)\n(?::backend: (\w+)\n)?```", text)
 
 
-def public_names(host):
-    package = importlib.import_module(f"{host}_concrete")
+def public_names(backend_name):
+    package = importlib.import_module(f"{backend_name}_concrete")
     for name in package.__all__:
         x = getattr(package, name)
         if not inspect.ismodule(x):
@@ -60,19 +60,21 @@ def public_names(host):
                 yield f"{name}.{inner}"
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_every_public_name_has_an_entry(host):
-    documented = [name for name, only in entries() if only in ("", host)]
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_every_public_name_has_an_entry(backend_name):
+    documented = [name for name, only in entries() if only in ("", backend_name)]
     assert len(documented) == len(set(documented))
-    missing = set(public_names(host)) - set(documented)
+    missing = set(public_names(backend_name)) - set(documented)
     assert not missing
 
 
 def documented_objects():
     for name, only in entries():
-        for host in HOSTS:
-            if only in ("", host):
-                yield pytest.param(f"{host}_concrete", name, id=f"{host}-{name}")
+        for backend_name in BACKENDS:
+            if only in ("", backend_name):
+                yield pytest.param(
+                    f"{backend_name}_concrete", name, id=f"{backend_name}-{name}"
+                )
 
 
 @pytest.mark.parametrize(("package", "name"), [*documented_objects()])
@@ -94,9 +96,9 @@ def test_the_home_page_has_the_readme_s_words_and_example(made):
     example = made.example(readme)
     blocks = re.findall(r"```python\n(.*?)```", example, flags=re.DOTALL)
     assert len(blocks) == 2
-    for block, host in zip(blocks, HOSTS, strict=True):
-        assert f"import {host}\n" in block
-        assert f"from {host}_concrete import" in block
+    for block, backend_name in zip(blocks, BACKENDS, strict=True):
+        assert f"import {backend_name}\n" in block
+        assert f"from {backend_name}_concrete import" in block
         assert f"```python\n{block}```" in readme  # which test_docs.py runs
     introduction = made.introduction(readme)
     assert introduction.strip() in readme
@@ -106,7 +108,7 @@ def test_the_home_page_has_the_readme_s_words_and_example(made):
 
 
 def test_the_introduction_ends_where_paragraphs_do(made):
-    for after in ("## Next", "<table>", "![picture](p.png)", "```python", "    make"):
+    for after in ("## Next", "<table>", "![figure](p.png)", "```python", "    make"):
         readme = f"# Title\n\nOne.\n\nTwo.\n\n{after}\nmore\n"
         assert made.introduction(readme) == "One.\n\nTwo.\n"
 
@@ -116,7 +118,7 @@ def notebook(path, *texts):
     path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}))
 
 
-def test_tutorials_are_listed_by_host_in_order(made, tmp_path):
+def test_tutorials_are_listed_by_backend_in_order(made, tmp_path):
     assert "toctree" not in made.tutorials(tmp_path)
     notebook(tmp_path / "zebra_pyro.ipynb", "# About zebras, in Pyro\nWords.")
     notebook(tmp_path / "discrete_vae_numpyro.ipynb", "No heading.\n## Low")

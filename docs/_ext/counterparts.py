@@ -3,7 +3,7 @@
     ```{counterparts} relax
     ```
 
-With `:host: numpyro` there is one tab, for what the other host has itself.
+With `:backend: numpyro` there is one tab, for what the other backend has itself.
 """
 
 import importlib
@@ -14,10 +14,10 @@ from typing import ClassVar
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-HOSTS = {"pyro": "Pyro", "numpyro": "NumPyro"}
+BACKENDS = {"pyro": "Pyro", "numpyro": "NumPyro"}
 _TAB = """\
 :::{{tab-item}} {title}
-:sync: {host}
+:sync: {backend}
 ```{{eval-rst}}
 .. {kind}:: {path}
 ```
@@ -29,19 +29,23 @@ class Counterparts(SphinxDirective):
     """See the module."""
 
     required_arguments = 1
-    option_spec: ClassVar = {"host": directives.unchanged}
+    option_spec: ClassVar = {"backend": directives.unchanged}
     has_content = False
 
     def run(self):
-        hosts = [self.options["host"]] if "host" in self.options else [*HOSTS]
-        tabs = [self._tab(host) for host in hosts]
+        backends = (
+            [self.options["backend"]] if "backend" in self.options else [*BACKENDS]
+        )
+        tabs = [self._tab(backend) for backend in backends]
         text = "::::{tab-set}\n" + "".join(tabs) + "::::\n"
         return self.parse_text_to_nodes(text)
 
-    def _tab(self, host):
-        path = f"{host}_concrete.{self.arguments[0]}"
+    def _tab(self, backend):
+        path = f"{backend}_concrete.{self.arguments[0]}"
         kind = "autoclass" if inspect.isclass(located(path)) else "autofunction"
-        return _TAB.format(title=HOSTS[host], host=host, kind=kind, path=path)
+        return _TAB.format(
+            title=BACKENDS[backend], backend=backend, kind=kind, path=path
+        )
 
 
 def located(path):

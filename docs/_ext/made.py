@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-HOSTS = {"pyro": "Pyro", "numpyro": "NumPyro"}
+BACKENDS = {"pyro": "Pyro", "numpyro": "NumPyro"}
 
 # In the order in which to read them; others that are there come after these.
 TUTORIALS = (
@@ -39,16 +39,16 @@ def write(root: Path, docs: Path) -> None:
     }
     results = root / "benchmarks" / "results"
     parts |= result_tables(results)
-    for host in HOSTS:
-        path = results / f"relaxed_kl_of_one_site_{host}.csv"
-        parts[f"kl_{host}.md"] = kl_of_one_site(path)
+    for backend in BACKENDS:
+        path = results / f"relaxed_kl_of_one_site_{backend}.csv"
+        parts[f"kl_{backend}.md"] = kl_of_one_site(path)
     for name, text in parts.items():
         _write(folder / name, text)
     copy_notebooks(root / "tutorials", docs / "tutorials")
 
 
 def draw(folder: Path) -> None:
-    """Draw what plots.simplex draws, for its page; the twins draw the same."""
+    """Draw what plots.simplex draws, for its page; both packages draw the same."""
     from matplotlib.figure import Figure
 
     from pyro_concrete import plots
@@ -74,17 +74,17 @@ def introduction(readme: str) -> str:
 
 
 def example(readme: str) -> str:
-    """The README's first example of each host, in tabs, word for word."""
+    """The README's first example of each backend, in tabs, word for word."""
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    first = {h: next(b for b in blocks if f"import {h}\n" in b) for h in HOSTS}
+    first = {h: next(b for b in blocks if f"import {h}\n" in b) for h in BACKENDS}
     return _tabs({h: f"```python\n{block}```" for h, block in first.items()})
 
 
 def _tabs(bodies: dict[str, str]) -> str:
-    """A tab for each host that has something to show."""
+    """A tab for each backend that has something to show."""
     tabs = [
-        f"::::{{tab-item}} {HOSTS[host]}\n:sync: {host}\n\n{body}\n::::\n"
-        for host, body in bodies.items()
+        f"::::{{tab-item}} {BACKENDS[backend]}\n:sync: {backend}\n\n{body}\n::::\n"
+        for backend, body in bodies.items()
         if body
     ]
     return ":::::{tab-set}\n" + "".join(tabs) + ":::::\n"
@@ -109,7 +109,7 @@ def copy_notebooks(source: Path, target: Path) -> None:
 
 
 def tutorials(folder: Path) -> str:
-    """A table of the tutorials that have notebooks, with a link for each host."""
+    """A table of the tutorials that have notebooks, with a link for each backend."""
     stems = {}
     # Pyro's come first, as in the tabs.
     for path in sorted(folder.glob("*.ipynb"), key=lambda x: ("numpyro" in x.stem, x)):
@@ -119,8 +119,10 @@ def tutorials(folder: Path) -> str:
     rows = []
     for name in order:
         links = [
-            f"[{title}]({name}_{host}.ipynb)" if f"{name}_{host}" in stems[name] else ""
-            for host, title in HOSTS.items()
+            f"[{title}]({name}_{backend}.ipynb)"
+            if f"{name}_{backend}" in stems[name]
+            else ""
+            for backend, title in BACKENDS.items()
         ]
         rows.append(
             f"| {_title(folder / f'{stems[name][0]}.ipynb')} | {' | '.join(links)} |\n"
@@ -133,7 +135,7 @@ def tutorials(folder: Path) -> str:
 
 
 def _title(path: Path) -> str:
-    """The first heading of a notebook, without the host."""
+    """The first heading of a notebook, without the backend."""
     cells = json.loads(path.read_text())["cells"]
     texts = ("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     heading = re.search(r"^# (.+)$", "\n".join(texts), flags=re.MULTILINE)
@@ -157,7 +159,7 @@ def benchmarks(folder: Path) -> str:
         title, _, words = ast.get_docstring(ast.parse(source)).partition("\n")
         data = " --data FOLDER" if "NEEDS_DATA = True" in source else ""
         command = f"```\npython -m benchmarks {question}{data}\n```"
-        tabs = _tabs({h: _results(own, h, question) for h in HOSTS})
+        tabs = _tabs({h: _results(own, h, question) for h in BACKENDS})
         sections.append("\n\n".join([f"## {title}", words.strip(), command, tabs]))
     return "\n\n".join(sections) + "\n"
 
@@ -173,7 +175,7 @@ def result_tables(folder: Path) -> dict[str, str]:
 
 
 def kl_of_one_site(path: Path) -> str:
-    """What Trace_ELBO says of the host's own relaxed bit, and of ours."""
+    """What Trace_ELBO says of the backend's own relaxed binary site, and of ours."""
     head, rows = rows_of(path)
     sites = ("RelaxedBernoulli", "relax(Bernoulli)")
     chosen = [x for x in rows if x[0] in sites and x[1] == "Trace_ELBO"]
@@ -192,9 +194,9 @@ def _question(path: Path, questions: list[str]) -> str:
     return max((q for q in questions if path.stem.startswith(f"{q}_")), key=len)
 
 
-def _results(paths: list[Path], host: str, question: str) -> str:
-    """The files of results of one host."""
-    ends = (f"_{host}", f"_{host}_gpu")
+def _results(paths: list[Path], backend: str, question: str) -> str:
+    """The files of results of one backend."""
+    ends = (f"_{backend}", f"_{backend}_gpu")
     own = [path for path in paths if path.stem.endswith(ends)]
     return "\n\n".join(_result(path, question) for path in own)
 

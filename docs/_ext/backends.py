@@ -1,8 +1,8 @@
 """Links to the pages of Pyro, NumPyro, PyTorch and JAX, without a network.
 
-hosts.txt has a line for each name: project, kind, full name, page. Names in our
-docstrings are short, as the hosts' users write them: `SVI` leads to Pyro's in the
-docstrings of pyro_concrete, and to NumPyro's in those of its twin.
+backends.txt has a line for each name: project, kind, full name, page. Names in our
+docstrings are short, as in code that uses them: `SVI` leads to Pyro's in the
+docstrings of pyro_concrete, and to NumPyro's in those of numpyro_concrete.
 """
 
 import zlib
@@ -24,7 +24,7 @@ _HEAD += "# The remainder of this file is compressed using zlib.\n"
 
 
 def read(path):
-    """The lines of hosts.txt: project, kind, name, page."""
+    """The lines of backends.txt: project, kind, name, page."""
     lines = path.read_text().splitlines()
     return [line.split() for line in lines if line and not line.startswith("#")]
 
@@ -54,19 +54,19 @@ def setup(app):
 def _read_short_names(app):
     app.short_names = {
         (project, name.rpartition(".")[2]): name
-        for project, _, name, _ in read(Path(app.confdir) / "hosts.txt")
+        for project, _, name, _ in read(Path(app.confdir) / "backends.txt")
     }
 
 
 def _short_name(app, env, node, contnode):
-    """Lead a short name to the host of the docstring that it is in."""
+    """Link a short name to the backend of the docstring that has it."""
     package = (node.get("py:module") or "").partition(".")[0]
-    host = package.removesuffix("_concrete")
-    full = app.short_names.get((host, node["reftarget"]))
-    if package == host or full is None:
+    backend = package.removesuffix("_concrete")
+    full = app.short_names.get((backend, node["reftarget"]))
+    if package == backend or full is None:
         return None
     node["reftarget"] = full
     found = missing_reference(app, env, node, contnode)
     if found is None:
-        logger.warning("the inventory of %s has no %s", host, full, location=node)
+        logger.warning("the inventory of %s has no %s", backend, full, location=node)
     return found
