@@ -6,8 +6,9 @@
 # the gradients themselves, their bias and their noise; then what temperatures do; then
 # what is left of it all in training. At the end is when not to relax.
 #
-# Run it as `python tutorials/choosing_an_estimator_pyro.py`, with `--short` for a quick
-# look that trains next to nothing. Its twin is `choosing_an_estimator_numpyro.py`.
+# Run it as `python tutorials/choosing_an_estimator_pyro.py`, with `--short` for a
+# quick look that trains next to nothing. The NumPyro version is
+# `choosing_an_estimator_numpyro.py`.
 
 # %%
 import time
@@ -41,11 +42,11 @@ torch.set_num_threads(1)  # the arrays are too small to share the work
 # %% [markdown]
 # ## A model that can be enumerated
 #
-# A small autoencoder of scikit-learn's digits, with black and white pixels: five bits
-# an image, and a network with one hidden layer from the bits to the pixels. Given an
-# image the bits depend on each other, and their 32 combinations can still be summed
-# over. So we know the exact discrete ELBO and its exact gradient, and can judge all
-# else by them.
+# A small autoencoder of scikit-learn's digits, with black and white pixels: five
+# binary variables for each image, and a network with one hidden layer from the binary
+# variables to the pixels. Given an image the binary variables depend on each other,
+# and their 32 combinations can still be summed over. So we know the exact discrete
+# ELBO and its exact gradient, and can compare everything else with them.
 
 # %%
 BITS, HIDDEN = 5, 24
@@ -60,7 +61,7 @@ def param(name, *shape):
 
 
 def model(images):
-    """Five bits, and the pixels that they make."""
+    """Five binary variables, and the pixels that they make."""
     hidden = pyro.param("model.base", lambda: torch.zeros(HIDDEN))
     prior = pyro.param("model.prior", lambda: torch.zeros(BITS))
     weights = param("model.bits", BITS, HIDDEN)
@@ -74,7 +75,7 @@ def model(images):
 
 
 def guide(images):
-    """The bits given the image, each by itself."""
+    """The binary variables given the image, each by itself."""
     hidden = (images @ param("guide.pixels", PIXELS, HIDDEN)).tanh()
     logits = hidden @ param("guide.bits", HIDDEN, BITS)
     with pyro.plate("images", len(images)):
@@ -154,14 +155,14 @@ page.show(curves.draw_report(report), "choosing_an_estimator_pyro_report")
 #
 # - The bias of `Relaxed` falls with the temperature, and its noise grows: a cold sample
 #   is nearly a jump. This is the choice that a temperature is.
-# - `StraightThrough` and `GumbelRao` have the same bias, and the second less noise for
-#   more work. It averages over points that stand for the same hard value.
+# - `StraightThrough` and `GumbelRao` have the same bias, and the second less noise
+#   for more work. It averages over points with the same discrete value.
 # - `ReinMax` is at its best at temperature one, where it is exact for quadratic
 #   functions. Below that it is neither exact nor quiet.
 # - `RLOO`, `DisARM` and `REBAR` have no bias. A draw of each runs the programs twice,
-#   which the column "rel." shows, and their noise is what you pay. With a few bits
-#   an image it can be less than that of the biased ones; it grows with the number of
-#   sites that one number has to judge.
+#   which the column "rel." shows, and their noise is what you pay. With a few binary
+#   variables per image it can be less than that of the biased ones; it grows with the
+#   number of sites that one number has to judge.
 #
 # A "< 5 SE" in the column "sig." means that the bias, if any, is lost in the noise of
 # the measurement. It does not mean that there is none.
@@ -169,10 +170,10 @@ page.show(curves.draw_report(report), "choosing_an_estimator_pyro_report")
 # ## Temperatures
 #
 # The paper's advice is plain: choose fixed temperatures, one for the posterior and a
-# lower one for the prior. For bits it settled on 2/3 and 1/2; for four values on 1 and
-# 2/3, for eight on 2/3 and 2/5; and 2/3 if it has to be one number. It did not find
-# annealing to be important. A guideline that keeps density at the corners is at most
-# 1/(n - 1) for n values.
+# lower one for the prior. For binary variables it settled on 2/3 and 1/2; for four
+# values on 1 and 2/3, for eight on 2/3 and 2/5; and 2/3 if it has to be one number.
+# It did not find annealing to be important. A guideline that keeps density at the
+# corners is at most 1/(n - 1) for n values.
 #
 # Two more ways are in `schedules`. `Exponential` lets the temperature fall: quiet
 # gradients at first, and a small bias at the end. `Learned` makes it a parameter. Learn
@@ -203,7 +204,7 @@ print(f"\nlearned temperature: {pyro.param('guide.temperature').item():.2f}")
 #
 # ## Training
 #
-# The same programs by each estimator: soft points with Concrete densities at the
+# The same programs by each estimator: soft samples with Concrete densities at the
 # paper's temperatures, and hard ones at temperature one. Steps, learning rate and
 # first parameters are the same.
 
@@ -231,7 +232,8 @@ page.show(figure, "choosing_an_estimator_pyro")
 #
 # ## When not to relax
 #
-# Here, for one. The bits of this model fit into memory, and `plan_sites` says so:
+# Here, for one. The binary variables of this model fit into memory, and `plan_sites`
+# says so:
 
 # %%
 plan = plan_sites(model, args=(images,))
@@ -243,9 +245,9 @@ print(f"largest tensor: {plan.cost_after:,} elements of a budget of {plan.budget
 # - If the sites can be enumerated, enumerate them. If some can, enumerate those: that
 #   is the tutorial *Enumerate what you can, relax what you can't*.
 # - If a bias is not acceptable, as at the end of training, use `RLOO`, with more
-#   particles the better; `DisARM` for bits; `REBAR` where the likelihood is smooth in
-#   soft values. A run can start relaxed and end without bias: the parameters are the
-#   same.
+#   particles the better; `DisARM` for binary variables; `REBAR` where the likelihood
+#   is smooth in soft values. A run can start relaxed and end without bias: the
+#   parameters are the same.
 # - If soft values mean little to the program, use hard estimators, or none.
 # - Otherwise relax, at the paper's temperatures first, and let `gradient_report` tell
 #   what another choice would change.

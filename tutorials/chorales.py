@@ -1,4 +1,4 @@
-"""Four voices that sing at once, how they sound, and the pictures of who sings what.
+"""Four voices that sing at once, how they sound, and the figures of who sings what.
 
 The notes are those of Bach's chorales if the reader has them, and simulated otherwise.
 The sound is simulated in either case: a spectrum for each beat, with noise.
@@ -19,7 +19,7 @@ VOICES = ("bass", "tenor", "alto", "soprano")
 OVERTONES = 5
 NOISE = 0.5
 JSON, NPZ = "jsb-chorales-quarter.json", "polyphonic_music.npz"
-COLOURS = ("#c8502d", "#2a6f97", "#7a9e48", "#8a5a9e")
+COLORS = ("#c8502d", "#2a6f97", "#7a9e48", "#8a5a9e")
 
 
 class Music(NamedTuple):
@@ -226,7 +226,7 @@ def draw_notes(axes: Any, music: Music, phrase: int) -> None:
     for v, (voice, p) in enumerate(zip(VOICES, music.pitches, strict=True)):
         tones = p[music.sung[phrase, :, v]] - lowest
         at = tones + 0.25 * (v - 1.5)  # voices in unison are seen side by side
-        axes.hlines(at, beats - 0.4, beats + 0.4, COLOURS[v], lw=3, label=voice)
+        axes.hlines(at, beats - 0.4, beats + 0.4, COLORS[v], lw=3, label=voice)
 
 
 def draw_decoded(
@@ -240,7 +240,7 @@ def draw_decoded(
         for v, axes in enumerate(axes_of_row):
             look = {"cmap": "gray_r", "vmin": 0, "vmax": 1, "aspect": "auto"}
             axes.imshow(by_voice[v][phrase].T, origin="lower", **look)
-            axes.plot(music.sung[phrase, :, v], "o", color=COLOURS[v], ms=4)
+            axes.plot(music.sung[phrase, :, v], "o", color=COLORS[v], ms=4)
             axes.set_title(VOICES[v], fontsize="medium")
         axes_of_row[0].set_ylabel(f"{name}\nnote")
     for axes in rows[-1]:

@@ -1,4 +1,4 @@
-"""Tables and pictures of the tutorials on choosing an estimator, for both hosts."""
+"""Tables and figures of the tutorials on choosing an estimator, for both backends."""
 
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ def table(curves: dict[str, Curve]) -> str:
 
 
 def draw_report(report: Any) -> Figure:
-    """The picture of the report, and bias and noise against the temperature."""
+    """The figure of the report, and bias and noise against the temperature."""
     figure, axes = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained")
     draw_by_temperature(axes[0], report)
     report.plot(axes[1])
@@ -59,11 +59,9 @@ def draw_by_temperature(axes: Any, report: Any) -> None:
             continue
         at, found = zip(*sorted(own), strict=True)
         found = list(found)
-        colour = plt.get_cmap("tab10")(i % 10)
-        axes.plot(at, report.bias[found, -1], "o-", color=colour, label=name)
-        axes.plot(
-            at, report.variance[found, -1] ** 0.5, "s:", color=colour, mfc="white"
-        )
+        color = plt.get_cmap("tab10")(i % 10)
+        axes.plot(at, report.bias[found, -1], "o-", color=color, label=name)
+        axes.plot(at, report.variance[found, -1] ** 0.5, "s:", color=color, mfc="white")
     axes.set(xscale="log", yscale="log", xlabel="temperature")
     axes.set_ylabel("length, all parameters together")
     axes.set_title("bias (lines), noise of one draw (dotted)", fontsize="medium")

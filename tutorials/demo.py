@@ -1,7 +1,7 @@
-"""The demo: a discrete autoencoder of digits, relaxed and not, in both hosts.
+"""The demo: a discrete autoencoder of digits, relaxed and not, in both backends.
 
 Run it as ``python tutorials/demo.py``. The two autoencoders are those of the two
-tutorials beside this file. It prints a table and draws one picture.
+tutorials beside this file. It prints a table and draws one figure.
 """
 
 import argparse
@@ -29,12 +29,14 @@ def main() -> None:
     steps = 60 if options.short else options.steps
 
     start = time.perf_counter()
-    hosts = (discrete_vae_pyro, discrete_vae_numpyro)
-    results = [host.run(method, steps) for host in hosts for method in METHODS]
+    tutorials = (discrete_vae_pyro, discrete_vae_numpyro)
+    results = [
+        tutorial.run(method, steps) for tutorial in tutorials for method in METHODS
+    ]
     print(figures.table(results))
     print("Pyro's score function uses running averages as baselines; NumPyro has none.")
     path = page.save(figures.draw(results), options.out)
-    print(f"The picture is in {path}, after {time.perf_counter() - start:.0f} s.")
+    print(f"The figure is in {path}, after {time.perf_counter() - start:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table and the picture of the tutorials on two processes or devices."""
+"""The table and the figure of the tutorials on two processes or devices."""
 
 import digits
 import matplotlib.pyplot as plt

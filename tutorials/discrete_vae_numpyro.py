@@ -2,14 +2,14 @@
 # # A discrete variational autoencoder in NumPyro
 #
 # We fit a generative model of small digits whose latent variables are all discrete: a
-# layer of one-hot variables, and below it a layer of bits. The model and its guide
-# are ordinary NumPyro programs. They are trained twice, with the same optimiser and
-# the same number of steps: with gradients of the score-function kind, which is what
-# NumPyro does with discrete variables, and relaxed. Both are judged by the same
-# number, the discrete ELBO on images that neither has seen.
+# layer of one-hot variables, and below it a layer of binary variables. The model and
+# its guide are ordinary NumPyro programs. They are trained twice, with the same
+# optimizer and the same number of steps: with score-function gradients, which is what
+# NumPyro does with discrete variables, and relaxed. Both are evaluated by the same
+# number, the discrete ELBO on test images.
 #
 # Run it as `python tutorials/discrete_vae_numpyro.py`, with `--short` for a quick
-# look that trains next to nothing. Its twin is `discrete_vae_pyro.py`.
+# look that trains next to nothing. The Pyro version is `discrete_vae_pyro.py`.
 
 # %%
 import time
@@ -39,11 +39,12 @@ from numpyro_concrete import OneHotCategorical, harden, relax, relaxation_gap
 # top:
 #
 # - `kind`: twenty one-hot variables with four values each, and a learned prior;
-# - `stroke`: a hundred bits, by a network with one hidden layer from `kind`;
+# - `stroke`: a hundred binary variables, by a network with one hidden layer from
+#   `kind`;
 # - `pixels`: 64 counts, by another such network from both.
 #
 # The layers are written with `numpyro.param` rather than a network library, which
-# keeps this page and its twin the same line by line. NumPyro has no one-hot
+# keeps this page and its counterpart the same line by line. NumPyro has no one-hot
 # distribution, so `OneHotCategorical` comes from `numpyro_concrete`.
 
 # %%
@@ -81,8 +82,9 @@ def model(images):
 # %% [markdown]
 # ## The guide
 #
-# The guide goes the other way: the bits given the image, then the one-hot variables
-# given the bits and the image. It shares no parameter with the model.
+# The guide goes the other way: the binary variables given the image, then the one-hot
+# variables given the binary variables and the image. It shares no parameter with the
+# model.
 
 
 # %%
@@ -101,7 +103,7 @@ def guide(images):
 # %% [markdown]
 # ## Why discrete variables are hard
 #
-# Training maximises the ELBO, an expectation over the guide's samples. A continuous
+# Training maximizes the ELBO, an expectation over the guide's samples. A continuous
 # sample can be written as a differentiable function of noise, and the gradient then
 # goes through the sample: the decoder tells each latent variable in which direction
 # to move. A discrete sample jumps. Two general ways remain:
@@ -117,12 +119,13 @@ def guide(images):
 # The third way replaces each discrete variable by a Concrete one: a point between the
 # values, close to one of them when the temperature is low, and a differentiable
 # function of noise. `relax` does this to a program from outside. The first two
-# programs below are `model` and `guide` as they stand, with other sample statements.
+# programs below are `model` and `guide` with other sample statements.
 #
 # The temperatures of the model and the guide are separate choices. The paper settled
-# on 1/2 for the prior and 2/3 for the posterior for bits, and on pairs from 2/5 and
-# 2/3 to 2/3 and 1 for variables with more values. Here 2/5 and 2/3 serve both layers.
-# The end of this page tries others. To give each layer its own, relax twice:
+# on 1/2 for the prior and 2/3 for the posterior for binary variables, and on pairs
+# from 2/5 and 2/3 to 2/3 and 1 for variables with more values. Here 2/5 and 2/3 serve
+# both layers. The end of this page tries others. To give each layer its own, relax
+# twice:
 #
 # ```
 # relax(relax(model, 1 / 2, sites=["stroke"]), 2 / 3, sites=["kind"])
@@ -132,7 +135,7 @@ def guide(images):
 # score-function gradients: it judges each layer only by the terms of the ELBO that
 # the layer can influence. Pyro's objective of this name also subtracts a running
 # average of the cost, which NumPyro's cannot; this is why the same method does better
-# in the twin.
+# in the counterpart.
 
 
 # %%
@@ -175,7 +178,7 @@ def discrete_elbo(key, params, guide, images):
 # %% [markdown]
 # ## Training
 #
-# Both methods see the same minibatches in the same order. Twenty times on the way the
+# Both methods use the same minibatches in the same order. Twenty times on the way the
 # training pauses for the discrete ELBO of the test images. The learning rate is one
 # that suits the score function. The steps between two pauses are one compiled loop.
 
@@ -220,7 +223,7 @@ def train(method, images, test_images, steps, temperatures=TEMPERATURES):
 # %% [markdown]
 # ## Reconstructions and samples
 #
-# The pictures are discrete, too. A reconstruction shows the pixels that the model
+# The images are discrete, too. A reconstruction shows the pixels that the model
 # expects given one discrete sample of the hardened guide; a sample from the prior is
 # one of the model without data.
 
@@ -255,7 +258,7 @@ def run(method, steps=STEPS):
     keys = random.split(random.key(2), REPEATS)
     elbos = [discrete_elbo(key, params, guide, test_images) for key in keys]
     return figures.Result(
-        host="NumPyro",
+        backend="NumPyro",
         method=method,
         record=record,
         discrete=np.mean(elbos),
@@ -289,11 +292,11 @@ if __name__ == "__main__":
 #
 # `relaxation_gap` puts the two ELBOs of the relaxed run side by side, with the
 # multi-sample bound that the paper reports; all are sums over the test images. The
-# second table tells for each layer whether its draws are still soft. `entropy` is that
-# of the guide's discrete distributions: how unsure it is, which may be right.
-# `softness` is that of the points which the relaxed program sees. It would be zero for
-# hard points; what is there is what the decoder has learned to use, and the discrete
-# program does not have.
+# second table tells for each layer whether its draws are still soft. `entropy` is
+# that of the guide's discrete distributions: how unsure it is, which may be right.
+# `softness` is that of the samples that the relaxed model receives. It would be zero
+# for one-hot samples; what is there is what the decoder has learned to use, and the
+# discrete program does not have.
 
 # %%
 PARTICLES_OF_GAP = 100

@@ -2,14 +2,14 @@
 # # A discrete variational autoencoder in Pyro
 #
 # We fit a generative model of small digits whose latent variables are all discrete: a
-# layer of one-hot variables, and below it a layer of bits. The model and its guide
-# are ordinary Pyro programs. They are trained twice, with the same optimiser and the
-# same number of steps: with gradients of the score-function kind, which is what Pyro
-# does with discrete variables, and relaxed. Both are judged by the same number, the
-# discrete ELBO on images that neither has seen.
+# layer of one-hot variables, and below it a layer of binary variables. The model and
+# its guide are ordinary Pyro programs. They are trained twice, with the same
+# optimizer and the same number of steps: with score-function gradients, which is what
+# Pyro does with discrete variables, and relaxed. Both are evaluated by the same
+# number, the discrete ELBO on test images.
 #
 # Run it as `python tutorials/discrete_vae_pyro.py`, with `--short` for a quick look
-# that trains next to nothing. Its twin is `discrete_vae_numpyro.py`.
+# that trains next to nothing. The NumPyro version is `discrete_vae_numpyro.py`.
 
 # %%
 import time
@@ -36,11 +36,12 @@ from pyro_concrete import harden, relax, relaxation_gap
 # top:
 #
 # - `kind`: twenty one-hot variables with four values each, and a learned prior;
-# - `stroke`: a hundred bits, by a network with one hidden layer from `kind`;
+# - `stroke`: a hundred binary variables, by a network with one hidden layer from
+#   `kind`;
 # - `pixels`: 64 counts, by another such network from both.
 #
 # The layers are written with `pyro.param` rather than `torch.nn`, which keeps this
-# page and its twin the same line by line.
+# page and its counterpart the same line by line.
 
 # %%
 KINDS, VALUES = 20, 4
@@ -76,10 +77,10 @@ def model(images):
 # %% [markdown]
 # ## The guide
 #
-# The guide goes the other way: the bits given the image, then the one-hot variables
-# given the bits and the image. It shares no parameter with the model. `BASELINE`
-# concerns the score-function gradients only: it lets Pyro subtract a running average
-# of the cost, its usual remedy for their variance.
+# The guide goes the other way: the binary variables given the image, then the one-hot
+# variables given the binary variables and the image. It shares no parameter with the
+# model. `BASELINE` concerns the score-function gradients only: it lets Pyro subtract
+# a running average of the cost, its usual remedy for their variance.
 
 # %%
 BASELINE = {"baseline": {"use_decaying_avg_baseline": True}}
@@ -90,8 +91,8 @@ def guide(images):
     with pyro.plate("images", len(images)):
         hidden = dense("guide.hidden", 2 * images / digits.LEVELS - 1, HIDDEN).tanh()
         logits = dense("guide.stroke", hidden, STROKES)
-        bits = dist.Bernoulli(logits=logits).to_event(1)
-        stroke = pyro.sample("stroke", bits, infer=BASELINE)
+        strokes = dist.Bernoulli(logits=logits).to_event(1)
+        stroke = pyro.sample("stroke", strokes, infer=BASELINE)
         logits = dense("guide.kind", torch.cat([hidden, stroke], -1), KINDS * VALUES)
         one_hots = dist.OneHotCategorical(logits=logits.unflatten(-1, (KINDS, VALUES)))
         pyro.sample("kind", one_hots.to_event(1), infer=BASELINE)
@@ -100,7 +101,7 @@ def guide(images):
 # %% [markdown]
 # ## Why discrete variables are hard
 #
-# Training maximises the ELBO, an expectation over the guide's samples. A continuous
+# Training maximizes the ELBO, an expectation over the guide's samples. A continuous
 # sample can be written as a differentiable function of noise, and the gradient then
 # goes through the sample: the decoder tells each latent variable in which direction
 # to move. A discrete sample jumps. Two general ways remain:
@@ -116,12 +117,13 @@ def guide(images):
 # The third way replaces each discrete variable by a Concrete one: a point between the
 # values, close to one of them when the temperature is low, and a differentiable
 # function of noise. `relax` does this to a program from outside. The first two
-# programs below are `model` and `guide` as they stand, with other sample statements.
+# programs below are `model` and `guide` with other sample statements.
 #
 # The temperatures of the model and the guide are separate choices. The paper settled
-# on 1/2 for the prior and 2/3 for the posterior for bits, and on pairs from 2/5 and
-# 2/3 to 2/3 and 1 for variables with more values. Here 2/5 and 2/3 serve both layers.
-# The end of this page tries others. To give each layer its own, relax twice:
+# on 1/2 for the prior and 2/3 for the posterior for binary variables, and on pairs
+# from 2/5 and 2/3 to 2/3 and 1 for variables with more values. Here 2/5 and 2/3 serve
+# both layers. The end of this page tries others. To give each layer its own, relax
+# twice:
 #
 # ```
 # relax(relax(model, 1 / 2, sites=["stroke"]), 2 / 3, sites=["kind"])
@@ -172,7 +174,7 @@ def discrete_elbo(guide, images):
 # %% [markdown]
 # ## Training
 #
-# Both methods see the same minibatches in the same order. Twenty times on the way the
+# Both methods use the same minibatches in the same order. Twenty times on the way the
 # training pauses for the discrete ELBO of the test images. The learning rate is one
 # that suits the score function. Pyro's checks of every distribution's parameters and
 # values are switched off inside the loop, where they cost much of the time; NumPyro
@@ -213,7 +215,7 @@ def train(method, images, test_images, steps, temperatures=TEMPERATURES):
 # %% [markdown]
 # ## Reconstructions and samples
 #
-# The pictures are discrete, too. A reconstruction shows the pixels that the model
+# The images are discrete, too. A reconstruction shows the pixels that the model
 # expects given one discrete sample of the hardened guide; a sample from the prior is
 # one of the model without data.
 
@@ -248,7 +250,7 @@ def run(method, steps=STEPS):
     guide, record = train(method, images, test_images, steps)
     elbos = [discrete_elbo(guide, test_images) for _ in range(REPEATS)]
     return figures.Result(
-        host="Pyro",
+        backend="Pyro",
         method=method,
         record=record,
         discrete=np.mean(elbos),
@@ -282,11 +284,11 @@ if __name__ == "__main__":
 #
 # `relaxation_gap` puts the two ELBOs of the relaxed run side by side, with the
 # multi-sample bound that the paper reports; all are sums over the test images. The
-# second table tells for each layer whether its draws are still soft. `entropy` is that
-# of the guide's discrete distributions: how unsure it is, which may be right.
-# `softness` is that of the points which the relaxed program sees. It would be zero for
-# hard points; what is there is what the decoder has learned to use, and the discrete
-# program does not have.
+# second table tells for each layer whether its draws are still soft. `entropy` is
+# that of the guide's discrete distributions: how unsure it is, which may be right.
+# `softness` is that of the samples that the relaxed model receives. It would be zero
+# for one-hot samples; what is there is what the decoder has learned to use, and the
+# discrete program does not have.
 
 # %%
 PARTICLES_OF_GAP = 100

@@ -10,8 +10,8 @@
 # Run it as `python tutorials/enumerate_and_relax_numpyro.py`, with `--short` for a
 # quick look that trains next to nothing, and with `--data FOLDER` for real music: a
 # folder with `jsb-chorales-quarter.json`, of the repository JSB-Chorales-dataset by
-# czhuang on GitHub, or `polyphonic_music.npz` with the same chorales. Its twin is
-# `enumerate_and_relax_pyro.py`.
+# czhuang on GitHub, or `polyphonic_music.npz` with the same chorales. The Pyro
+# version is `enumerate_and_relax_pyro.py`.
 
 # %%
 import time
@@ -91,11 +91,11 @@ def model(heard, pull=None):
 # ## The plan
 #
 # A priori the voices know nothing of each other. Given what is heard they do, and to
-# sum all of them out means to score each beat under every combination of four notes.
-# `plan_sites` runs the model once, finds out which site depends on which, and works
-# out the largest tensor that `TraceEnum_ELBO` would make. Nothing of that size is made.
-# Then it moves sites to relaxation, until what is left fits the budget, a number of
-# elements.
+# marginalize all of them out means to score each beat under every combination of four
+# notes. `plan_sites` runs the model once, finds out which site depends on which, and
+# works out the largest tensor that `TraceEnum_ELBO` would make. Nothing of that size
+# is made. Then it moves sites to relaxation, until what is left fits the budget, a
+# number of elements.
 
 # %%
 BUDGET = 2**15
@@ -110,9 +110,9 @@ plan = plan_for(BUDGET)
 print(chorales.abridged(plan))
 
 # %% [markdown]
-# The table has a line for each site: what enumeration of all sites would cost it, which
-# tensor that is, what is done with it, and why. Relaxed sites are whole voices, not
-# one voice here and another there: a neighbour of relaxed sites comes first.
+# The table has a line for each site: what enumeration of all sites would cost it,
+# which tensor that is, what is done with it, and why. Relaxed sites are whole voices,
+# not one voice here and another there: a neighbor of relaxed sites comes first.
 #
 # The budget counts the elements of tensors that the ELBO itself makes. What your
 # program makes on the way is not in it. Here that is the mean, which has all bins of
@@ -173,9 +173,10 @@ def train(relaxed):
 # %% [markdown]
 # ## Bounds and notes
 #
-# Both are judged by the discrete ELBO, with `harden(guide)` for the relaxed sites and
-# the enumerated ones summed out. The evidence is from a recursion over all combinations
-# of notes that is written for this model. It is a yardstick; it has no gradients.
+# Both are evaluated by the discrete ELBO, with `harden(guide)` for the relaxed sites
+# and the enumerated ones marginalized out. The evidence is from a recursion over all
+# combinations of notes that is written for this model. It is a yardstick; it has no
+# gradients.
 #
 # And both are asked for notes. Relaxed sites are drawn from the hardened guide; then
 # the model is conditioned on them. For the enumerated sites NumPyro has
@@ -204,7 +205,7 @@ def values_of(program, names, key):
 
 
 def bounds(hard, summed):
-    """Estimates of the discrete ELBO, in nats a beat, with some sites summed out.
+    """Estimates of the discrete ELBO, in nats a beat, with some sites marginalized.
 
     The guide is drawn first and the model conditioned on it. TraceEnum_ELBO of both
     together is the same number, and takes longer to compile.
@@ -270,8 +271,9 @@ print(chorales.table(results, evidence))
 page.show(chorales.draw_decoded(music, found), "enumerate_and_relax_numpyro")
 
 # %% [markdown]
-# The columns of voices are shares of beats whose most probable note is the one that was
-# sung. Grey in the picture is the probability of each note, dots are what was sung.
+# The columns of voices are shares of beats whose most probable note is the one that
+# was sung. Gray in the figure is the probability of each note, dots are what was
+# sung.
 #
 # The planned bound is far tighter than that of all relaxed. The line between the two
 # tells summing from training: it takes the guide that was trained with all voices
@@ -287,4 +289,4 @@ page.show(chorales.draw_decoded(music, found), "enumerate_and_relax_numpyro")
 #   is enumerated is one that no guide has to get right.
 # - Enumerated sites need no guide. Ask `infer_discrete` for them, given draws of the
 #   relaxed ones, or the gradient of the log-evidence where that is too large.
-# - Report the discrete ELBO with the enumerated sites summed out.
+# - Report the discrete ELBO with the enumerated sites marginalized out.

@@ -9,8 +9,8 @@
 #
 # Run it as `python tutorials/enumerate_and_relax_pyro.py`, with `--short` for a quick
 # look that trains next to nothing, and with `--data FOLDER` for real music: a folder
-# with `jsb-chorales-quarter.json`, of the repository JSB-Chorales-dataset by czhuang on
-# GitHub, or `polyphonic_music.npz` with the same chorales. Its twin is
+# with `jsb-chorales-quarter.json`, of the repository JSB-Chorales-dataset by czhuang
+# on GitHub, or `polyphonic_music.npz` with the same chorales. The NumPyro version is
 # `enumerate_and_relax_numpyro.py`.
 
 # %%
@@ -82,11 +82,11 @@ def model(heard):
 # ## The plan
 #
 # A priori the voices know nothing of each other. Given what is heard they do, and to
-# sum all of them out means to score each beat under every combination of four notes.
-# `plan_sites` runs the model once, finds out which site depends on which, and works
-# out the largest tensor that `TraceEnum_ELBO` would make. Nothing of that size is made.
-# Then it moves sites to relaxation, until what is left fits the budget, a number of
-# elements.
+# marginalize all of them out means to score each beat under every combination of four
+# notes. `plan_sites` runs the model once, finds out which site depends on which, and
+# works out the largest tensor that `TraceEnum_ELBO` would make. Nothing of that size
+# is made. Then it moves sites to relaxation, until what is left fits the budget, a
+# number of elements.
 
 # %%
 BUDGET = 2**15
@@ -101,9 +101,9 @@ plan = plan_for(BUDGET)
 print(chorales.abridged(plan))
 
 # %% [markdown]
-# The table has a line for each site: what enumeration of all sites would cost it, which
-# tensor that is, what is done with it, and why. Relaxed sites are whole voices, not
-# one voice here and another there: a neighbour of relaxed sites comes first.
+# The table has a line for each site: what enumeration of all sites would cost it,
+# which tensor that is, what is done with it, and why. Relaxed sites are whole voices,
+# not one voice here and another there: a neighbor of relaxed sites comes first.
 #
 # The budget counts the elements of tensors that the ELBO itself makes. What your
 # program makes on the way is not in it. Here that is the mean, which has all bins of
@@ -163,9 +163,10 @@ def train(relaxed):
 # %% [markdown]
 # ## Bounds and notes
 #
-# Both are judged by the discrete ELBO, with `harden(guide)` for the relaxed sites and
-# the enumerated ones summed out. The evidence is from a recursion over all combinations
-# of notes that is written for this model. It is a yardstick; it has no gradients.
+# Both are evaluated by the discrete ELBO, with `harden(guide)` for the relaxed sites
+# and the enumerated ones marginalized out. The evidence is from a recursion over all
+# combinations of notes that is written for this model. It is a yardstick; it has no
+# gradients.
 #
 # And both are asked for notes. Relaxed sites are drawn from the hardened guide; then
 # the model is conditioned on them, and `infer_discrete` draws the enumerated sites from
@@ -186,7 +187,7 @@ def marked(model, summed):
 
 @torch.no_grad()
 def bounds(guide, summed):
-    """Estimates of the discrete ELBO, in nats a beat, with some sites summed out."""
+    """Estimates of the discrete ELBO, in nats a beat, with some sites marginalized."""
     pyro.set_rng_seed(1)
     hard = block(harden(guide), hide=list(summed))
     with pyro.validation_enabled(False):
@@ -241,8 +242,9 @@ print(chorales.table(results, evidence))
 page.show(chorales.draw_decoded(music, found), "enumerate_and_relax_pyro")
 
 # %% [markdown]
-# The columns of voices are shares of beats whose most probable note is the one that was
-# sung. Grey in the picture is the probability of each note, dots are what was sung.
+# The columns of voices are shares of beats whose most probable note is the one that
+# was sung. Gray in the figure is the probability of each note, dots are what was
+# sung.
 #
 # The planned bound is far tighter than that of all relaxed. The line between the two
 # tells summing from training: it takes the guide that was trained with all voices
@@ -258,4 +260,4 @@ page.show(chorales.draw_decoded(music, found), "enumerate_and_relax_pyro")
 #   is enumerated is one that no guide has to get right.
 # - Enumerated sites need no guide. Ask `infer_discrete` for them, given draws of the
 #   relaxed ones.
-# - Report the discrete ELBO with the enumerated sites summed out.
+# - Report the discrete ELBO with the enumerated sites marginalized out.

@@ -73,7 +73,7 @@ def reworded(name: str) -> NotebookNode:
 
 
 def check(name: str, notebook: NotebookNode) -> None:
-    """Refuse outputs that differ from machine to machine."""
+    """Raise an error for outputs that differ from machine to machine."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             noise = output.get("name") == "stderr"

@@ -1,4 +1,4 @@
-"""The table and the picture of the discrete autoencoders, for both hosts."""
+"""The table and the figure of the discrete autoencoders, for both backends."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +12,9 @@ from matplotlib.figure import Figure, SubFigure
 SAMPLES = 24
 TILE = digits.SIDE + 2
 
-COLOURS = {"Pyro": "#c8502d", "NumPyro": "#2a6f97"}
+COLORS = {"Pyro": "#c8502d", "NumPyro": "#2a6f97"}
 NOTE = """\
-ELBOs are in nats per image. The relaxed one is what training maximises, on the
+ELBOs are in nats per image. The relaxed one is what training maximizes, on the
 training images; it belongs to another model and compares with nothing here. The
 standard error is that of sampling the latent variables."""
 
@@ -51,7 +51,7 @@ class Result:
     `guide` is the one that was trained, and `params` the state of its training.
     """
 
-    host: str
+    backend: str
     method: str
     record: Record
     discrete: float
@@ -67,15 +67,15 @@ class Result:
 
     @property
     def label(self) -> str:
-        return f"{self.host}, {self.method}"
+        return f"{self.backend}, {self.method}"
 
 
 def table(results: list[Result], speed: bool = True) -> str:
     """The results, one a line, with or without the speed on this machine."""
-    head = ("host", "method", "relaxed ELBO", "discrete test ELBO", "steps/s")
+    head = ("backend", "method", "relaxed ELBO", "discrete test ELBO", "steps/s")
     rows = [
         (
-            r.host,
+            r.backend,
             r.method,
             "-" if r.relaxed is None else f"{r.relaxed:.2f}",
             f"{r.discrete:.2f} ± {r.stderr:.2f}",
@@ -109,7 +109,7 @@ def draw(results: list[Result]) -> Figure:
     figure = plt.figure(figsize=(15, 0.8 + sum(heights)), layout="constrained")
     figure.suptitle(
         "A discrete variational autoencoder of digits: twenty one-hot variables above "
-        "a hundred bits",
+        "100 binary variables",
         fontsize="x-large",
     )
     figure.get_layout_engine().set(h_pad=0.08)
@@ -127,7 +127,7 @@ def draw_curves(axes: Axes, results: list[Result]) -> None:
             np.cumsum(r.record.steps),
             r.record.discrete,
             LINES[r.method],
-            color=COLOURS[r.host],
+            color=COLORS[r.backend],
             label=f"{r.label}: {r.discrete:.1f}",
             linewidth=2.5,
         )
@@ -145,8 +145,8 @@ def draw_reconstructions(axes: Axes, results: list[Result]) -> None:
     rows = [originals / digits.LEVELS, *(r.reconstructions for r in results)]
     show(axes, np.concatenate(rows), columns=len(originals))
     axes.set_title("Test images and reconstructions, each from one discrete sample")
-    centres = (np.arange(len(rows)) + 0.5) * TILE
-    axes.set_yticks(centres, ["original", *(r.label for r in results)])
+    centers = (np.arange(len(rows)) + 0.5) * TILE
+    axes.set_yticks(centers, ["original", *(r.label for r in results)])
     axes.axhline(TILE, color="black", linewidth=0.8)
 
 
@@ -163,8 +163,8 @@ def show(axes: Axes, images: np.ndarray, columns: int) -> None:
     """Show images side by side, in ink on paper."""
     tiles = images.reshape(-1, columns, digits.SIDE, digits.SIDE)
     tiles = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1)])
-    picture = tiles.swapaxes(1, 2).reshape(-1, columns * TILE)
+    mosaic = tiles.swapaxes(1, 2).reshape(-1, columns * TILE)
     extent = (0, columns * TILE, len(tiles) * TILE, 0)
-    axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, extent=extent)
+    axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=1, extent=extent)
     axes.set_xticks([])
     axes.tick_params(left=False)

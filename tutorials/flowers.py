@@ -1,4 +1,4 @@
-"""The data of the tutorials on NUTS, their reference, their table and their picture.
+"""The data of the tutorials on NUTS, their reference, their table and their figure.
 
 The data are two measurements of a hundred iris flowers of two species, which come with
 scikit-learn, so that nothing is downloaded.
@@ -16,12 +16,12 @@ from sklearn.datasets import load_iris
 COLUMNS = ["temperature", "step", "draws/s", "r_hat", "ess", "diverging"]
 COLUMNS += ["bfmi", "hard", "noise", "bayes"]
 NOTE = """\
-temperature  of the relaxed model; "exact" is the model with its kinds summed out
+temperature  of the relaxed model; "exact" is the model with its kinds marginalized out
 step         step size that NUTS has adapted
 draws/s      with those that warm up, and the time to compile
 r_hat, ess   the worst of all coordinates of all sites, the relaxed ones among them
 diverging    transitions that diverged
-bfmi         energy fraction, where the host records energies; below 0.3 is bad
+bfmi         energy fraction, where the backend records energies; below 0.3 is bad
 hard         mean absolute difference of the flowers' probabilities to be of the second
              kind from the exact ones: shares of the hardened draws
 noise        of `hard`, from the number of draws: half the mean absolute difference
@@ -120,9 +120,9 @@ def draw_flowers(axes: Axes, flowers: np.ndarray, exact: np.ndarray) -> None:
 def draw_probabilities(axes: Axes, results: list[Result]) -> None:
     exact, *relaxed = results
     axes.plot([0, 1], [0, 1], color="black", lw=0.8)
-    for r, colour in zip(relaxed, colours(relaxed), strict=True):
+    for r, color in zip(relaxed, colors(relaxed), strict=True):
         label = f"temperature {r.label}"
-        axes.scatter(exact.bayes, r.hard, s=18, color=colour, label=label)
+        axes.scatter(exact.bayes, r.hard, s=18, color=color, label=label)
     axes.set(title="Probability of the second kind, by flower")
     axes.set(xlabel="exact", ylabel="share of hardened draws")
     axes.legend()
@@ -144,5 +144,5 @@ def draw_costs(axes: Axes, results: list[Result]) -> None:
     axes.legend()
 
 
-def colours(relaxed: list[Result]) -> np.ndarray:
+def colors(relaxed: list[Result]) -> np.ndarray:
     return plt.get_cmap("viridis")(np.linspace(0.85, 0.1, len(relaxed)))

@@ -68,7 +68,7 @@ def table(rows: dict[str, tuple[float, ...]], columns: tuple[str, ...]) -> str:
 
 
 def draw(images: Images, means: np.ndarray, completions: np.ndarray) -> Figure:
-    """Draw the examples, the means' lower halves, and several completions by bits.
+    """Draw the examples, the means' lower halves, and several drawn completions.
 
     `completions` has the shape (draws, examples, pixels of a half).
     """
@@ -87,5 +87,5 @@ def draw(images: Images, means: np.ndarray, completions: np.ndarray) -> Figure:
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.94, wspace=0.12, hspace=0.12)
     panes[0, 0].set_title("digit", fontsize=9)
     panes[0, 1].set_title("means", fontsize=9)
-    panes[0, 2].set_title("bits: one completion a draw", fontsize=9, loc="left")
+    panes[0, 2].set_title("binary: one completion a draw", fontsize=9, loc="left")
     return figure

@@ -1,4 +1,4 @@
-"""The data of the tutorials on swapping sites, Bayes' rule, their table and pictures.
+"""The data of the tutorials on swapping sites, Bayes' rule, their table and figures.
 
 The flowers come with scikit-learn; the two heaps are drawn, with labels to judge by.
 """
@@ -15,7 +15,7 @@ from scipy import special, stats
 from sklearn.datasets import load_iris
 
 HEAPS = 200
-COLOURS = np.array([[0.16, 0.44, 0.59], [0.91, 0.64, 0.22], [0.72, 0.22, 0.28]])
+COLORS = np.array([[0.16, 0.44, 0.59], [0.91, 0.64, 0.22], [0.72, 0.22, 0.28]])
 FILLS = {"sampled": "white", "observed": "#d5d9dd", "deterministic": "#fbe8cf"}
 
 
@@ -80,7 +80,7 @@ def table(results: list[Result], species: np.ndarray) -> str:
 
 
 def draw_flowers(measures: np.ndarray, results: list[Result]) -> Figure:
-    """Draw the flowers once for each result, in the mixed colours of their kinds."""
+    """Draw the flowers once for each result, in the mixed colors of their kinds."""
     figure, panes = plt.subplots(
         1, len(results), figsize=(4.4 * len(results), 4), sharey=True, squeeze=False
     )
@@ -88,7 +88,7 @@ def draw_flowers(measures: np.ndarray, results: list[Result]) -> Figure:
     # Measures are rounded to a millimetre, and some flowers have the same.
     spread = np.random.default_rng(0).uniform(-0.04, 0.04, measures.shape)
     for axes, result in zip(panes.flat, results, strict=True):
-        mixed = np.clip(result.probabilities @ COLOURS, 0, 1)
+        mixed = np.clip(result.probabilities @ COLORS, 0, 1)
         axes.scatter(*(measures + spread).T, c=mixed, s=30, edgecolor="k", lw=0.3)
         axes.set(title=result.name, xlabel="petal length, cm")
     panes[0, 0].set_ylabel("petal width, cm")
@@ -105,7 +105,7 @@ def draw_heaps(
     figure.set_layout_engine("constrained")
     bins = np.linspace(numbers.min(), numbers.max(), 30)
     heaps = [numbers[~second], numbers[second]]
-    top.hist(heaps, bins, stacked=True, color=COLOURS[:2], label=["first", "second"])
+    top.hist(heaps, bins, stacked=True, color=COLORS[:2], label=["first", "second"])
     top.legend(title="true heap")
     top.set_ylabel("count")
     for (name, probabilities), marker in zip(found.items(), "x+os^", strict=False):
@@ -116,14 +116,14 @@ def draw_heaps(
 
 
 def draw_graphs(*relations: dict, titles: tuple[str, ...]) -> Figure:
-    """Draw models side by side, from what the host's `get_model_relations` says."""
+    """Draw models side by side, from what the backend's `get_model_relations` says."""
     figure, panes = plt.subplots(1, len(relations), figsize=(5 * len(relations), 3.6))
     figure.set_layout_engine("constrained")
     for axes, found, title in zip(panes, relations, titles, strict=True):
         draw_graph(axes, found)
         axes.set_title(title)
-    for label, colour in FILLS.items():
-        panes[-1].scatter([], [], color=colour, edgecolor="k", label=label)
+    for label, color in FILLS.items():
+        panes[-1].scatter([], [], color=color, edgecolor="k", label=label)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 

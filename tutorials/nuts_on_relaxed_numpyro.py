@@ -4,11 +4,11 @@
 # NUTS walks along gradients, so that it cannot move a discrete variable. NumPyro sums
 # such variables out, which is exact and the better way wherever it is possible. This
 # page shows the other way, for models where it is not: relax the model, run NUTS on
-# it as it stands, and make the draws hard again. The model is one that can be summed
-# out, too, so that we can see what relaxing costs.
+# it unchanged, and make the draws discrete again. The model is one whose discrete
+# sites can be marginalized out, too, so that we can see what relaxing costs.
 #
 # Run it as `python tutorials/nuts_on_relaxed_numpyro.py`, with `--short` for a quick
-# look that samples next to nothing. Its twin is `nuts_on_relaxed_pyro.py`.
+# look that samples next to nothing. The Pyro version is `nuts_on_relaxed_pyro.py`.
 
 # %%
 import time
@@ -42,8 +42,8 @@ numpyro.enable_x64()
 def model(measures):
     """Two kinds of flowers, with two measures each."""
     share = numpyro.sample("share", dist.Beta(2.0, 2.0))
-    centres = jnp.array([[4.0, 1.0], [6.0, 2.0]])
-    locs = numpyro.sample("locs", dist.Normal(centres, 0.5).to_event(2))
+    centers = jnp.array([[4.0, 1.0], [6.0, 2.0]])
+    locs = numpyro.sample("locs", dist.Normal(centers, 0.5).to_event(2))
     spread = dist.LogNormal(-1.0, 0.5).expand([2]).to_event(1)
     scales = numpyro.sample("scales", spread)
     with numpyro.plate("flowers", len(measures)):
@@ -55,9 +55,10 @@ def model(measures):
 # %% [markdown]
 # ## Two ways to run it
 #
-# Summed out, NUTS sees five numbers. Relaxed, it also sees `kind_relaxed`, a point of
-# the simplex for each flower in log space. The Concrete family tells the host
-# its support and the map of it to the real line, so that NUTS needs no word from us.
+# With the kinds marginalized out, NUTS samples five numbers. Relaxed, it also samples
+# `kind_relaxed`, a point of the simplex for each flower in log space. The Concrete
+# family tells the backend its support and the map of it to the real line, so that
+# NUTS needs no word from us.
 #
 # The relaxed model is another model, and its posterior another posterior. A soft
 # `kind` may explain a flower between the kinds by a mean between them, which no
@@ -70,7 +71,7 @@ DRAWS, CHAINS = 500, 4
 
 
 def program(temperature):
-    """The model to sample: relaxed, or marked for its kinds to be summed out."""
+    """The model to sample: relaxed, or with its kinds enumerated."""
     return relax(model, temperature) if temperature else config_enumerate(model)
 
 
@@ -91,17 +92,17 @@ def program(temperature):
 
 
 def is_second_kind(points):
-    """Whether the hard value is the second kind, by draw and flower."""
+    """Whether the discrete value is the second kind, by draw and flower."""
     return np.asarray(points.argmax(-1) == 1)
 
 
 # %% [markdown]
 # ## Diagnostics
 #
-# They come from the host and are read as always: `r_hat` near one, an effective
-# sample size that suffices, no divergences. They cover every coordinate of the relaxed
-# site. They say whether NUTS has sampled the relaxed model, and nothing about how far
-# that is from the discrete one: the last columns do.
+# They come from the backend and are read as always: `r_hat` near one, an effective
+# sample size that suffices, no divergences. They cover every coordinate of the
+# relaxed site. They say whether NUTS has sampled the relaxed model, and nothing about
+# how far that is from the discrete one: the last columns do.
 #
 # NumPyro records energies, too. Their fraction of missing information is low where
 # the sampler cannot reach the tails.
@@ -167,8 +168,9 @@ if __name__ == "__main__":
 # Read the rows from the top. A lower temperature brings the hardened draws nearer to
 # the exact probabilities, until the noise of the sampler hides what is left; a single
 # step down may be lost in it. It costs shorter steps, and more of them for each draw.
-# The row with the kinds summed out has the largest step and the most independent draws.
+# The row with the kinds marginalized out has the largest step and the most
+# independent draws.
 #
-# Where the discrete sites can be summed out, do that. Where they cannot, start at a
-# temperature of one half, and halve it until answers stop moving or the diagnostics
-# tell you to stop.
+# Where the discrete sites can be marginalized out, do that. Where they cannot, start
+# at a temperature of one half, and halve it until answers stop moving or the
+# diagnostics tell you to stop.

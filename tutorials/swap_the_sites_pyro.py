@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Swap the discrete sites of your model, in Pyro
 #
-# A mixture, written as one writes it: each datum draws an integer, and the integer
-# picks a row of a table. We train it by enumeration, which is exact; then relaxed, by
-# one call and with the model as it stands; and see what the call did, what it costs,
-# and how to get that back. At the end is a failure that users of straight-through
-# distributions reported, and what mends it.
+# A mixture, written as one writes it: each data point draws an integer, and the
+# integer picks a row of a table. We train it by enumeration, which is exact; then
+# relaxed, by one call and with an unmodified model; and see what the call did, what
+# it costs, and how to get that back. At the end is a failure that users of
+# straight-through distributions reported, and what fixes it.
 #
 # Run it as `python tutorials/swap_the_sites_pyro.py`, with `--short` for a quick look
-# that trains next to nothing. Its twin is `swap_the_sites_numpyro.py`.
+# that trains next to nothing. The NumPyro version is `swap_the_sites_numpyro.py`.
 
 # %%
 import mixtures
@@ -31,20 +31,20 @@ torch.set_num_threads(1)  # the arrays are too small to share the work
 # %% [markdown]
 # ## The model
 #
-# The 150 iris flowers of scikit-learn, of three species, with the length and the width
-# of a petal. The model has three kinds of flowers and is not told the species. `kind`
-# is an integer, and `locs[kind]` the ordinary way to use it.
+# The 150 iris flowers of scikit-learn, of three species, with the length and the
+# width of a petal. The model has three kinds of flowers and does not know the
+# species. `kind` is an integer, and `locs[kind]` the ordinary way to use it.
 
 # %%
 measures, species = mixtures.flowers()
 measures = torch.as_tensor(measures)
-CENTRES = torch.tensor([[1.0, 0.0], [4.0, 1.0], [6.0, 2.0]])
+CENTERS = torch.tensor([[1.0, 0.0], [4.0, 1.0], [6.0, 2.0]])
 
 
 def model(measures):
     """Three kinds of flowers, with two measures each."""
     shares = pyro.sample("shares", dist.Dirichlet(torch.full((3,), 2.0)))
-    locs = pyro.sample("locs", dist.Normal(CENTRES, 1.0).to_event(2))
+    locs = pyro.sample("locs", dist.Normal(CENTERS, 1.0).to_event(2))
     widths = dist.LogNormal(-1.0, 0.5).expand([3])
     scales = pyro.sample("scales", widths.to_event(1))
     with pyro.plate("flowers", len(measures)):
@@ -58,8 +58,8 @@ def model(measures):
 #
 # Three values a flower, and flowers that do not depend on each other: Pyro can sum
 # `kind` out. The guide is for the continuous sites alone. Where this is possible, it
-# is the right thing to do, and here it is what the rest of the page is judged by. The
-# probabilities of the kinds come from Bayes' rule at the medians of the guide.
+# is the right thing to do, and here it is what the rest of the page is evaluated by.
+# The probabilities of the kinds come from Bayes' rule at the medians of the guide.
 
 # %%
 STEPS = 20 if SHORT else 1000
@@ -103,8 +103,8 @@ print(mixtures.table([exact], species))
 #
 # ## What if it were not possible?
 #
-# Let `kind` depend on the kinds of the flowers beside it, add another discrete site or
-# ten, or let a network see it: soon there is no sum that fits into memory. What is
+# Let `kind` depend on the kinds of the flowers beside it, add another discrete site
+# or ten, or pass it to a network: soon there is no sum that fits into memory. What is
 # left are gradients, and a discrete sample has none. `relax` swaps the site.
 
 # %%
@@ -113,7 +113,7 @@ relaxed = relax(model, temperature=2 / 5)
 # %% [markdown]
 # ## What it did
 #
-# `relaxed` is a program of the same signature. The picture is drawn from what Pyro's
+# `relaxed` is a program of the same signature. The figure is drawn from what Pyro's
 # own `get_model_relations` says about the two, from which `render_model` draws, too.
 
 # %%
@@ -127,7 +127,7 @@ page.show(figure, "swap_the_sites_pyro_graphs")
 # %% [markdown]
 # - `kind_relaxed` is new. It is the random site: a point of the simplex in log space,
 #   from the Concrete distribution, with the logits that `kind` had. It is a
-#   differentiable function of noise, and it is what guides and ELBOs see.
+#   differentiable function of noise, and it is what guides and ELBOs use.
 # - `kind` is what the program receives: a deterministic function of `kind_relaxed`.
 #   Pyro looks through it, so that the arrow to `petal` starts at `kind_relaxed`.
 # - All else is as it was: the plate, the observation, the continuous sites.
@@ -136,27 +136,29 @@ page.show(figure, "swap_the_sites_pyro_graphs")
 # the discrete values, and makes gradients noisier. For variables of eight values, the
 # paper settled on 2/5 for the model and 2/3 for the guide.
 #
-# ## What the program receives
+# ## What the model receives
 #
-# An integer, as before, but a soft one: three weights that sum to one. A table indexed
-# with it gives the mean of the rows with these weights. At a corner that is one row,
-# exactly what the discrete program gets.
+# An integer, as before, but a soft one: three probabilities that sum to one. A table
+# indexed with it gives the mean of the rows with these probabilities. At a corner that
+# is one row, exactly what the discrete model gets.
 
 
 # %%
 @relax(temperature=2 / 5)
 def pick():
-    """A row of the table of centres."""
+    """A row of the table of centers."""
     kind = pyro.sample("kind", dist.Categorical(torch.tensor([0.2, 0.3, 0.5])))
-    return CENTRES[kind]
+    return CENTERS[kind]
 
 
 pyro.set_rng_seed(1)
 for _ in range(3):
     run = trace(pick).get_trace()
-    weights, row = run.nodes["kind_relaxed"]["value"].exp(), run.nodes["_RETURN"]
-    print("weights", weights.numpy().round(3), "  row", row["value"].numpy().round(3))
-    assert torch.allclose(row["value"], weights @ CENTRES)
+    probs, row = run.nodes["kind_relaxed"]["value"].exp(), run.nodes["_RETURN"]
+    print(
+        "probabilities", probs.numpy().round(3), "  row", row["value"].numpy().round(3)
+    )
+    assert torch.allclose(row["value"], probs @ CENTERS)
 
 # %% [markdown]
 # The same holds for `kind == 1`, `kind + 1`, `where` and the rest; what has no
@@ -177,7 +179,7 @@ for _ in range(3):
 
 
 def result(name, guide):
-    """What a guide of all sites has learned, judged by the discrete model."""
+    """What a guide of all sites has learned, evaluated by the discrete model."""
     elbo = estimate(Trace_ELBO(), model, harden(guide))
     probabilities = guide.probabilities()["kind"].detach().numpy()
     return mixtures.Result(name, *elbo, probabilities)
@@ -191,15 +193,15 @@ by_default = result("relaxed", guide)
 print(mixtures.table([exact, by_default], species))
 
 # %% [markdown]
-# It found the kinds, and is less sure of them than it should be: soft points can be
-# between kinds, and the KL of Concrete densities makes certainty dear. A discrete ELBO
-# pays for every flower that is drawn of the wrong kind.
+# It found the kinds, and is less sure of them than it should be: soft samples can be
+# between kinds, and the KL of Concrete densities makes certainty dear. A discrete
+# ELBO pays for every flower that is drawn of the wrong kind.
 #
 # ## Closer
 #
 # Two settings help. `scoring="discrete"` scores the logarithms of the probabilities,
 # weighted by the point, in place of Concrete densities; that is no bound, but becomes
-# the discrete ELBO as the temperature falls. And a schedule lets it fall, in the model
+# the discrete ELBO as the temperature falls. And a schedule anneals it, in the model
 # and the guide; `count_steps` counts the steps for it.
 #
 # What then remains is a bias, and a few steps without bias remove it. `RLOO` needs
@@ -225,7 +227,7 @@ print(mixtures.table(results, species))
 page.show(mixtures.draw_flowers(measures, results), "swap_the_sites_pyro_flowers")
 
 # %% [markdown]
-# A flower has the colour of its kind, and a mixed one where the probabilities are.
+# A flower has the color of its kind, and a mixed one where the probabilities are.
 #
 # ## A failure that users reported
 #
@@ -241,8 +243,8 @@ numbers, second = mixtures.two_heaps()
 numbers = torch.as_tensor(numbers)
 
 
-def two_heaps(bit):
-    """A mixture of two normals, with a given distribution of its bits."""
+def two_heaps(binary):
+    """A mixture of two normals, with a given distribution of its binary variables."""
 
     def model(numbers):
         means = dist.Normal(torch.tensor([-1.0, 5.0]), 3.0)
@@ -250,7 +252,7 @@ def two_heaps(bit):
         scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
         share = pyro.sample("share", dist.Beta(2.0, 2.0))
         with pyro.plate("numbers", len(numbers)):
-            z = pyro.sample("z", bit(share))
+            z = pyro.sample("z", binary(share))
             loc = (1 - z) * locs[0] + z * locs[1]
             pyro.sample("x", dist.Normal(loc, scale), obs=numbers)
 
@@ -268,14 +270,14 @@ def points(_):
     return locs, scale, share
 
 
-def with_bits(bit):
-    """A guide of all sites, written by hand; its bits have logits of their own."""
+def guide_with(binary):
+    """A hand-written guide of all sites, with logits for each binary variable."""
 
     def guide(numbers):
         points(numbers)
         logits = pyro.param("logits", torch.zeros(len(numbers)))
         with pyro.plate("numbers", len(numbers)):
-            pyro.sample("z", bit(logits))
+            pyro.sample("z", binary(logits))
 
     return guide
 
@@ -316,17 +318,17 @@ model = two_heaps(straight_through)
 guide = AutoNormal(model)
 fit(model, guide, Trace_ELBO())
 z = guide(numbers)["z"]
-print(f"bits of a draw that are 0 or 1: {((z == 0) | (z == 1)).sum()} of {len(z)}")
+print(f"values of a draw that are 0 or 1: {((z == 0) | (z == 1)).sum()} of {len(z)}")
 medians = guide.median()
 note("straight-through and AutoNormal", medians["z"], medians["locs"])
 
 # %% [markdown]
 # Then as they were advised: a Bernoulli in the model, and the straight-through
-# distribution in a guide written by hand. Now the draws are hard, and no better.
+# distribution in a hand-written guide. Now the draws are hard, and no better.
 
 # %%
 bernoulli = two_heaps(dist.Bernoulli)
-hand = with_bits(
+hand = guide_with(
     lambda x: dist.RelaxedBernoulliStraightThrough(torch.tensor(0.5), logits=x)
 )
 fit(bernoulli, hand, Trace_ELBO())
@@ -337,19 +339,22 @@ note(
 )
 
 # %% [markdown]
-# The ELBO scores the model by the probability of a bit, and the guide by the density
-# of a point on the unit interval. These two do not belong together: the difference of
-# their logarithms is no KL, and nothing ties its optimum to the posterior. And a hard
-# bit says little at the start, where both heaps look alike.
+# The ELBO scores the model by the probability of a binary variable, and the guide by
+# the density of a point on the unit interval. These two do not belong together: the
+# difference of their logarithms is no KL, and nothing ties its optimum to the
+# posterior. And a hard sample says little at the start, where both heaps look alike.
 #
 # With `relax`, model and guide are Bernoulli, and both are relaxed: one density
-# against another, with the prior's probabilities in it. The second line below keeps the
-# hard bits, by `StraightThrough`, so that it shows what the densities alone mend. The
-# last sums the bits out.
+# against another, with the prior's probabilities in it. The second line below keeps
+# the one-hot samples of the binary variables, by `StraightThrough`, so that it shows
+# what the densities alone fix. The last marginalizes the binary variables out.
 
 # %%
-guide = with_bits(lambda x: dist.Bernoulli(logits=x))
-for name, estimator in (("relaxed", None), ("relaxed, hard bits", StraightThrough())):
+guide = guide_with(lambda x: dist.Bernoulli(logits=x))
+for name, estimator in (
+    ("relaxed", None),
+    ("relaxed, one-hot", StraightThrough()),
+):
     fit(
         relax(bernoulli, 1 / 2, estimator=estimator),
         relax(guide, 2 / 3, estimator=estimator),
@@ -367,9 +372,10 @@ page.show(
 )
 
 # %% [markdown]
-# The heaps are told apart by the relaxed programs with soft bits, as by enumeration,
-# if with less certainty than they should have: the remedies are those from above. Hard
-# bits with the right densities get part of the way in the same number of steps.
+# The heaps are separated by the relaxed programs with soft samples, as by
+# enumeration, if with less certainty than they should have: the remedies are those
+# from above. Hard binary variables with the right densities get part of the way in
+# the same number of steps.
 #
 # ## What to take along
 #
