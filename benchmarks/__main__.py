@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="name", help="questions to run")
     parser.add_argument("--list", action="store_true", help="list the questions")
     parser.add_argument(
-        "--backend", choices=BACKENDS, help="one host alone (default: both)"
+        "--backend", choices=BACKENDS, help="one backend alone (default: both)"
     )
     parser.add_argument(
         "--out",

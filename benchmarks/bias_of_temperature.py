@@ -1,9 +1,10 @@
-"""How does the bias of a relaxed gradient fall with the temperature?
+"""How does the bias of a relaxed gradient decrease with the temperature?
 
-The slope of the mean of a bit in its logit, p (1-p), by `relax` at one temperature for
-model and guide: what is measured in each host, its exact bias by quadrature, and the
-leading term -(pi^2/6) t^2 d/da p (1-p) (2p-1) for p = sigmoid(a). What the latter
-leaves out is of order t^4, and at most the last column.
+The gradient is that of the mean of one binary site in its logit, p (1-p), with `relax`
+at the same temperature for model and guide. The table has the bias measured in each
+backend, the exact bias by quadrature, and the leading term
+-(pi^2/6) t^2 d/da p (1-p) (2p-1) for p = sigmoid(a). The remainder after the leading
+term is of order t^4, and at most the last column.
 """
 
 import sys
@@ -29,15 +30,15 @@ HEADER = (
 
 def run(backends: Sequence[str], out: Path) -> None:
     name = "bias_of_temperature"
-    for host in backends:
-        machine(host)  # sets the number of threads
-        rows = [_row(host, t) for t in TEMPERATURES]
-        write_csv(out / f"{name}_{host}.csv", host, HEADER, rows)
-        table(f"{BATCHES * PARTICLES} slopes a row, {host}", HEADER, rows)
+    for backend in backends:
+        machine(backend)  # sets the number of threads
+        rows = [_row(backend, t) for t in TEMPERATURES]
+        write_csv(out / f"{name}_{backend}.csv", backend, HEADER, rows)
+        table(f"{BATCHES * PARTICLES} slopes a row, {backend}", HEADER, rows)
 
 
-def _row(host: str, t: float) -> list[str]:
-    found = slopes_of_a_mean(get_backend(host), t, BATCHES, PARTICLES)
+def _row(backend: str, t: float) -> list[str]:
+    found = slopes_of_a_mean(get_backend(backend), t, BATCHES, PARTICLES)
     discrete, leading, left_out = binary_mean_slope(float(MEAN_OF_A_BIT.params["a"]), t)
     bias, stderr = found.mean[0] - discrete, found.stderr[0]
     integrated = exact_slope_of_a_mean(t) - discrete

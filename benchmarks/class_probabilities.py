@@ -1,16 +1,17 @@
 """How close are AutoConcrete's class probabilities to the exact ones?
 
 Two models of real data, with AutoConcrete for all of their sites: the patients of Dawid
-and Skene (1979), a class for each of 45, whom five anaesthetists rate; and the dippers
-of Lebreton et al. (1992), the years that each of 294 birds survives, as its chances to
-be alive. Each is trained with `relax` at a falling temperature, with discrete scoring,
-and from there on the discrete programs, the model and the hardened guide, by RLOO: a
-relaxed guide keeps a percent for classes that the data exclude, which a hard draw pays.
+and Skene (1979), with one class for each of 45 patients, rated by five anesthetists;
+and the dippers of Lebreton et al. (1992), with the years that each of 294 birds
+survives, from its probabilities of being alive. Each model is trained with `relax` and
+discrete scoring at an annealed temperature. Then the discrete model and the hardened
+guide are trained with RLOO, because a relaxed guide keeps about one percent for classes
+that the data exclude, and discrete samples pay for that.
 
-Exact are the probabilities given the continuous sites, from Bayes' rule, averaged over
-a normal guide that is trained with the discrete sites enumerated out of the model. The
+The exact probabilities are those given the continuous sites, from Bayes' rule, averaged
+over a normal guide that is trained with the discrete sites enumerated in the model. The
 discrete ELBO is compared with that of the same guide, hardened and trained with its
-discrete sites enumerated, which leaves no noise from them; both in Pyro.
+discrete sites enumerated, which has no noise from them. Pyro computes both.
 
 Takes `--data`: a folder with annotators_latent_class.npz (anesthesia_item_rater_rating:
 item, rater, rating, from 1 on) and capture_recapture.npz (dipper: birds by years).
@@ -110,8 +111,8 @@ def run(backends: Sequence[str], out: Path, data: Path) -> None:
         exact = exact_probabilities(name, args, draws)
         best = reference.trained_by_enumeration(name, args)
         for backend in backends:
-            host = import_module(f"benchmarks.on_{backend}.{question}")
-            params, probs = host.trained_relaxed(name, args)
+            module = import_module(f"benchmarks.on_{backend}.{question}")
+            params, probs = module.trained_relaxed(name, args)
             elbo = reference.discrete_elbo(name, args, params)
             difference = compared(name, args, probs, exact)
             percent = 100 * (best - elbo) / abs(best)

@@ -1,11 +1,12 @@
-"""What does the exact KL of two Concretes cost, against a sampled one, and its noise?
+"""What is the runtime of the exact KL of two Concretes, relative to a sampled one?
 
-Exact: `kl_divergence` and its gradient in the logits of both. Sampled, as an ELBO does
-where it knows no KL: one draw of p, its two log-densities, and the same gradient. Both
-take turns in one process; the ratio is the median over pairs of blocks, with quartiles.
-Beside it, the exact KL and the standard deviation of the sampled one from draw to draw:
-the noise that the exact one does without. Equal temperatures are 2/3 and 2/3, unequal
-ones 2/3 and 1/2; the logits are normal. In NumPyro both are jitted.
+Exact means `kl_divergence` and its gradient in the logits of both. Sampled means what
+an ELBO does without a closed form: one draw of p, its two log-densities, and the same
+gradient. Both take turns in one process; the ratio is the median over pairs of blocks,
+with quartiles. The table also has the exact KL, and the standard deviation of the
+sampled one from draw to draw, which is the noise that the exact KL avoids. Equal
+temperatures are 2/3 and 2/3, unequal ones 2/3 and 1/2; the logits are normal. In
+NumPyro both are jitted.
 """
 
 import statistics
@@ -33,16 +34,16 @@ HEADER = (
 
 def run(backends: Sequence[str], out: Path) -> None:
     for backend in backends:
-        host = import_module(f"benchmarks.on_{backend}.cost_of_kl")
+        module = import_module(f"benchmarks.on_{backend}.cost_of_kl")
         rows = []
         for n in CLASSES:
             for name, temperatures in TEMPERATURES.items():
-                exact, sampled = host.calls(n, *temperatures)
+                exact, sampled = module.calls(n, *temperatures)
                 found = statistics.quantiles(
                     ratios(exact, sampled, blocks=BLOCKS, calls=CALLS), n=4
                 )
                 low, middle, high = (f"{x:.1f}" for x in found)
-                noise = (f"{x:.4f}" for x in host.value_and_noise(n, *temperatures))
+                noise = (f"{x:.4f}" for x in module.value_and_noise(n, *temperatures))
                 rows.append([n, name, middle, low, high, *noise])
         write_csv(out / f"cost_of_kl_{backend}.csv", backend, HEADER, rows)
         table(f"Time of exact KL over sampled, {backend}", HEADER, rows)

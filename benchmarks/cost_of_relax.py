@@ -1,9 +1,10 @@
-"""What does a step of SVI cost with `relax`, against the same model relaxed by hand?
+"""What is the overhead of `relax` in a step of SVI, relative to manual relaxation?
 
-By hand means what a user would write: the log-space Concrete as the site, its weights
-by `exp`, and a product of weights and table in the place of each index; and the same
-for the guide. Both programs take steps in turn, in one process; the ratio is the median
-over pairs of blocks of steps. In NumPyro a step is one call of the jitted update.
+The manually relaxed model is what a user would write: the log-space Concrete as the
+site, its probabilities by `exp`, and a product of probabilities and table instead of
+each index; and the same for the guide. Both take steps in turn, in one process; the
+ratio is the median over pairs of blocks of steps. In NumPyro a step is one call of the
+jitted update.
 """
 
 import statistics
@@ -33,13 +34,17 @@ HEADER = ("model", "ratio", "lower_quartile", "upper_quartile")
 
 def run(backends: Sequence[str], out: Path) -> None:
     for backend in backends:
-        host = import_module(f"benchmarks.on_{backend}.cost_of_relax")
+        module = import_module(f"benchmarks.on_{backend}.cost_of_relax")
         found = {
-            name: ratios(*host.steps(name), blocks=BLOCKS, calls=host.STEPS)
+            name: ratios(*module.steps(name), blocks=BLOCKS, calls=module.STEPS)
             for name in MODELS
         }
         rows = [[name, *quartiles(x)] for name, x in found.items()]
         middles = [float(row[1]) for row in rows]
         rows.append(["median model", f"{statistics.median(middles):.2f}", "", ""])
         write_csv(out / f"cost_of_relax_{backend}.csv", backend, HEADER, rows)
-        table(f"Time of a step, relaxed by relax over by hand, {backend}", HEADER, rows)
+        table(
+            f"Time of a step, with relax relative to manually relaxed, {backend}",
+            HEADER,
+            rows,
+        )

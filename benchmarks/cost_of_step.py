@@ -1,13 +1,14 @@
-"""What does a step of SVI cost: by `relax`, relaxed by hand, and without a host?
+"""What is the runtime of a step of SVI: `relax`, relaxed manually, and without Pyro?
 
-Two programs at batches of 64: the discrete autoencoder of the tutorials' sizes (20
-variables of 4 values, 100 bits) and a sigmoid belief net of 200, 200 and 784 bits. Each
-is written once, over a few functions that stand for its sites; these are sample
-statements of discrete distributions, made soft by `relax`; sample statements of the
-log-space Concrete family, by hand; or plain arrays and formulas, without a host, where
-the optimiser is the same. Nobody validates. Steps of two ways are taken in turn; a
-ratio is the median over pairs of blocks, with quartiles. relax over by hand is what
-this library costs, by hand over plain what the host does.
+Two models with batches of 64: the discrete autoencoder of the tutorials' sizes (20
+variables of 4 values, 100 binary ones) and a sigmoid belief net of 200, 200 and 784
+binary units. Each is written once, over a few functions that stand for its sites. These
+are sample statements of discrete distributions, relaxed with `relax`; sample statements
+of the log-space Concrete family (`by_hand`); or plain arrays and formulas without Pyro
+or NumPyro, with the same optimizer (`plain`). Argument validation is off. The steps of
+two versions take turns; a ratio is the median over pairs of blocks, with quartiles.
+`relax` relative to `by_hand` is the overhead of this library, and `by_hand` relative to
+`plain` is the overhead of the backend.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ HEADER = ("program", "step", "over", "ratio", "lower_quartile", "upper_quartile"
 
 
 def autoencoder(way, images):
-    """The bits given the image, then the variables of four values given both."""
+    """The binary variables given the image, then the others given both."""
     hidden = way.tanh(way.dense("g_hidden", 2 * images / LEVELS - 1, HIDDEN))
-    stroke = way.bits("stroke", way.dense("g_stroke", hidden, STROKES))
+    stroke = way.binary("stroke", way.dense("g_stroke", hidden, STROKES))
     both = way.cat([hidden, stroke])
     logits = way.dense("g_kind", both, KINDS * VALUES)
     way.one_hots("kind", logits.reshape(-1, KINDS, VALUES))
@@ -40,31 +41,31 @@ def autoencoder_model(way, images):
     kind = way.one_hots("kind", way.weight("prior", (KINDS, VALUES)))
     kind = kind.reshape(-1, KINDS * VALUES)
     logits = way.dense("stroke", way.tanh(way.dense("m_kind", kind, HIDDEN)), STROKES)
-    both = way.cat([kind, way.bits("stroke", logits)])
+    both = way.cat([kind, way.binary("stroke", logits)])
     hidden = way.tanh(way.dense("m_hidden", both, HIDDEN))
     way.counts("pixels", way.dense("m_pixels", hidden, PIXELS), images)
 
 
 def belief_net(way, images):
-    """Two layers of bits, each given the one below."""
-    low = way.bits("low", way.dense("g_low", 2 * images - 1, HIDDEN))
-    way.bits("high", way.dense("g_high", low, HIDDEN))
+    """Two layers of binary units, each given the one below."""
+    low = way.binary("low", way.dense("g_low", 2 * images - 1, HIDDEN))
+    way.binary("high", way.dense("g_high", low, HIDDEN))
 
 
 def belief_net_model(way, images):
-    """Two layers of bits, each given the one above, and the pixels."""
-    high = way.bits("high", way.weight("top", (HIDDEN,)))
-    low = way.bits("low", way.dense("m_low", high, HIDDEN))
+    """Two layers of binary units, each given the one above, and the pixels."""
+    high = way.binary("high", way.weight("top", (HIDDEN,)))
+    low = way.binary("low", way.dense("m_low", high, HIDDEN))
     way.flags("pixels", way.dense("m_pixels", low, NET_PIXELS), images)
 
 
 def run(backends: Sequence[str], out: Path) -> None:
     for backend in backends:
-        host = import_module(f"benchmarks.on_{backend}.cost_of_step")
+        module = import_module(f"benchmarks.on_{backend}.cost_of_step")
         rows = []
         for name in PROGRAMS:
             guide, model = globals()[name], globals()[f"{name}_model"]
-            steps = host.steps(name, guide, model)
+            steps = module.steps(name, guide, model)
             calls = calls_in(steps["relax"], BLOCK_SECONDS)
             for ours, peer in PAIRS:
                 found = ratios(steps[ours], steps[peer], blocks=BLOCKS, calls=calls)

@@ -1,15 +1,16 @@
-"""What does one relaxed site cost, against the hosts' own and against code by hand?
+"""What is the runtime of one relaxed site, relative to the alternatives?
 
 A term is what a relaxed site adds to a step of SVI: a sample of the guide's Concrete,
 its log-density there, that of the prior at another temperature, and the gradient of
-their difference in the logits of both. Peers do the same work, but for gumbel_softmax,
-which is a sample and its gradient alone. By hand is one function that knows both
-temperatures and has its gradient written out; in NumPyro, the formulas under jit.
-Nobody validates. A ratio is ours over the peer's, the median over pairs of blocks of
-calls taken in turn; below one, ours is faster. `compiled` sets ours over code by hand,
-both under torch.compile, for the largest number of sites of each number of classes.
-`of_copy` is the time of a copy of the four arrays (logits and gradients) over ours:
-the share of the memory's speed that a term reaches, if it moves each array once.
+their difference in the logits of both. The alternatives do the same work, except
+gumbel_softmax, which is a sample and its gradient alone. `by_hand` is one hand-written
+function that uses both temperatures and has its gradient written out; in NumPyro, the
+formulas under jit. Argument validation is off. A ratio is our runtime relative to the
+alternative, the median over pairs of blocks of calls that take turns; below one, ours
+is faster. `compiled` is relative to hand-written code with both under torch.compile,
+for the largest number of sites of each number of classes. `of_copy` is the runtime of a
+copy of the four arrays (logits and gradients) relative to ours: the share of the memory
+bandwidth that a term reaches, if it moves each array once.
 """
 
 import math
@@ -35,22 +36,22 @@ BLOCKS, BLOCK_SECONDS = 9, 0.1
 
 def run(backends: Sequence[str], out: Path) -> None:
     for backend in backends:
-        host = import_module(f"benchmarks.on_{backend}.cost_of_term")
+        module = import_module(f"benchmarks.on_{backend}.cost_of_term")
         rows = [
-            [classes, sites, *_row(host, classes, sites)]
+            [classes, sites, *_row(module, classes, sites)]
             for classes, sizes in CELLS.items()
             for sites in sizes
         ]
         rows.append(["geometric mean", "", *_means(rows)])
-        header = ["classes", "sites", *host.RATIOS]
+        header = ["classes", "sites", *module.RATIOS]
         write_csv(out / f"cost_of_term_{place(backend)}.csv", backend, header, rows)
         table(f"Time of a term, ours over the peer's, {backend}", header, rows)
 
 
-def _row(host, classes: int, sites: int) -> list[str]:
-    ours, pairs = host.calls(classes, sites)
+def _row(module, classes: int, sites: int) -> list[str]:
+    ours, pairs = module.calls(classes, sites)
     calls = calls_in(ours, BLOCK_SECONDS)
-    return [_median(pairs.get(name), calls) for name in host.RATIOS]
+    return [_median(pairs.get(name), calls) for name in module.RATIOS]
 
 
 def _median(pair: tuple[Callable, Callable] | None, calls: int) -> str:

@@ -1,23 +1,23 @@
 """How far are the estimators of ELBO gradients from exact ones, and how noisy?
 
-On small models whose discrete ELBO can be enumerated and whose relaxed one integrated,
-each estimator of the test suite is run many times in each host. The gradient is that in
-all parameters of model and guide, and a row has the norms of
+On small models whose discrete ELBO can be enumerated and whose relaxed one can be
+integrated, each estimator of the test suite is evaluated many times in each backend.
+The gradient is that in all parameters of model and guide, and a row has the norms of
 
 - the exact gradient of the discrete ELBO, and of the estimator's mean;
-- the bias: that mean less the exact gradient, with its standard error, and what it is
-  expected to be by quadrature (0 for an unbiased estimator). A norm is not negative, so
-  that an unbiased estimator, too, shows a bias of about its standard error;
+- the bias: that mean minus the exact gradient, with its standard error, and its
+  expectation by quadrature (0 for an unbiased estimator). A norm is not negative, so
+  even an unbiased estimator shows a bias of about its standard error;
 
 then the largest distance of a component from its own exact expectation, in standard
 errors, and the total variance of the gradient from one draw.
 
-Relaxed are the guide at temperature 2/3 and the model at 1/2; hard estimators have the
-temperature of their line in `tests/support/gradient_cases.py`. A draw of REBAR runs the
-programs twice, one of DisARM 1 + L times for L layers of sites, one of local
-expectations once more for each further value of each element, any other's once;
-leave-one-out has all draws of a batch for its baseline. Estimators begin with the same
-noise. With `--only ESTIMATOR ...` the others keep their rows in the csv files.
+The guide is relaxed at temperature 2/3 and the model at 1/2; straight-through
+estimators have the temperature of their line in `tests/support/gradient_cases.py`. A
+draw of REBAR evaluates the model twice, one of DisARM 1 + L times for L layers of
+sites, one of local expectations once more for each further value of each element, any
+other once; RLOO uses all draws of a batch for its baseline. All estimators begin with
+the same noise. With `--only ESTIMATOR ...` the others keep their rows in the csv files.
 """
 
 import sys
@@ -42,23 +42,23 @@ TAKES_ROWS = True
 
 
 def run(backends: Sequence[str], out: Path, only: Sequence[str] = ()) -> None:
-    for host in backends:
-        machine(host)  # sets the number of threads
-        path = out / f"estimators_against_exact_{host}.csv"
+    for backend in backends:
+        machine(backend)  # sets the number of threads
+        path = out / f"estimators_against_exact_{backend}.csv"
         rows = {tuple(row[:2]): row for row in read_csv(path)} if only else {}
         for fixture, estimator in PAIRS:
             if only and estimator not in only:
                 continue
-            numbers = _row(host, fixture, estimator)
+            numbers = _row(backend, fixture, estimator)
             rows[fixture, estimator] = [fixture, estimator, *numbers]
-            write_csv(path, host, HEADER, [rows[x] for x in PAIRS if x in rows])
-        title = f"{BATCHES * PARTICLES} gradients a row, {host}"
+            write_csv(path, backend, HEADER, [rows[x] for x in PAIRS if x in rows])
+        title = f"{BATCHES * PARTICLES} gradients a row, {backend}"
         table(title, HEADER, [rows[x] for x in PAIRS if x in rows])
 
 
-def _row(host: str, fixture: str, estimator: str) -> list[str]:
+def _row(backend: str, fixture: str, estimator: str) -> list[str]:
     sizes = {"batches": BATCHES, "particles": PARTICLES}
-    found = measured(get_backend(host), fixture, estimator, **sizes)
+    found = measured(get_backend(backend), fixture, estimator, **sizes)
     truth, target = exact(fixture), expected(fixture, estimator)
     biases = [np.linalg.norm(mean - truth) for mean in (found.mean, target)]
     noisy = found.stderr > 1e-9

@@ -1,16 +1,16 @@
 """How close does training with `relax` come to training by enumeration?
 
-Each model of the tests that permits it is trained with one mean-field guide in two
-ways: with every discrete site of the guide enumerated, which leaves no noise and no
-bias, and relaxed, with discrete scoring, at temperatures that fall in three stages.
-Both start from the same parameters; of a model with several starts the best counts,
-for both. Where the relaxed guide is not close, it is polished: trained on from there
-without bias, by RLOO. What is compared is the discrete ELBO of the trained guides: the
-logits of the relaxed guide are those of the discrete one that it stands for, and its
-ELBO is computed by enumeration, in Pyro for both hosts.
+Each test model that permits it is trained with one mean-field guide in two ways: with
+every discrete site of the guide enumerated, which has no noise and no bias; and
+relaxed, with discrete scoring, at temperatures that decrease in three stages. Both
+start from the same parameters. If a model has several starts, the best one counts, for
+both. Where the relaxed guide is not close, it is polished: training continues without
+bias, with RLOO. The table compares the discrete ELBOs of the trained guides. The logits
+of the relaxed guide are those of its discrete counterpart, whose ELBO is computed by
+enumeration, in Pyro for both backends.
 
-Nats a datum. A positive difference means that enumeration did better; "ok" is one of
-at most 0.05 nats a datum or 2 % of the ELBO.
+The unit is nats per data point. A positive difference means that enumeration did
+better; "ok" is a difference of at most 0.05 nats per data point or 2 % of the ELBO.
 
 With `--only MODEL ...` other models keep their rows in the csv files.
 """
@@ -39,7 +39,7 @@ TAKES_ROWS = True
 
 def run(backends: Sequence[str], out: Path, only: Sequence[str] = ()) -> None:
     name = "how_close_to_enumeration"
-    host = {b: import_module(f"benchmarks.on_{b}.{name}") for b in backends}
+    module = {b: import_module(f"benchmarks.on_{b}.{name}") for b in backends}
     reference = import_module(f"benchmarks.on_pyro.{name}")
     entries = [
         e for e in example_models.ENTRIES.values() if e.tractable and "pyro" in e.hosts
@@ -58,22 +58,22 @@ def run(backends: Sequence[str], out: Path, only: Sequence[str] = ()) -> None:
                 exact[entry.name] = max(trained)
             start = [reference.start(entry, s) for s in starts]
             rows[entry.name] = _row(
-                entry, exact[entry.name], start, host[backend], reference
+                entry, exact[entry.name], start, module[backend], reference
             )
             names = [e.name for e in entries if e.name in rows]
             write_csv(path, backend, HEADER, [rows[x] for x in names])
-        table(f"ELBO a datum, {backend}", HEADER, rows.values())
+        table(f"ELBO per data point, {backend}", HEADER, rows.values())
 
 
-def _row(entry: Any, exact: float, start: list, host: Any, reference: Any) -> list:
+def _row(entry: Any, exact: float, start: list, module: Any, reference: Any) -> list:
     def elbo(params: dict) -> float:
         return reference.exact_elbo(entry, params)
 
-    params = max((host.trained_relaxed(entry, x) for x in start), key=elbo)
+    params = max((module.trained_relaxed(entry, x) for x in start), key=elbo)
     relaxed = found = elbo(params)
     polished = ""
     if not _is_close(entry, exact, relaxed):
-        found = elbo(host.polished(entry, params))
+        found = elbo(module.polished(entry, params))
         polished = f"{found / entry.size:.3f}"
     difference, percent = _gap(entry, exact, found)
     verdict = "ok" if _is_close(entry, exact, found) else "far"
@@ -89,7 +89,7 @@ def _row(entry: Any, exact: float, start: list, host: Any, reference: Any) -> li
 
 
 def _gap(entry: Any, exact: float, found: float) -> tuple[float, float]:
-    """What enumeration did better: nats a datum, and percent of the ELBO."""
+    """What enumeration did better: nats per data point, and percent of the ELBO."""
     return (exact - found) / entry.size, 100 * (exact - found) / abs(exact)
 
 

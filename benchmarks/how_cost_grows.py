@@ -1,23 +1,23 @@
 """How do the time and memory of a step grow with sites, values and length of a chain?
 
-Four families of models, each along one size: `sites` in a plate, of two values each;
-`values` of a hundred such sites; the length of a `chain` of four states; and `coupled`
-bits, which explain one number together. Each is trained relaxed, by enumeration, by the
-score function (RLOO, two particles) and by REBAR (one). Every case is a process of its
-own. Its time is that of its fastest step, which a busy machine disturbs least, and its
-peak the most memory that it has held, with the framework in it; `before` is the same
-before the first step, which in NumPyro includes compiling.
+There are four families of models, each with one size that varies: `sites` in a plate,
+of two values each; `values` of a hundred such sites; the length of a `chain` of four
+states; and `coupled` binary sites, which explain one number together. Each is trained
+relaxed, by enumeration, with the score function (RLOO, two particles) and with REBAR
+(one). Every case is a process of its own. Its time is that of its fastest step, which a
+busy machine disturbs least, and its peak is its largest memory, with the framework in
+it; `before` is the same before the first step, which in NumPyro includes compiling.
 
-Two things would bend the lines at large sizes, and are kept out: all run on one core,
-for a second thread starts to help there; and the C library keeps the memory that a step
-frees, in large pages, where by default the system maps and clears large arrays anew in
-each step.
+Two settings remove effects that would bend the lines at large sizes. Everything runs on
+one core, because a second thread starts to help there. The C library keeps the memory
+that a step frees, in large pages, because by default the system maps and clears large
+arrays again in each step.
 
 A slope is that of log time against log size over the sizes of the range. At small sizes
-a step takes a fixed time for being a step at all: `above_fixed` is the power `s` of the
-curve `fixed + rate * size**s` that fits the logarithms of the times best. It means
-nothing where the curve is no such power, as of enumerated coupled bits, or hardly rises
-above its fixed part, as of a short enumerated chain in NumPyro.
+the fixed cost of a step dominates: `above_fixed` is the power `s` of the curve
+`fixed + rate * size**s` that fits the logarithms of the times best. It means nothing
+where the curve is no such power, as with enumerated coupled sites, or hardly rises
+above its fixed part, as with a short enumerated chain in NumPyro.
 """
 
 import json
@@ -156,8 +156,8 @@ def _in_a_process(backend: str, *case: Any) -> dict[str, Any]:
 
 def measure(backend: str, family: str, method: str, size: int) -> dict[str, Any]:
     """Time the steps of a case, and what this process holds."""
-    host = import_module(f"benchmarks.on_{backend}.how_cost_grows")
-    step: Callable[[], None] = host.step(family, method, size)
+    module = import_module(f"benchmarks.on_{backend}.how_cost_grows")
+    step: Callable[[], None] = module.step(family, method, size)
     before = peak()
     for _ in range(2):
         step()

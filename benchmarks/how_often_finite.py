@@ -2,8 +2,8 @@
 
 The grid has 280 cells in float32 and float64: temperatures from 1e-3 to 100, logits
 from 0 to 1000 times a standard normal, for two, ten and a thousand classes and for one
-two-valued variable. A cell draws 64 variables, each with logits of its own, and fails
-if any number in it is not finite, or an error is raised. In it are:
+binary variable. A cell draws 64 variables, each with its own logits, and fails if any
+number in it is not finite, or an error is raised. A cell has:
 
 - the samples;
 - their log-probabilities, scored as own samples, and again scored in full: after a
@@ -11,14 +11,14 @@ if any number in it is not finite, or an error is raised. In it are:
 - for both, the gradients with respect to logits and temperature of the sum of the
   log-probabilities and a bounded function of the samples.
 
-Through `relax`, a model and a guide have one discrete site each, with different logits,
+With `relax`, a model and a guide have one discrete site each, with different logits,
 and the numbers are one `Trace_ELBO` and its gradients with respect to both logits and
 the temperature. A second grid of 160 cells has float16 and bfloat16; the temperature is
-in single precision there, and gradients of the samples in half.
+in single precision there, and gradients of the samples in half precision.
 
-Ours validates arguments and values as it does by default; the hosts' classes are given
-`validate_args=False`, since otherwise they raise errors in cells where they would also
-return numbers.
+Our classes validate arguments and values as they do by default. The backends' classes
+get `validate_args=False`, since otherwise they raise errors in cells where they would
+also return numbers.
 """
 
 import itertools
@@ -68,8 +68,8 @@ class Cell:
 class Way:
     """A way to a relaxed variable: its names, and the check of a cell.
 
-    The name is None where the host has no such class. A check returns the faults found
-    in a cell, a subset of `FAULTS`.
+    The name is None where the backend has no such class. A check returns the faults
+    found in a cell, a subset of `FAULTS`.
     """
 
     title: str
@@ -141,7 +141,7 @@ def _print_totals(title: str, found: dict) -> None:
         counts = [_count(categorical), _count(binary), together]
         rows.append([backend, way.title, *counts, *(faults[x] for x in FAULTS)])
     n, m = map(len, _split(next(iter(found.values()))))
-    header = ["host", "way", f"of {n} categorical", f"of {m} binary", f"of {n + m}"]
+    header = ["backend", "way", f"of {n} categorical", f"of {m} binary", f"of {n + m}"]
     table(
         f"Cells with a number that is not finite, {title}; to the right, by its kind",
         [*header, *FAULTS],
@@ -162,7 +162,7 @@ def _print_by_temperature(title: str, found: dict, temperatures: tuple) -> None:
             rows.append([backend, name, cells[1], *map(_count, at), _count(part)])
     table(
         f"The same by temperature, {title}",
-        ["host", "variable", "cells each", *(f"{t:g}" for t in temperatures), "all"],
+        ["backend", "variable", "cells each", *(f"{t:g}" for t in temperatures), "all"],
         rows,
     )
 

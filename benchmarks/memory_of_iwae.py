@@ -1,11 +1,12 @@
 """How much memory does the multi-sample bound of 50,000 particles take?
 
-The discrete autoencoder of the tutorials is trained relaxed for a few steps, and
-`iwae_bound` of its hardened guide is taken on the first test images, a bound for each
-image. Every row is a process of its own, and its memory the most that the process has
-held at any time, with the framework and the training in it; `before` is the same when
-the bound begins. Chunks of two sizes at 500 particles show what a chunk costs. In
-NumPyro, they give one number; in Pyro, the draws depend on the chunks.
+The discrete autoencoder of the tutorials is trained relaxed for a few steps. Then
+`iwae_bound` of its hardened guide is evaluated on the first test images, with one bound
+per image. Every row is a process of its own, and its memory is the largest that the
+process has used, including the framework and the training; `before` is the same when
+the bound begins. Chunks of two sizes at 500 particles show the effect of the chunk
+size. In NumPyro, both sizes give the same number; in Pyro, the draws depend on the
+chunks.
 """
 
 import json
@@ -66,8 +67,8 @@ def _in_a_process(backend: str, *sizes: int) -> Evaluation:
 
 def evaluate(backend: str, num_particles: int, chunk_size: int) -> dict[str, Any]:
     """Train, take the bound, and return the fields of an `Evaluation`."""
-    host = import_module(f"benchmarks.on_{backend}.memory_of_iwae")
-    bound: Callable[..., float] = host.trained(STEPS, IMAGES)
+    module = import_module(f"benchmarks.on_{backend}.memory_of_iwae")
+    bound: Callable[..., float] = module.trained(STEPS, IMAGES)
     before = peak()
     nats = bound(num_particles=num_particles, chunk_size=chunk_size) / IMAGES
     found = {"num_particles": num_particles, "chunk_size": chunk_size, "bound": nats}

@@ -1,4 +1,4 @@
-"""Pictures of the results: `python -m benchmarks.pictures [FOLDER]`; `out` if none."""
+"""Figures of the results: `python -m benchmarks.pictures [FOLDER]`; `out` if none."""
 
 import sys
 from pathlib import Path
@@ -12,9 +12,9 @@ from benchmarks.how_cost_grows import METHODS, SIZES
 from benchmarks.report import BACKENDS, read_csv, read_dicts
 
 RESULTS = Path(__file__).parent / "results"
-HOSTS = {"pyro": "Pyro", "numpyro": "NumPyro"}
-COLOURS = dict(zip(METHODS, ("#2a6f97", "#444444", "#c8502d", "#8a9a3b"), strict=True))
-# What of a term is drawn: the host, the column of its table, the colour.
+TITLES = {"pyro": "Pyro", "numpyro": "NumPyro"}
+COLORS = dict(zip(METHODS, ("#2a6f97", "#444444", "#c8502d", "#8a9a3b"), strict=True))
+# What of a term is drawn: the backend, the column of its table, the color.
 ROOFLINE = {
     "JAX": ("numpyro", "of_copy", "#2a6f97"),
     "PyTorch, compiled": ("pyro", "compiled_of_copy", "#c8502d"),
@@ -26,12 +26,12 @@ AXES = {
     "sites": ("two-valued sites in a plate", (10, 1000, 100_000)),
     "values": ("values of each of 100 sites", (10, 1000)),
     "chain": ("length of a chain of four states", (4, 8, 16, 32)),
-    "coupled": ("bits that explain one number", (4, 8, 16, 24, 64)),
+    "coupled": ("binary sites that explain one number", (4, 8, 16, 24, 64)),
 }
 
 
 def how_cost_grows(results: Path = RESULTS) -> Figure:
-    """Time of a step against the size, a row for each host, a column for a family."""
+    """Time of a step against the size: a row per backend, a column per family."""
     shape = len(BACKENDS), len(SIZES)
     figure, panels = plt.subplots(
         *shape, figsize=(12, 6), sharex="col", sharey="row", layout="constrained"
@@ -40,7 +40,7 @@ def how_cost_grows(results: Path = RESULTS) -> Figure:
         cases = read_csv(results / f"how_cost_grows_{backend}.csv")
         for axes, family in zip(row, SIZES, strict=True):
             _draw_times(axes, [case for case in cases if case[0] == family])
-        row[0].set_ylabel(f"{HOSTS[backend]}: ms a step")
+        row[0].set_ylabel(f"{TITLES[backend]}: ms a step")
     for axes, family in zip(panels[-1], SIZES, strict=True):
         title, sizes = AXES[family]
         axes.set_xlabel(title)
@@ -52,7 +52,7 @@ def how_cost_grows(results: Path = RESULTS) -> Figure:
 def _draw_times(axes: Axes, cases: list[list[str]]) -> None:
     for method in METHODS:
         points = [(int(c[2]), float(c[3])) for c in cases if c[1] == method]
-        axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[method], label=method)
+        axes.plot(*zip(*points, strict=True), "o-", color=COLORS[method], label=method)
     axes.set(xscale="log", yscale="log")
     _plain_numbers(axes)
 
@@ -78,11 +78,11 @@ def cost_of_term(results: Path = RESULTS) -> Figure:
 
 
 def _draw_roofline(axes: Axes, tables: dict[str, list[dict[str, str]]]) -> None:
-    for label, (backend, column, colour) in ROOFLINE.items():
+    for label, (backend, column, color) in ROOFLINE.items():
         rows = [x for x in tables[backend] if x["sites"] and x[column]]
         sizes = [ARRAYS * 4e-6 * int(x["classes"]) * int(x["sites"]) for x in rows]
         shares = [float(x[column]) for x in rows]
-        axes.plot(sizes, shares, "o", color=colour, label=label)
+        axes.plot(sizes, shares, "o", color=color, label=label)
     axes.axhline(1, color="#999999", linewidth=1)
     axes.set(xscale="log", yscale="log")
     _plain_numbers(axes)
@@ -102,7 +102,7 @@ def main() -> None:
     for draw in (how_cost_grows, cost_of_term):
         path = folder / f"{draw.__name__}.png"
         draw().savefig(path, dpi=130)
-        print(f"A picture is in {path}")
+        print(f"A figure is in {path}")
 
 
 if __name__ == "__main__":

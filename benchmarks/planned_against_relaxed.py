@@ -1,20 +1,20 @@
-"""What is gained by enumerating the chains that fit a budget, and relaxing the rest?
+"""What is gained by enumerating the chains that fit a budget, and relaxing the others?
 
-A factorial hidden Markov model: twelve chains of four states move on their own, and at
-each step we see a noisy sum of one row of each chain's table. Given what was seen, the
-chains depend on each other, so that enumeration makes tensors of 4^12 joint states.
-`plan_sites` enumerates as many chains as fit a budget of 4^5 elements and leaves the
-others to be relaxed. The same guide, AutoConcrete, is trained on the model as planned
-and on the model with all chains relaxed: as many steps, at the same temperature and
-learning rates, by the same objective.
+A factorial hidden Markov model: twelve chains of four states are independent a priori,
+and at each step the observation is a noisy sum of one row of each chain's table. Given
+the observations, the chains depend on each other, so that enumeration makes tensors of
+4^12 joint states. `plan_sites` enumerates as many chains as fit a budget of 4^5
+elements and relaxes the others. The same guide, AutoConcrete, is trained on the model
+as planned and on the model with all chains relaxed, with the same number of steps,
+temperature, learning rates and objective.
 
-Both are judged by the discrete ELBO of the hardened guide, in nats for the whole
-series, with the sites that the guide leaves out summed out of the model exactly. The
-line between them tells the training from the summing: it takes the guide that was
-trained with all chains relaxed, and then sums out those that the plan enumerates. The
-tables are known and only the states are inferred, so that every bound is below the
-exact log-evidence, from the forward recursion over all joint states, which takes half
-a minute and no gradient.
+Both are evaluated by the discrete ELBO of the hardened guide, in nats for the whole
+series. Sites that the guide does not have are marginalized out of the model exactly.
+The second row separates the effect of training from that of marginalization: it takes
+the guide that was trained with all chains relaxed, and then marginalizes out those that
+the plan enumerates. The tables are known and only the states are inferred, so every
+bound is below the exact log-evidence. The forward recursion over all joint states
+computes that, in half a minute and without a gradient.
 """
 
 import functools
@@ -106,18 +106,18 @@ def run(backends: Sequence[str], out: Path) -> None:
     exact = log_evidence(series)
     print(f"\nexact log-evidence: {exact:.2f} nats")
     for i, backend in enumerate(backends):
-        host = import_module(f"benchmarks.on_{backend}.planned_against_relaxed")
-        plan = host.plan(series, BUDGET)
+        module = import_module(f"benchmarks.on_{backend}.planned_against_relaxed")
+        plan = module.plan(series, BUDGET)
         if not i:
             print(f"\n{abridged(plan)}")
-        relaxed = host.train(series, None, STEPS)
+        relaxed = module.train(series, None, STEPS)
         found = {
-            "all relaxed": host.bounds(series, relaxed, (), DRAWS),
-            "all relaxed, then summed out": host.bounds(
+            "all relaxed": module.bounds(series, relaxed, (), DRAWS),
+            "all relaxed, then summed out": module.bounds(
                 series, relaxed, plan.enumerated, DRAWS
             ),
-            "planned": host.bounds(
-                series, host.train(series, plan, STEPS), plan.enumerated, DRAWS
+            "planned": module.bounds(
+                series, module.train(series, plan, STEPS), plan.enumerated, DRAWS
             ),
         }
         rows = [_row(name, values, exact) for name, values in found.items()]

@@ -1,13 +1,13 @@
 """Which estimator has the best discrete test ELBO, after the same time of training?
 
-The discrete autoencoder on scikit-learn's digits, and a sigmoid belief net of 200, 200
-and 784 bits on the static binarized MNIST, the programs of `cost_of_step`. Each
-estimator trains from the same start, with the same optimiser and minibatches, for the
+The models of `cost_of_step`: the discrete autoencoder on scikit-learn's digits, and a
+sigmoid belief net of 200, 200 and 784 binary units on the static binarized MNIST. Each
+estimator trains from the same start, with the same optimizer and minibatches, for the
 same time; compiling, the first step and evaluation do not count. A row is the discrete
-ELBO of test images, in nats an image, at a share of that time, with its standard error
-over parts of the test images: one run each, so that runs differ by more than that.
+ELBO of test images, in nats per image, after a fraction of that time. Its standard
+error is over parts of the test images of one training; trainings differ by more.
 
-Takes `--data`: a folder with static_binarized_mnist.npz (x_train, x_test: packed bits).
+Takes `--data`: a folder with static_binarized_mnist.npz (x_train, x_test, packed).
 """
 
 import sys
@@ -41,12 +41,12 @@ HEADER = ("data", "estimator", "share of time", "steps", "test elbo", "error")
 
 def run(backends: Sequence[str], out: Path, data: Path) -> None:
     for backend in backends:
-        host = import_module(f"benchmarks.on_{backend}.quality_per_second")
+        module = import_module(f"benchmarks.on_{backend}.quality_per_second")
         rows = [
             [name, estimator, *row]
             for name, program, (train, test) in _data(data)
             for estimator in ESTIMATORS
-            for row in _row(host.training(program, estimator), train, test)
+            for row in _row(module.training(program, estimator), train, test)
         ]
         write_csv(out / f"quality_per_second_{backend}.csv", backend, HEADER, rows)
         table(f"Discrete test ELBO by time of training, {backend}", HEADER, rows)

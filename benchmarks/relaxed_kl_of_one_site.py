@@ -1,15 +1,15 @@
-"""What KL divergence do the hosts' ELBOs see at one relaxed two-valued site?
+"""Which KL divergence do the ELBOs of Pyro and NumPyro give for one relaxed site?
 
 A guide and a model have one binary site each, with logits 2 and 0, at one temperature,
 and no data: the negative ELBO is the KL divergence from guide to model. It is
-2 coth(1) - 2 = 0.6261 at every temperature. With a host's own relaxed Bernoulli, whose
-samples are rounded to numbers in [0, 1], it is estimated with a bias that grows as the
-temperature falls, in NumPyro up and in Pyro down, and nothing warns of it; with a plain
-Bernoulli program through `relax` it is not. `TraceMeanField_ELBO` knows the KL of two
-of our sites exactly.
+2 coth(1) - 2 = 0.6261 at every temperature. The backends' own relaxed Bernoullis round
+their samples to numbers in [0, 1]. Their estimates have a bias that grows as the
+temperature decreases, upward in NumPyro and downward in Pyro, without a warning. A
+plain Bernoulli with `relax` has no such bias. `TraceMeanField_ELBO` uses the exact KL
+of two of our sites.
 
-Each number is the mean of some independent estimates of many particles, with the
-standard error of that mean; a number without one has no noise.
+Each number is the mean of independent estimates with many particles, with the standard
+error of that mean; a number without one has no noise.
 """
 
 import itertools
@@ -48,15 +48,15 @@ class Estimate:
 def run(backends: Sequence[str], out: Path) -> None:
     rows = []
     for backend in backends:
-        host = import_module(f"benchmarks.on_{backend}.relaxed_kl_of_one_site")
-        found = list(_estimates(host.SITES, host.kl_estimates))
+        module = import_module(f"benchmarks.on_{backend}.relaxed_kl_of_one_site")
+        found = list(_estimates(module.SITES, module.kl_estimates))
         _write(out / f"relaxed_kl_of_one_site_{backend}.csv", backend, found)
         for start in range(0, len(found), len(TEMPERATURES)):
             part = found[start : start + len(TEMPERATURES)]
             rows.append([backend, part[0].site, part[0].elbo, *part])
     table(
         f"KL by ELBO of {REPETITIONS} times {PARTICLES} particles; true: {TRUTH:.4f}",
-        ["host", "site", "ELBO", *(f"temperature {t:g}" for t in TEMPERATURES)],
+        ["backend", "site", "ELBO", *(f"temperature {t:g}" for t in TEMPERATURES)],
         rows,
     )
 

@@ -1,4 +1,4 @@
-"""What the questions share: aligned tables, csv files, and on what they were made."""
+"""What the questions share: aligned tables, csv files, and facts about the machine."""
 
 import csv
 import os
@@ -89,7 +89,7 @@ def _processor() -> str:
 
 
 def _device(backend: str) -> str | None:
-    """The name of the accelerator that the host takes where there is one."""
+    """The name of the accelerator that the backend takes where there is one."""
     if backend == "pyro":
         cuda = import_module("torch").cuda
         return cuda.get_device_name() if cuda.is_available() else None

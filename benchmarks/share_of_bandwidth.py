@@ -1,20 +1,20 @@
-"""What share of the memory's bandwidth does the term of a relaxed site reach?
+"""What share of the memory bandwidth does the term of a relaxed site reach?
 
-The term of `cost_of_term`: a sample of the guide's Concrete, its log-density there,
-that of the prior at another temperature, and the gradient of their difference in the
-logits of both. It has to read two arrays of logits and write two of gradients, so a
-copy of two arrays is the least that it can cost. A share is the time of that copy over
-the time of the term, both as the device sees them: many calls are queued, or captured
-as one CUDA graph, so that Python is not timed. `a call` is the time of one call that
-waits for its result, Python included.
+The term is that of `cost_of_term`: a sample of the guide's Concrete, its log-density
+there, that of the prior at another temperature, and the gradient of their difference in
+the logits of both. It has to read two arrays of logits and write two of gradients, so
+its lower bound is a copy of two arrays. A share is the time of that copy divided by the
+time of the term, both measured on the device: many calls are queued, or captured as one
+CUDA graph, so that Python is not timed. `a call` is the time of one call that waits for
+its result, Python included.
 
 In PyTorch the term runs eagerly, under `torch.compile` (forward and backward pass are
 two graphs, and what lies between them is written and read), and as one compiled graph
 of the loss and its gradient (`torch.func.grad`). In JAX the gradient is one
 computation, with JAX's default random numbers (threefry) and with XLA's own (rbg).
 
-Sizes are those of a GPU; elsewhere a hundredth of them. The largest arrays do not fit
-the caches of today's GPUs.
+The sizes are those of a GPU; elsewhere they are a hundred times smaller. The largest
+arrays do not fit the caches of today's GPUs.
 """
 
 from collections.abc import Callable, Sequence

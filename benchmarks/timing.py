@@ -1,4 +1,4 @@
-"""Times of calls as ratios, taken in turn so that both meet the same machine."""
+"""Runtimes of calls as ratios, measured in turn so that both meet the same machine."""
 
 import statistics
 import time

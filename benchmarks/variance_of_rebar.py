@@ -1,12 +1,12 @@
 """Is the variance of REBAR's gradient below that of the leave-one-out baseline?
 
-The discrete autoencoder of the tutorials is trained by a tuned REBAR of nine particles.
-On the way, the gradient of the same batch of images is taken many times, by REBAR (as
-it is tuned, and with the settings that it starts from) and by RLOO at the same number
-of runs of the model, of which a particle of REBAR takes two.
-Their variances are summed over the guide's parameters. All are gradients of the same
-discrete ELBO, at the same parameters. The ratio is to RLOO of as many runs; its
-standard error comes from parts of the draws.
+The discrete autoencoder of the tutorials is trained with REBAR with learned settings
+and nine particles. At several steps, the gradient of the same batch of images is
+sampled many times: with REBAR, with its learned and with its initial settings, and with
+RLOO at the same number of model evaluations (a particle of REBAR takes two). Their
+variances are summed over the guide's parameters. All are gradients of the same discrete
+ELBO, at the same parameters. The ratio is relative to RLOO with as many evaluations;
+its standard error comes from parts of the draws.
 """
 
 import sys
@@ -38,9 +38,9 @@ HEADER = ("steps", "objective", "particles", "runs", "variance", "ratio", "error
 
 def run(backends: Sequence[str], out: Path) -> None:
     for backend in backends:
-        host = import_module(f"benchmarks.on_{backend}.variance_of_rebar")
+        module = import_module(f"benchmarks.on_{backend}.variance_of_rebar")
         rows, settings = [], []
-        for steps, at in host.training(STEPS):
+        for steps, at in module.training(STEPS):
             draws = {x: at.gradients(*x[1:3], DRAWS) for x in OBJECTIVES}
             rows += _rows(steps, draws)
             settings += [(steps, *x) for x in at.settings()]

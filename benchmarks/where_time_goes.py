@@ -1,11 +1,11 @@
 """Where does a step of SVI in Pyro spend its time: in PyTorch, in Pyro, or in relax?
 
-The programs and the three ways of `cost_of_step`, under Python's profiler. Time is own
-time, by the package that a function belongs to: `kernels` are calls from Python into
-PyTorch's compiled code, backward pass included, and `torch` is its Python code. What is
-compiled in Python itself counts for its caller. The profiler makes calls of Python
-functions dearer, and not what compiled code does inside, so that shares of Python code
-come out too large. In NumPyro a step is one compiled call, with none of these in it.
+The models and the three versions of `cost_of_step`, under Python's profiler. Time is
+own time, by the package of a function: `kernels` are calls from Python into PyTorch's
+compiled code, backward pass included, and `torch` is its Python code. Functions
+compiled into Python itself count for their caller. The profiler makes calls of Python
+functions slower, but not compiled code, so the shares of Python code come out too
+large. In NumPyro a step is one compiled call, with none of these in it.
 """
 
 import cProfile
@@ -27,11 +27,11 @@ HEADER = ("program", "way", *PARTS)
 def run(backends: Sequence[str], out: Path) -> None:
     if "pyro" not in backends:
         return
-    host = import_module("benchmarks.on_pyro.cost_of_step")
+    module = import_module("benchmarks.on_pyro.cost_of_step")
     rows = []
     for name in cost_of_step.PROGRAMS:
         programs = (getattr(cost_of_step, x) for x in (name, f"{name}_model"))
-        ways = host.steps(name, *programs)
+        ways = module.steps(name, *programs)
         rows += [[name, way, *_row(shares(ways[way], STEPS))] for way in WAYS]
     write_csv(out / "where_time_goes_pyro.csv", "pyro", HEADER, rows)
     table("Shares of the time of a step, pyro", HEADER, rows)

@@ -64,7 +64,7 @@ def trained_relaxed(name: str, args: Sequence) -> tuple[dict[Any, Any], np.ndarr
 
 
 def _by_site(params: dict[str, Any]) -> dict[tuple[str, str], Any]:
-    """Parameters by their kind and site, which both hosts have."""
+    """Parameters by their kind and site, which both backends have."""
     kinds = {"loc": "locs", "scale": "scales", "logits": "logits"}
     found = {}
     for key, value in params.items():

@@ -1,4 +1,4 @@
-"""Jitted steps of SVI with NumPyro, relaxed by `relax` and by hand."""
+"""Jitted steps of SVI with NumPyro, relaxed by `relax` and manually."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,7 +24,7 @@ MODEL_T, GUIDE_T = 0.5, 2 / 3
 
 
 def steps(name: str) -> tuple[Callable, Callable]:
-    """Return functions that take one step each, by `relax` and by hand."""
+    """Return functions that take one step each, with `relax` and relaxed manually."""
     model = example_models.model("numpyro", name)
     data = example_models.ENTRIES[name].data()
     args = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
@@ -95,7 +95,7 @@ def _is_bit(fn: Any) -> bool:
     return type(fn).__name__.startswith("Bernoulli")
 
 
-# --- the models by hand -------------------------------------------------------------
+# --- the hand-written models ---------------------------------------------------------
 
 
 def _one_of(name: str, **weights: jax.Array) -> jax.Array:
@@ -130,9 +130,9 @@ def two_component_mixture(data):
         numpyro.sample("x", dist.Normal(loc, wide), obs=data)
 
 
-def joint_mixture(first, second, group, centres):
+def joint_mixture(first, second, group, centers):
     with numpyro.plate("kinds", 3, dim=-2), numpyro.plate("states", 2, dim=-1):
-        table = numpyro.sample("table", dist.Normal(centres, 1.0))
+        table = numpyro.sample("table", dist.Normal(centers, 1.0))
     with numpyro.plate("groups", 4, dim=-2), numpyro.plate("kinds_", 3, dim=-1):
         effect = numpyro.sample("effect", dist.Normal(0.3, 1.5))
     with numpyro.plate("units", len(first), dim=-1):

@@ -1,4 +1,4 @@
-"""Jitted steps of SVI with NumPyro: by relax, relaxed by hand, and in plain JAX."""
+"""Jitted steps of SVI with NumPyro: with relax, relaxed manually, and in plain JAX."""
 
 import math
 from collections.abc import Callable
@@ -85,7 +85,7 @@ class Discrete:
     def cat(self, parts: list[Array]) -> Array:
         return jnp.concatenate(parts, -1)
 
-    def bits(self, name: str, logits: Array) -> Array:
+    def binary(self, name: str, logits: Array) -> Array:
         return numpyro.sample(name, dist.Bernoulli(logits=logits).to_event(1))
 
     def one_hots(self, name: str, logits: Array) -> Array:
@@ -99,12 +99,12 @@ class Discrete:
 
 
 class Concrete(Discrete):
-    """Sample statements of the log-space Concrete family, by hand."""
+    """Sample statements of the log-space Concrete family, hand-written."""
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
 
-    def bits(self, name: str, logits: Array) -> Array:
+    def binary(self, name: str, logits: Array) -> Array:
         fn = LogitBinaryConcrete(self.temperature, logits=logits)
         return sigmoid(numpyro.sample(name, fn.to_event(1)))
 
@@ -137,7 +137,7 @@ class Plain(Discrete):
             self.weights[name] = start(self._next())
         return self.weights[name]
 
-    def bits(self, name: str, logits: Array) -> Array:
+    def binary(self, name: str, logits: Array) -> Array:
         if name in self.points:
             y = self.points[name]
             s = logits - MODEL_T * y
@@ -185,18 +185,18 @@ def _plain(guide: Callable, model: Callable, images: Array) -> Callable:
 
     weights: dict[str, Array] = {}
     loss(weights, random.key(0), new=True)
-    optimiser = numpyro.optim.Adam(RATE)
+    optimizer = numpyro.optim.Adam(RATE)
 
     @jax.jit
     def update(state: tuple) -> tuple:
-        optimiser_state, key = state
+        optimizer_state, key = state
         key, now = random.split(key)
         value, grads = jax.value_and_grad(loss)(
-            optimiser.get_params(optimiser_state), now
+            optimizer.get_params(optimizer_state), now
         )
-        return (optimiser.update(grads, optimiser_state), key), value
+        return (optimizer.update(grads, optimizer_state), key), value
 
-    state = [(optimiser.init(weights), random.key(1))]
+    state = [(optimizer.init(weights), random.key(1))]
 
     def step() -> None:
         state[0], value = update(state[0])

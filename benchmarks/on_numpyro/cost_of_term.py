@@ -1,4 +1,4 @@
-"""The term of one relaxed site with JAX: ours, and by hand, both under jit."""
+"""The term of one relaxed site with JAX: ours, and hand-written, both under jit."""
 
 import math
 from collections.abc import Callable

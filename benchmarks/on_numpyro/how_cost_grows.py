@@ -40,7 +40,7 @@ def step(family: str, method: str, size: int) -> Callable[[], None]:
     return step
 
 
-def bits(size: int) -> Programs:
+def binary(size: int) -> Programs:
     """Sites of two values in a plate."""
     seen = jnp.linspace(-2.0, 2.0, size)
 
@@ -98,7 +98,7 @@ def chain(length: int) -> Programs:
 
 
 def coupled(size: int) -> Programs:
-    """Bits that explain one number together, so that none can be summed out alone."""
+    """Binary sites that explain one number, so that none can be marginalized alone."""
 
     def model():
         weights = numpyro.param("weights", jnp.linspace(-1.0, 1.5, size))
@@ -116,4 +116,9 @@ def coupled(size: int) -> Programs:
     return model, guide
 
 
-FAMILIES = {"sites": bits, "values": classes, "chain": chain, "coupled": coupled}
+FAMILIES = {
+    "sites": binary,
+    "values": classes,
+    "chain": chain,
+    "coupled": coupled,
+}

@@ -21,7 +21,7 @@ SITES = ("RelaxedBernoulli", "relax(Bernoulli)")
 
 
 def kl_estimates(site: str, elbo: str, temperature: float, seed: int) -> Array:
-    """Return independent estimates by the host's class `site`, or by `relax`."""
+    """Return independent estimates with the backend's class `site`, or with `relax`."""
     keys = random.split(random.key(seed), REPETITIONS)
     return _compiled(site, elbo)(keys, temperature)
 

@@ -1,4 +1,4 @@
-"""Class probabilities with Pyro, and the reference for both hosts."""
+"""Class probabilities with Pyro, and the reference for both backends."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -79,7 +79,7 @@ def draws_with_classes_enumerated(name: str, args: Sequence) -> dict[str, np.nda
 
 
 def discrete_elbo(name: str, args: Sequence, params: dict[str, Any]) -> float:
-    """Return the discrete ELBO of AutoConcrete at parameters of either host."""
+    """Return the discrete ELBO of AutoConcrete at parameters of either backend."""
     pyro.clear_param_store()
     guide = _guide(name)
     guide(*_tensors(args))
@@ -131,7 +131,7 @@ def _tensors(args: Sequence) -> list[torch.Tensor]:
 
 
 def _by_site() -> dict[tuple[str, str], np.ndarray]:
-    """Parameters by their kind and site, which both hosts have."""
+    """Parameters by their kind and site, which both backends have."""
     found = {}
     for key, value in pyro.get_param_store().items():
         if key.startswith("AutoConcrete."):

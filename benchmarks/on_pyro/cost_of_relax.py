@@ -1,4 +1,4 @@
-"""Steps of SVI with Pyro, relaxed by `relax` and by hand."""
+"""Steps of SVI with Pyro, relaxed by `relax` and manually."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ MODEL_T, GUIDE_T = torch.tensor(0.5), torch.tensor(2 / 3)
 
 
 def steps(name: str) -> tuple[Callable, Callable]:
-    """Return functions that take one step each, by `relax` and by hand."""
+    """Return functions that take one step each, with `relax` and relaxed manually."""
     model = example_models.model("pyro", name)
     data = example_models.ENTRIES[name].data()
     args = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in data]
@@ -34,8 +34,8 @@ def steps(name: str) -> tuple[Callable, Callable]:
 
 
 def _svi(model: Callable, guide: Callable) -> Callable:
-    optimiser = pyro.optim.Adam({"lr": 1e-3})
-    return SVI(model, guide, optimiser, Trace_ELBO()).step
+    optimizer = pyro.optim.Adam({"lr": 1e-3})
+    return SVI(model, guide, optimizer, Trace_ELBO()).step
 
 
 def _latent_sites(model: Callable, args: list) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def _is_bit(fn: Any) -> bool:
     return isinstance(fn, dist.Bernoulli)
 
 
-# --- the models by hand -------------------------------------------------------------
+# --- the hand-written models ---------------------------------------------------------
 
 
 def _one_of(name: str, **weights: torch.Tensor) -> torch.Tensor:
@@ -129,8 +129,8 @@ def two_component_mixture(data):
         pyro.sample("x", dist.Normal(loc, wide), obs=data)
 
 
-def joint_mixture(first, second, group, centres):
-    table = pyro.sample("table", dist.Normal(centres, 1.0).to_event(2))
+def joint_mixture(first, second, group, centers):
+    table = pyro.sample("table", dist.Normal(centers, 1.0).to_event(2))
     effect = pyro.sample("effect", dist.Normal(0.3, 1.5).expand([4, 3]).to_event(2))
     with pyro.plate("units", len(first), dim=-1):
         kind = _one_of("kind", probs=torch.tensor([0.5, 0.3, 0.2]))

@@ -1,4 +1,4 @@
-"""Steps of SVI with Pyro: by relax, relaxed by hand, and in plain PyTorch."""
+"""Steps of SVI with Pyro: with relax, relaxed manually, and in plain PyTorch."""
 
 import math
 from collections.abc import Callable
@@ -85,7 +85,7 @@ class Discrete:
     def cat(self, parts: list[Tensor]) -> Tensor:
         return torch.cat(parts, -1)
 
-    def bits(self, name: str, logits: Tensor) -> Tensor:
+    def binary(self, name: str, logits: Tensor) -> Tensor:
         return pyro.sample(name, dist.Bernoulli(logits=logits).to_event(1))
 
     def one_hots(self, name: str, logits: Tensor) -> Tensor:
@@ -99,13 +99,13 @@ class Discrete:
 
 
 class Concrete(Discrete):
-    """Sample statements of the log-space Concrete family, by hand."""
+    """Sample statements of the log-space Concrete family, hand-written."""
 
     def __init__(self, prefix: str, temperature: float) -> None:
         super().__init__(prefix)
         self.temperature = temperature
 
-    def bits(self, name: str, logits: Tensor) -> Tensor:
+    def binary(self, name: str, logits: Tensor) -> Tensor:
         fn = LogitBinaryConcrete(self.temperature, logits=logits)
         return pyro.sample(name, fn.to_event(1)).sigmoid()
 
@@ -132,7 +132,7 @@ class Plain(Discrete):
             self.weights[name] = start().requires_grad_()
         return self.weights[name]
 
-    def bits(self, name: str, logits: Tensor) -> Tensor:
+    def binary(self, name: str, logits: Tensor) -> Tensor:
         if name in self.points:
             y = self.points[name]
             s = logits - MODEL_T * y
@@ -186,13 +186,13 @@ def _plain(guide: Callable, model: Callable, images: Tensor) -> Callable:
         return way.total
 
     elbo()
-    optimiser = torch.optim.Adam(weights.values(), lr=RATE)
+    optimizer = torch.optim.Adam(weights.values(), lr=RATE)
 
     def step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = -elbo()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         loss.item()  # as SVI, which returns the loss
 
     return step

@@ -1,4 +1,4 @@
-"""The term of one relaxed site with PyTorch: ours, the hosts', and by hand."""
+"""The term of one relaxed site with PyTorch: ours, the backends', and hand-written."""
 
 import math
 import shutil
@@ -24,7 +24,7 @@ RATIOS = (
     "of_copy",
     "compiled_of_copy",
 )
-# The hosts' own take no numbers.
+# The backends' own take no numbers.
 TENSORS = tuple(torch.tensor(t, device=DEVICE) for t in (GUIDE_T, PRIOR_T))
 
 
@@ -96,7 +96,7 @@ def _pyro(a: Tensor, b: Tensor) -> Tensor:
 
 
 def by_hand_open(a: Tensor, b: Tensor) -> Tensor:
-    """The same by hand, for a compiler to take the gradient of."""
+    """The same hand-written, for a compiler to take the gradient of."""
     exponentials = -torch.log1p(-torch.rand_like(a).clamp_min(2**-26))
     logs = exponentials.log()
     n, value = a.shape[-1], ((a - logs) / GUIDE_T).log_softmax(-1)

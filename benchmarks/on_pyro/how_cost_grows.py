@@ -33,7 +33,7 @@ def step(family: str, method: str, size: int) -> Callable[[], None]:
     return SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo).step
 
 
-def bits(size: int) -> Programs:
+def binary(size: int) -> Programs:
     """Sites of two values in a plate."""
     seen = torch.linspace(-2.0, 2.0, size)
 
@@ -91,7 +91,7 @@ def chain(length: int) -> Programs:
 
 
 def coupled(size: int) -> Programs:
-    """Bits that explain one number together, so that none can be summed out alone."""
+    """Binary sites that explain one number, so that none can be marginalized alone."""
 
     def model():
         weights = pyro.param("weights", torch.linspace(-1.0, 1.5, size))
@@ -109,4 +109,9 @@ def coupled(size: int) -> Programs:
     return model, guide
 
 
-FAMILIES = {"sites": bits, "values": classes, "chain": chain, "coupled": coupled}
+FAMILIES = {
+    "sites": binary,
+    "values": classes,
+    "chain": chain,
+    "coupled": coupled,
+}

@@ -19,7 +19,7 @@ SITES = ("RelaxedBernoulliStraightThrough", "RelaxedBernoulli", "relax(Bernoulli
 
 
 def kl_estimates(site: str, elbo: str, temperature: float, seed: int) -> list[float]:
-    """Return independent estimates by the host's class `site`, or by `relax`."""
+    """Return independent estimates with the backend's class `site`, or with `relax`."""
     loss = getattr(infer, elbo)(
         num_particles=PARTICLES, vectorize_particles=True, max_plate_nesting=0
     ).loss

@@ -1,4 +1,4 @@
-"""Binary images for the experiments, from files of packed bits."""
+"""Binary images for the experiments, from files with eight pixels per byte."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ def load(name: str, folder: Path | None) -> Images:
 
     Args:
         name: "mnist", the static binarization of Larochelle; or "random", images of
-            independent bits that need no file, for a rehearsal.
+            independent pixels that need no file, for a rehearsal.
         folder: Folder of static_binarized_mnist.npz, whose arrays x_train and x_test
-            have 98 bytes of packed bits for each image.
+            have 98 bytes for each image, eight pixels per byte.
 
     Raises:
         ValueError: If the name is unknown, or needs a folder.
