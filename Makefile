@@ -120,7 +120,7 @@ bench: $(STAMP)-run $(STAMP)-tutorials ## Run the benchmarks
 
 # The site is in docs/_build/html. Warnings are errors, and names of ours that lead
 # nowhere are warnings; no network is needed. CONCRETE_DOCS_ONLINE=1 checks the links to
-# the hosts' documentation against their own lists of names.
+# the backends' documentation against their own lists of names.
 docs: $(STAMP)-run $(STAMP)-test $(STAMP)-docs ## Build the site, check it, run examples
 	rm -rf docs/_build
 	$(PY) -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
