@@ -3,7 +3,8 @@
     ```{counterparts} relax
     ```
 
-With `:backend: numpyro` there is one tab, for what the other backend has itself.
+With `:backend: numpyro` there is one tab, for what the other backend has itself. What
+both packages import from concrete_core is indexed once, in the first tab.
 """
 
 import importlib
@@ -19,7 +20,7 @@ _TAB = """\
 :::{{tab-item}} {title}
 :sync: {backend}
 ```{{eval-rst}}
-.. {kind}:: {path}
+.. {kind}:: {path}{options}
 ```
 :::
 """
@@ -33,18 +34,21 @@ class Counterparts(SphinxDirective):
     has_content = False
 
     def run(self):
-        backends = (
-            [self.options["backend"]] if "backend" in self.options else [*BACKENDS]
-        )
+        only = self.options.get("backend")
+        backends = [only] if only else [*BACKENDS]
         tabs = [self._tab(backend) for backend in backends]
         text = "::::{tab-set}\n" + "".join(tabs) + "::::\n"
         return self.parse_text_to_nodes(text)
 
     def _tab(self, backend):
         path = f"{backend}_concrete.{self.arguments[0]}"
-        kind = "autoclass" if inspect.isclass(located(path)) else "autofunction"
+        documented = located(path)
         return _TAB.format(
-            title=BACKENDS[backend], backend=backend, kind=kind, path=path
+            title=BACKENDS[backend],
+            backend=backend,
+            kind="autoclass" if inspect.isclass(documented) else "autofunction",
+            path=path,
+            options="\n   :no-index:" if _is_shared(path) and backend != "pyro" else "",
         )
 
 
@@ -55,6 +59,14 @@ def located(path):
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError:
         return getattr(located(module), name)
+
+
+def _is_shared(path):
+    """Tell whether both packages import what has this path from concrete_core."""
+    try:
+        return located(path).__module__.startswith("concrete_core")
+    except (AttributeError, ImportError, ValueError):
+        return False
 
 
 def setup(app):
@@ -83,7 +95,7 @@ def _skip_fields(app, what, name, obj, skip, options):
 
 
 def _public_name(app, env, node, contnode):
-    """Lead from the module where something is defined to where users import it."""
+    """Link a name to where users import it, in the package that has its entry."""
     target = node["reftarget"]
     package, _, rest = target.partition(".")
     if node["refdomain"] != "py" or package not in (
@@ -93,11 +105,13 @@ def _public_name(app, env, node, contnode):
         return None
     domain = env.domains.python_domain
     parts = rest.split(".")
-    for i in range(1, len(parts)):
-        shorter = ".".join([package, *parts[i:]])
-        if shorter in domain.objects:
-            role = "obj"
+    shorter_paths = [parts[i:] for i in range(1, len(parts))]
+    candidates = [".".join([package, *path]) for path in shorter_paths]
+    if _is_shared(target):
+        candidates += [x.replace("numpyro_", "pyro_") for x in [target, *candidates]]
+    for name in candidates:
+        if name in domain.objects:
             return domain.resolve_xref(
-                env, node["refdoc"], app.builder, role, shorter, node, contnode
+                env, node["refdoc"], app.builder, "obj", name, node, contnode
             )
     return None
