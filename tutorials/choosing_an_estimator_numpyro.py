@@ -2,12 +2,12 @@
 # # Choosing an estimator and a temperature, in NumPyro
 #
 # There are several ways to pass a gradient through a discrete variable, and most have
-# a temperature. None is the best for all models. This page measures them on one: first
-# the gradients themselves, their bias and their noise; then what temperatures do; then
-# what is left of it all in training. At the end is when not to relax.
+# a temperature. None is the best for all models. This page measures them on one
+# model: first the bias and the noise of the gradients, then the effect of the
+# temperature, then the effect on training. The last section says when not to relax.
 #
 # Run it as `python tutorials/choosing_an_estimator_numpyro.py`, with `--short` for a
-# quick look that trains next to nothing. The Pyro version is
+# quick look that trains for a few steps. The Pyro version is
 # `choosing_an_estimator_pyro.py`.
 
 # %%
@@ -86,8 +86,8 @@ def guide(images):
 
 
 # %% [markdown]
-# `TraceEnum_ELBO` with the sites of the guide enumerated is the exact discrete ELBO. To
-# train by it is to train without any bias or noise.
+# `TraceEnum_ELBO` with the sites of the guide enumerated is the exact discrete ELBO.
+# Training with it has no bias and no noise from the discrete sites.
 
 # %%
 STEPS, PAUSES = (6, 2) if SHORT else (300, 15)
@@ -124,15 +124,15 @@ def train(model, guide, elbo, steps=STEPS):
 # %% [markdown]
 # ## The gradients
 #
-# `gradient_report` takes the discrete programs, relaxes them by each estimator at each
-# temperature, and compares many gradients with the exact one. It can do so for your
-# model, too: where enumeration is impossible, its reference is a long run of an
-# unbiased estimator. It belongs to the parameters of now. Here these are a fifth of the
-# way through training.
+# `gradient_report` takes the discrete model and guide, relaxes them with each
+# estimator at each temperature, and compares many gradients with the exact one. It
+# works for your own model, too: where enumeration is impossible, its reference is the
+# mean of many draws of an unbiased estimator. The report is valid at the current
+# parameters, which here are those after a fifth of the training.
 #
-# `scoring="discrete"` lets `Relaxed` and `StraightThrough` aim at the discrete ELBO,
-# like the other two. The unbiased objectives take no relaxed programs, and no
-# temperature.
+# `scoring="discrete"` makes `Relaxed` and `StraightThrough` estimate the gradient of
+# the discrete ELBO, like the other two. The unbiased objectives need no relaxation
+# and no temperature.
 
 # %%
 SAMPLES = 5 if SHORT else 200
@@ -157,36 +157,39 @@ print(report)
 page.show(curves.draw_report(report), "choosing_an_estimator_numpyro_report")
 
 # %% [markdown]
-# Read bias and variance together. One draw has an error of squared bias plus variance.
-# More draws, larger minibatches and more steps lower the second and leave the first.
+# Read bias and variance together. The mean squared error of one draw is the squared
+# bias plus the variance. More draws, larger minibatches and more steps reduce the
+# variance, but not the bias.
 #
-# - The bias of `Relaxed` falls with the temperature, and its noise grows: a cold sample
-#   is nearly a jump. This is the choice that a temperature is.
-# - `StraightThrough` and `GumbelRao` have the same bias, and the second less noise
-#   for more work. It averages over points with the same discrete value.
-# - `ReinMax` is at its best at temperature one, where it is exact for quadratic
-#   functions. Below that it is neither exact nor quiet.
-# - `RLOO`, `DisARM` and `REBAR` have no bias. A draw of each runs the programs twice,
-#   which the column "rel." shows, and their noise is what you pay. With a few binary
-#   variables per image it can be less than that of the biased ones; it grows with the
-#   number of sites that one number has to judge.
+# - At a lower temperature, the bias of `Relaxed` is smaller and its noise larger,
+#   because the sample is nearly a step function of the noise. Choosing a temperature
+#   means choosing between the two.
+# - `StraightThrough` and `GumbelRao` have the same bias. The second has less noise
+#   and takes longer. It averages over relaxed samples with the same discrete value.
+# - `ReinMax` is best at temperature one, where it is exact for quadratic functions.
+#   At lower temperatures it is neither exact nor low in noise.
+# - `RLOO`, `DisARM` and `REBAR` have no bias. One draw of each evaluates the model
+#   twice, as the column "rel." shows. With a few binary variables per image, their
+#   noise can be less than that of the biased estimators. It grows with the number of
+#   sites that share one value of the ELBO.
 #
-# A "< 5 SE" in the column "sig." means that the bias, if any, is lost in the noise of
-# the measurement. It does not mean that there is none.
+# A "< 5 SE" in the column "sig." means that the measured bias is not significant. It
+# does not mean that there is no bias.
 #
 # ## Temperatures
 #
-# The paper's advice is plain: choose fixed temperatures, one for the posterior and a
-# lower one for the prior. For binary variables it settled on 2/3 and 1/2; for four
-# values on 1 and 2/3, for eight on 2/3 and 2/5; and 2/3 if it has to be one number.
-# It did not find annealing to be important. A guideline that keeps density at the
-# corners is at most 1/(n - 1) for n values.
+# The paper recommends constant temperatures, one for the posterior and a lower one
+# for the prior. For binary variables it settled on 2/3 and 1/2; for four values on 1
+# and 2/3, for eight on 2/3 and 2/5; and 2/3 as a single value for all of these. It
+# found no gain from annealing. A temperature of at most 1/(n - 1) for n values keeps
+# the modes of the density at the corners.
 #
-# Two more ways are in `schedules`. `Exponential` lets the temperature fall: quiet
-# gradients at first, and a small bias at the end. `Learned` makes it a parameter. Learn
-# the guide's only, and under Concrete densities, the default: there any temperature of
-# the guide gives a bound of the same relaxed model, so that a higher bound is a better
-# guide. A learned temperature of the model would change the model instead.
+# `schedules` has two alternatives. `Exponential` anneals the temperature, for
+# gradients with little noise at first and a small bias at the end. `Learned` makes it
+# a parameter. Learn only the temperature of the guide, and only with concrete
+# scoring, the default: then every temperature of the guide gives a bound for the same
+# relaxed model, and a higher bound means a better guide. A learned temperature of the
+# model would change the model instead.
 
 # %%
 falling = schedules.Exponential(1.0, 1 / 5, num_steps=STEPS)
@@ -206,14 +209,14 @@ print(curves.table(by_temperature))
 print(f"\nlearned temperature: {params['guide.temperature']:.2f}")
 
 # %% [markdown]
-# All numbers are discrete ELBOs, the exact ones. The relaxed ELBOs that these runs
-# raise are of four different relaxed models, and say nothing about which is best.
+# All numbers are exact discrete ELBOs. The relaxed ELBOs of these trainings belong to
+# different relaxed models, and do not say which is best.
 #
 # ## Training
 #
-# The same programs by each estimator: soft samples with Concrete densities at the
-# paper's temperatures, and hard ones at temperature one. Steps, learning rate and
-# first parameters are the same.
+# The same model and guide are trained with each estimator: relaxed samples with
+# Concrete densities at the paper's temperatures, and one-hot samples at temperature
+# one. The number of steps, the learning rate and the initial parameters are the same.
 
 # %%
 HARD = (StraightThrough(), GumbelRao(10), ReinMax())
@@ -233,16 +236,16 @@ figure = curves.draw_curves(
 page.show(figure, "choosing_an_estimator_numpyro")
 
 # %% [markdown]
-# Compare this with the report. A small bias with little noise is a good start; noise
-# averages out over the steps, if there are enough of them; a bias stays. So the order
-# early in training need not be the order at its end. On this model the ways without a
-# bias come out ahead, as the report suggests. Among the others the differences are
-# small, and one run from one start is no ranking.
+# Compare this with the report. A small bias with little noise makes fast progress at
+# first. Noise averages out over the steps, if there are enough of them, and a bias
+# remains. So the order early in training need not be the order at its end. On this
+# model the unbiased estimators are ahead, as the report suggests. The differences
+# between the others are small, and one training from one start is no ranking.
 #
 # ## When not to relax
 #
-# Here, for one. The binary variables of this model fit into memory, and `plan_sites`
-# says so:
+# This model does not need relaxation: its enumerated sites fit into memory, as
+# `plan_sites` reports.
 
 # %%
 plan = plan_sites(model, args=(images,))
@@ -253,10 +256,11 @@ print(f"largest tensor: {plan.cost_after:,} elements of a budget of {plan.budget
 # %% [markdown]
 # - If the sites can be enumerated, enumerate them. If some can, enumerate those: that
 #   is the tutorial *Enumerate what you can, relax what you can't*.
-# - If a bias is not acceptable, as at the end of training, use `RLOO`, with more
-#   particles the better; `DisARM` for binary variables; `REBAR` where the likelihood
-#   is smooth in soft values. A run can start relaxed and end without bias: the
-#   parameters are the same.
-# - If soft values mean little to the program, use hard estimators, or none.
-# - Otherwise relax, at the paper's temperatures first, and let `gradient_report` tell
-#   what another choice would change.
+# - If a bias is not acceptable, as at the end of training, use `RLOO` with many
+#   particles, `DisARM` for binary variables, or `REBAR` where the likelihood is
+#   smooth in the relaxed values. Training can start relaxed and end without bias,
+#   because the parameters are the same.
+# - If the model makes no sense at soft values, use a straight-through estimator, or
+#   do not relax.
+# - Otherwise relax, with the paper's temperatures first, and use `gradient_report` to
+#   compare other choices.

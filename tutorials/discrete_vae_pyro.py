@@ -9,7 +9,7 @@
 # number, the discrete ELBO on test images.
 #
 # Run it as `python tutorials/discrete_vae_pyro.py`, with `--short` for a quick look
-# that trains next to nothing. The NumPyro version is `discrete_vae_numpyro.py`.
+# that trains for a few steps. The NumPyro version is `discrete_vae_numpyro.py`.
 
 # %%
 import time
@@ -103,21 +103,21 @@ def guide(images):
 #
 # Training maximizes the ELBO, an expectation over the guide's samples. A continuous
 # sample can be written as a differentiable function of noise, and the gradient then
-# goes through the sample: the decoder tells each latent variable in which direction
-# to move. A discrete sample jumps. Two general ways remain:
+# goes through the sample: it gives each latent variable a direction. A discrete
+# sample is not differentiable. Two general methods remain:
 #
 # - sum over all values, which is exact. Here one image has $4^{20} \cdot 2^{100}$ of
 #   them;
 # - the score function: raise the probability of samples that did better than others.
-#   It is unbiased, but each image gives one number to judge all of its latent
-#   variables by, so that the gradient is mostly noise.
+#   It is unbiased, but all latent variables of an image share one number, the ELBO of
+#   the image, so the gradient is mostly noise.
 #
 # ## Relaxing
 #
-# The third way replaces each discrete variable by a Concrete one: a point between the
-# values, close to one of them when the temperature is low, and a differentiable
-# function of noise. `relax` does this to a program from outside. The first two
-# programs below are `model` and `guide` with other sample statements.
+# The third method replaces each discrete variable by a Concrete one: a point between
+# the values, close to one of them when the temperature is low, and a differentiable
+# function of noise. `relax` does this without changes to the model: the first two
+# functions below are `model` and `guide` with other sample statements.
 #
 # The temperatures of the model and the guide are separate choices. The paper settled
 # on 1/2 for the prior and 2/3 for the posterior for binary variables, and on pairs
@@ -129,9 +129,9 @@ def guide(images):
 # relax(relax(model, 1 / 2, sites=["stroke"]), 2 / 3, sites=["kind"])
 # ```
 #
-# What they are compared with is `TraceGraph_ELBO`, Pyro's objective for
-# score-function gradients: it judges each layer only by the terms of the ELBO that
-# the layer can influence, and subtracts the running averages that the guide asks for.
+# The baseline is `TraceGraph_ELBO`, Pyro's objective for score-function gradients: it
+# uses for each layer only the terms of the ELBO that the layer can influence, and
+# subtracts the running averages that the guide asks for.
 
 
 # %%
@@ -149,16 +149,16 @@ def programs(method, temperatures=TEMPERATURES):
 # %% [markdown]
 # ## Two ELBOs
 #
-# The relaxed programs have an ELBO of their own, and training raises it. It is a
-# bound on the evidence of another model, one whose latent variables are continuous.
-# It may be larger or smaller than the discrete ELBO of the same parameters, so the
-# two are never compared, nor is one reported in place of the other.
+# Training maximizes the ELBO of the relaxed model and guide. It is a bound on the
+# evidence of another model, whose latent variables are continuous. It can be larger
+# or smaller than the discrete ELBO of the same parameters, so never compare the two,
+# or report one instead of the other.
 #
-# What counts is the discrete ELBO: the model as we wrote it, with `harden(guide)`.
-# That is the discrete guide which the relaxed guide stands for, and no approximation:
-# the largest coordinate of a Concrete sample is distributed exactly as the discrete
-# variable, at any temperature. A guide that was never relaxed is left as it is, so
-# that one function judges both methods.
+# The discrete ELBO is that of the unmodified model with `harden(guide)`, the discrete
+# counterpart of the relaxed guide. This is not an approximation: the largest
+# coordinate of a Concrete sample has exactly the distribution of the discrete
+# variable, at any temperature. `harden` leaves a discrete guide unchanged, so one
+# function evaluates both methods.
 
 # %%
 PARTICLES = 10
@@ -174,8 +174,8 @@ def discrete_elbo(guide, images):
 # %% [markdown]
 # ## Training
 #
-# Both methods use the same minibatches in the same order. Twenty times on the way the
-# training pauses for the discrete ELBO of the test images. The learning rate is one
+# Both methods use the same minibatches in the same order. The discrete ELBO of the
+# test images is evaluated twenty times during the training. The learning rate is one
 # that suits the score function. Pyro's checks of every distribution's parameters and
 # values are switched off inside the loop, where they cost much of the time; NumPyro
 # is used without them by default.
@@ -235,9 +235,9 @@ def sample_prior(num):
 
 
 # %% [markdown]
-# Everything together, for one method. The standard error of the discrete ELBO comes
-# from repeating the estimate; it is that of sampling the latent variables, for these
-# test images and this training run.
+# The following function does all of this for one method. The standard error of the
+# discrete ELBO comes from repeating the estimate; it is that of sampling the latent
+# variables, for these test images and this training run.
 
 # %%
 REPEATS = 20
@@ -274,21 +274,21 @@ if __name__ == "__main__":
     page.show(figures.draw(results), "discrete_vae_pyro")
 
 # %% [markdown]
-# Compare the two rows in the column of the discrete ELBO, and nowhere else. The
-# relaxed run gets further in the same number of steps because each step tells every
-# latent variable where to go. Its gradient is a biased one for the discrete ELBO,
-# though, and the noise of the score function averages out in time while a bias does
-# not: with many more steps, or many samples a step, the order may change.
+# Compare the two rows in the column of the discrete ELBO only. The relaxed training
+# gets further in the same number of steps because each step has a gradient for every
+# latent variable. But its gradient is biased for the discrete ELBO. The noise of the
+# score function averages out over time, and a bias does not: with many more steps, or
+# many samples per step, the order may change.
 #
 # ## How far from discrete
 #
-# `relaxation_gap` puts the two ELBOs of the relaxed run side by side, with the
-# multi-sample bound that the paper reports; all are sums over the test images. The
-# second table tells for each layer whether its draws are still soft. `entropy` is
-# that of the guide's discrete distributions: how unsure it is, which may be right.
-# `softness` is that of the samples that the relaxed model receives. It would be zero
-# for one-hot samples; what is there is what the decoder has learned to use, and the
-# discrete program does not have.
+# `relaxation_gap` reports the relaxed and the discrete ELBO, and the multi-sample
+# bound that the paper reports; all are sums over the test images. The second table
+# shows for each layer whether its samples are still soft. `entropy` is the entropy of
+# the guide's discrete distributions, that is, its uncertainty. `softness` is the
+# entropy of the samples that the relaxed model receives. It would be zero for one-hot
+# samples. A larger value is information that the decoder uses and that the discrete
+# model does not have.
 
 # %%
 PARTICLES_OF_GAP = 100
@@ -311,11 +311,11 @@ if __name__ == "__main__":
 # %% [markdown]
 # ## Temperatures
 #
-# A temperature is a trade. Where it is high, points are far from the corners: gradients
-# have little noise, and the program that is trained is far from the discrete one. Where
-# it is low, it is the other way round. A few short runs show it. The relaxed ELBOs of
-# different temperatures belong to different models, so that they cannot choose between
-# the rows. The discrete ELBO can.
+# The temperature is a trade-off. If it is high, samples are far from the corners:
+# gradients have little noise, and the relaxed model is far from the discrete one. If
+# it is low, the opposite holds. A few short trainings show this. The relaxed ELBOs of
+# different temperatures belong to different models, so compare the rows by the
+# discrete ELBO.
 
 # %%
 PAIRS = ((2.0, 2.0), TEMPERATURES, (1 / 10, 1 / 10))
@@ -333,8 +333,9 @@ if __name__ == "__main__":
     print(figures.temperatures(records))
 
 # %% [markdown]
-# The paper's pair is a safe start. `gradient_report` measures bias and noise of the
-# gradients of your own model by temperature, and `schedules` lets the temperature fall.
+# The paper's pair is a safe start. `gradient_report` measures the bias and the noise
+# of the gradients of your own model at several temperatures, and `schedules` anneals
+# the temperature.
 #
-# Where to go from here: other temperatures, another learning rate, or latent layers
-# of your own. Nothing in `relax` knows about this model.
+# As a next step, try other temperatures, another learning rate, or other latent
+# layers. `relax` needs no changes for them.

@@ -2,13 +2,13 @@
 # # Enumerate what you can, relax what you can't, in Pyro
 #
 # Enumeration is exact, and grows exponentially in the number of discrete sites that
-# depend on each other. It need not be all or nothing: sum out as many sites as memory
-# allows, relax the others, and train both in the same step. `plan_sites` finds out
-# which are which. The example listens to four voices that sing at once and asks which
-# note each of them sings.
+# depend on each other. You can combine it with relaxation: enumerate as many sites as
+# memory allows, relax the others, and train both in the same step. `plan_sites`
+# decides which sites to enumerate. The example infers which note each of four voices
+# sings, from the sound of all four together.
 #
 # Run it as `python tutorials/enumerate_and_relax_pyro.py`, with `--short` for a quick
-# look that trains next to nothing, and with `--data FOLDER` for real music: a folder
+# look that trains for a few steps, and with `--data FOLDER` for real music: a folder
 # with `jsb-chorales-quarter.json`, of the repository JSB-Chorales-dataset by czhuang
 # on GitHub, or `polyphonic_music.npz` with the same chorales. The NumPyro version is
 # `enumerate_and_relax_numpyro.py`.
@@ -34,11 +34,11 @@ torch.set_num_threads(1)  # the arrays are too small to share the work
 # %% [markdown]
 # ## The music
 #
-# Phrases of a few beats for four voices. Without the chorales the notes are simulated:
-# each voice walks up and down a scale in its own range. What we hear of a beat is one
-# spectrum: the sum of what the four notes sound like, each with its overtones, and
-# noise. The ranges overlap and so do the overtones, so that the notes have to be
-# untangled together.
+# Phrases of a few beats for four voices. Without the chorales the notes are
+# simulated: each voice walks up and down a scale in its own range. The observation at
+# a beat is one spectrum: the sum of the spectra of the four notes, each with its
+# overtones, and noise. The ranges overlap and so do the overtones, so the notes have
+# to be inferred jointly.
 
 # %%
 PHRASES, BEATS = (2, 2) if SHORT else (30, 8)
@@ -50,11 +50,12 @@ page.show(chorales.draw_music(music), "enumerate_and_relax_pyro_music")
 # %% [markdown]
 # ## The model
 #
-# A factorial hidden Markov model. Each voice is a chain of its own: the note picks the
-# row of `move` from which the next one comes. At each beat the four notes, together,
-# make the mean of what is heard. `markov` says that a beat depends on the last one
-# only. How voices move and what notes sound like is known here, and only the notes
-# are to be inferred, so that the evidence is one number and every bound is below it.
+# A factorial hidden Markov model. Each voice is a chain of its own: the note picks
+# the row of `move` from which the next one comes. At each beat, the four notes
+# together determine the mean of the observed spectrum. `markov` says that a beat
+# depends on the last one only. The transitions and the spectra are known here, and
+# only the notes are inferred, so that the evidence is one number and every bound is
+# below it.
 
 # %%
 first, move, spectra = (
@@ -81,12 +82,12 @@ def model(heard):
 # %% [markdown]
 # ## The plan
 #
-# A priori the voices know nothing of each other. Given what is heard they do, and to
-# marginalize all of them out means to score each beat under every combination of four
-# notes. `plan_sites` runs the model once, finds out which site depends on which, and
-# works out the largest tensor that `TraceEnum_ELBO` would make. Nothing of that size
-# is made. Then it moves sites to relaxation, until what is left fits the budget, a
-# number of elements.
+# The voices are independent a priori, but dependent given the observations. To
+# marginalize out all of them means to score each beat under every combination of four
+# notes. `plan_sites` runs the model once, determines which sites depend on each
+# other, and computes the size of the largest tensor that `TraceEnum_ELBO` would
+# create, without creating it. Then it moves sites to relaxation until the others fit
+# the budget, a number of elements.
 
 # %%
 BUDGET = 2**15
@@ -101,13 +102,14 @@ plan = plan_for(BUDGET)
 print(chorales.abridged(plan))
 
 # %% [markdown]
-# The table has a line for each site: what enumeration of all sites would cost it,
-# which tensor that is, what is done with it, and why. Relaxed sites are whole voices,
-# not one voice here and another there: a neighbor of relaxed sites comes first.
+# The table has one line per site: the size of its largest tensor if all sites are
+# enumerated, that tensor, the decision, and the reason. Relaxed sites are whole
+# voices, not one voice here and another there: a neighbor of relaxed sites comes
+# first.
 #
-# The budget counts the elements of tensors that the ELBO itself makes. What your
-# program makes on the way is not in it. Here that is the mean, which has all bins of
-# the spectrum, at each beat, and gradients keep it:
+# The budget counts the elements of tensors that the ELBO itself creates. It does not
+# include the tensors of your model. Here that is the mean, which has all bins of the
+# spectrum, at each beat, and gradients keep it:
 
 # %%
 bins = music.heard.shape[-1]
@@ -116,8 +118,9 @@ for name, elements in (("all", plan.cost_before), ("planned", plan.cost_after)):
     print(f"{name:>8}: {size:8.3f} GB for one copy of the means of all beats")
 
 # %% [markdown]
-# Several such copies make a step. Other budgets make other plans. At the smallest one
-# not even the moves of a single voice fit, and next to nothing is enumerated:
+# A step has several such copies. Other budgets lead to other plans. With the smallest
+# one, not even the transitions of a single voice fit, and almost nothing is
+# enumerated:
 
 # %%
 BUDGETS = (2**15,) if SHORT else (2**12, 2**15, 2**18, 2**22)
@@ -126,14 +129,14 @@ print(chorales.budgets(plan_for, BUDGETS))
 # %% [markdown]
 # ## Both in one step
 #
-# `plan.apply` marks the sites to enumerate and relaxes the others. `AutoConcrete` is a
-# guide for what is relaxed, and leaves the marked sites alone: `TraceEnum_ELBO` sums
-# them out of the model, for each relaxed draw of the rest. A relaxed note is a mixture
-# of rows of `move` and of `spectra`, beside enumerated ones that index them.
+# `plan.apply` marks the sites to enumerate and relaxes the others. `AutoConcrete` is
+# a guide for the relaxed sites only: `TraceEnum_ELBO` marginalizes out the enumerated
+# sites, for each draw of the relaxed ones. A relaxed note is a mixture of rows of
+# `move` and of `spectra`, beside enumerated ones that index them.
 #
-# We compare it with all voices relaxed: the same temperature, learning rate, number of
-# steps and objective. `scoring="discrete"` scores the mass of the notes in the place of
-# densities, which lets the guide become sure of them.
+# We compare it with all voices relaxed: the same temperature, learning rate, number
+# of steps and objective. `scoring="discrete"` uses the discrete probabilities of the
+# notes instead of densities, so that the guide can become certain of them.
 
 # %%
 STEPS = 3 if SHORT else 250
@@ -165,13 +168,13 @@ def train(relaxed):
 #
 # Both are evaluated by the discrete ELBO, with `harden(guide)` for the relaxed sites
 # and the enumerated ones marginalized out. The evidence is from a recursion over all
-# combinations of notes that is written for this model. It is a yardstick; it has no
-# gradients.
+# combinations of notes that is written for this model. It is only a reference; it has
+# no gradients.
 #
-# And both are asked for notes. Relaxed sites are drawn from the hardened guide; then
-# the model is conditioned on them, and `infer_discrete` draws the enumerated sites from
-# their exact conditional distribution, all beats together. The shares of the draws are
-# the marginal probabilities of each note.
+# Both also predict the notes. Relaxed sites are drawn from the hardened guide; then
+# the model is conditioned on them, and `infer_discrete` draws the enumerated sites
+# from their exact conditional distribution, all beats together. The shares of the
+# draws are the marginal probabilities of each note.
 
 # %%
 DRAWS = 3 if SHORT else 30
@@ -246,18 +249,19 @@ page.show(chorales.draw_decoded(music, found), "enumerate_and_relax_pyro")
 # was sung. Gray in the figure is the probability of each note, dots are what was
 # sung.
 #
-# The planned bound is far tighter than that of all relaxed. The line between the two
-# tells summing from training: it takes the guide that was trained with all voices
-# relaxed, and sums out those that the plan enumerates. What it gains costs no training,
-# and is open to you after the fact, too: harden the guide, and sum out what fits. If
-# it comes close to the planned line, then the plan has helped by summing, and the
-# guide of the other voices has learned as much without it.
+# The planned bound is far tighter than the bound with all voices relaxed. The line
+# between the two separates the effect of marginalization from that of training: it
+# takes the guide that was trained with all voices relaxed, and marginalizes out the
+# voices that the plan enumerates. This needs no further training, so you can do it
+# after any relaxed training: harden the guide, and enumerate what fits. If this line
+# is close to the planned one, the plan has helped by marginalization, and the guide
+# of the other voices has learned as much without it.
 #
-# ## What to take along
+# ## Summary
 #
 # - Ask `plan_sites` first. If all fits, enumerate all, and relax nothing.
-# - If not, raise the budget as far as memory and patience allow: each further site that
-#   is enumerated is one that no guide has to get right.
+# - If not, raise the budget as far as memory and time allow: an enumerated site needs
+#   no approximate guide.
 # - Enumerated sites need no guide. Ask `infer_discrete` for them, given draws of the
 #   relaxed ones.
 # - Report the discrete ELBO with the enumerated sites marginalized out.

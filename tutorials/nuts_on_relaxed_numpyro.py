@@ -1,14 +1,14 @@
 # %% [markdown]
 # # NUTS on a relaxed model in NumPyro
 #
-# NUTS walks along gradients, so that it cannot move a discrete variable. NumPyro sums
-# such variables out, which is exact and the better way wherever it is possible. This
-# page shows the other way, for models where it is not: relax the model, run NUTS on
-# it unchanged, and make the draws discrete again. The model is one whose discrete
-# sites can be marginalized out, too, so that we can see what relaxing costs.
+# NUTS uses gradients, so it cannot sample a discrete variable. NumPyro marginalizes
+# out such variables, which is exact and preferable wherever it is possible. This page
+# shows an alternative for models where it is not: relax the model, run NUTS on it
+# unchanged, and make the draws discrete again. The model is one whose discrete sites
+# can be marginalized out, too, so we can measure the error of the relaxation.
 #
 # Run it as `python tutorials/nuts_on_relaxed_numpyro.py`, with `--short` for a quick
-# look that samples next to nothing. The Pyro version is `nuts_on_relaxed_pyro.py`.
+# look that takes a few samples. The Pyro version is `nuts_on_relaxed_pyro.py`.
 
 # %%
 import time
@@ -32,9 +32,9 @@ numpyro.enable_x64()
 # ## The model
 #
 # A hundred iris flowers of two kinds, with two measures each: a mixture. `kind` is an
-# integer and picks a row of `locs`. Nothing here knows of relaxing. The priors say
-# which kind is the larger one; chains start at draws from them, for the mirror image
-# of the posterior is a mode, too, if a poor one.
+# integer and picks a row of `locs`. The model does not depend on `relax`. The priors
+# say which kind is the larger one; chains start at draws from them, for the mirror
+# image of the posterior is a mode, too, if a poor one.
 
 # %%
 
@@ -57,13 +57,13 @@ def model(measures):
 #
 # With the kinds marginalized out, NUTS samples five numbers. Relaxed, it also samples
 # `kind_relaxed`, a point of the simplex for each flower in log space. The Concrete
-# family tells the backend its support and the map of it to the real line, so that
-# NUTS needs no word from us.
+# family declares its support and a bijection to the real line, so NUTS needs no
+# further settings.
 #
-# The relaxed model is another model, and its posterior another posterior. A soft
-# `kind` may explain a flower between the kinds by a mean between them, which no
-# discrete program can. The lower the temperature, the less of that, and the more the
-# posterior of each flower is two hills far apart, which small steps have to climb.
+# The relaxed model is another model with another posterior. A soft `kind` can explain
+# a flower between the kinds by a mean between them, which the discrete model cannot.
+# A lower temperature reduces this effect, but makes the posterior of each flower more
+# bimodal, so NUTS needs smaller steps.
 
 # %%
 TEMPERATURES = (1.0, 1 / 2, 1 / 4, 1 / 10)
@@ -76,17 +76,16 @@ def program(temperature):
 
 
 # %% [markdown]
-# ## Hard values
+# ## Discrete values
 #
-# The value of `kind` that a draw of `kind_relaxed` stands for is its largest
-# coordinate: this is what `harden` does to a guide. Under the prior it is exactly a
-# draw of the discrete site. In the posterior of the relaxed model it is what that
-# model believes about the flower, and its share of the draws is compared with the
-# exact probability: Bayes' rule, averaged over the draws of the run that summed the
-# kinds out.
+# The discrete value of a draw of `kind_relaxed` is its largest coordinate, as with
+# `harden` for a guide. Under the prior, it is exactly a draw of the discrete site.
+# Under the posterior of the relaxed model it is an approximation. We compare its
+# frequencies with the exact probabilities: Bayes' rule, averaged over the draws with
+# the kinds marginalized out.
 #
-# There is a second way to harden, where Bayes' rule is known: forget the relaxed
-# values, and apply the rule to the other sites of the same draws.
+# Where Bayes' rule is known, there is a second way: ignore the relaxed values, and
+# apply the rule to the other sites of the same draws.
 
 # %%
 
@@ -99,10 +98,10 @@ def is_second_kind(points):
 # %% [markdown]
 # ## Diagnostics
 #
-# They come from the backend and are read as always: `r_hat` near one, an effective
-# sample size that suffices, no divergences. They cover every coordinate of the
-# relaxed site. They say whether NUTS has sampled the relaxed model, and nothing about
-# how far that is from the discrete one: the last columns do.
+# The diagnostics are the backend's own: check for `r_hat` near one, a sufficient
+# effective sample size, and no divergences. They cover every coordinate of the
+# relaxed site. They show whether NUTS has sampled the relaxed model. The last columns
+# show how far that is from the discrete one.
 #
 # NumPyro records energies, too. Their fraction of missing information is low where
 # the sampler cannot reach the tails.
@@ -166,11 +165,11 @@ if __name__ == "__main__":
 
 # %% [markdown]
 # Read the rows from the top. A lower temperature brings the hardened draws nearer to
-# the exact probabilities, until the noise of the sampler hides what is left; a single
-# step down may be lost in it. It costs shorter steps, and more of them for each draw.
-# The row with the kinds marginalized out has the largest step and the most
-# independent draws.
+# the exact probabilities, until the noise of the sampler hides the remaining
+# difference; a single step down may be hidden by it. In exchange, the steps of NUTS
+# become shorter, and each draw needs more of them. The row with the kinds
+# marginalized out has the largest step and the most independent draws.
 #
 # Where the discrete sites can be marginalized out, do that. Where they cannot, start
-# at a temperature of one half, and halve it until answers stop moving or the
-# diagnostics tell you to stop.
+# at a temperature of one half, and halve it until the results no longer change or the
+# diagnostics get worse.

@@ -1,14 +1,15 @@
 # %% [markdown]
 # # Past one device in NumPyro
 #
-# A relaxed model is trained by gradients, as a neural network is, and grows in the same
-# way: each device takes a part of the data and of what belongs to it, and the gradients
-# of what all devices share are added up. Here two devices train a mixture of digits
-# with JAX's sharding, and end where one device ends, up to rounding.
+# A relaxed model is trained with gradients, like a neural network, and can be
+# distributed in the same way: each device takes a part of the data and of what
+# belongs to it, and the gradients of what all devices share are added up. Here two
+# devices train a mixture of digits with JAX's sharding, and get the result of one
+# device, up to rounding.
 #
 # Run it as `python tutorials/past_one_device_numpyro.py`, with `--short` for a quick
-# look that trains next to nothing. In Pyro, in `past_one_device_pyro.py`, the same
-# takes a few lines more.
+# look that trains for a few steps. In Pyro, in `past_one_device_pyro.py`, the same
+# takes a few more lines.
 
 # %%
 import time
@@ -37,7 +38,7 @@ numpyro.enable_x64()  # differences are then rounding, and look it
 #
 # Each image is of one of twenty kinds, and each kind has a share of ink for every
 # pixel. `ink` is one for all images; `kind` is an integer for each image. The model
-# knows nothing of devices.
+# does not depend on the devices.
 
 # %%
 KINDS = 20
@@ -54,7 +55,7 @@ def model(images):
 
 
 # %% [markdown]
-# ## Where things lie
+# ## Placement of data and parameters
 #
 # The guide is `AutoConcrete`. For `ink` it has normal distributions, whose parameters
 # every device keeps a copy of. For `kind` it has a row of logits for each image. The
@@ -94,11 +95,11 @@ def placed(state, rows, copies, local=LOCAL):
 # %% [markdown]
 # ## Training
 #
-# This is all. From where its arguments lie, the compiler works out what each device
-# computes, and where to add things up. What a program means does not depend on
-# shardings: the prior of `ink` is counted once, and the same key gives the same noise,
-# however it is split. The temperature falls with the count of steps, which is a part of
-# the state.
+# Nothing else changes. From the sharding of the arguments, the compiler derives what
+# each device computes, and where to add up gradients. The result does not depend on
+# the sharding: the prior of `ink` is counted once, and the same key gives the same
+# noise, however it is split. The temperature depends on the number of steps, which is
+# part of the state.
 
 # %%
 STEPS = 300
@@ -118,7 +119,7 @@ def train(images, steps, num_devices=1):
 
 
 # %% [markdown]
-# The discrete ELBO is that of the unmodified model and the hardened guide, as ever.
+# The discrete ELBO is that of the unmodified model and the hardened guide, as usual.
 
 # %%
 PARTICLES = 20
@@ -156,8 +157,8 @@ if __name__ == "__main__":
 
 # %% [markdown]
 # Two devices hold half of the rows each and end at the same numbers. The two devices
-# here are threads on the cores of one machine, and share what one device had before:
-# nothing has to be faster for it. On two GPUs each has half of the work.
+# here are threads on the cores of one machine, and share its resources, so this need
+# not be faster. On two GPUs, each does half of the work.
 #
 # ## An amortized guide, and minibatches
 #
@@ -165,8 +166,8 @@ if __name__ == "__main__":
 # put the whole state on all devices, and each batch by rows. Nothing else changes.
 #
 # With AutoConcrete and a subsampled plate, `subsample_size` draws from all rows. The
-# numbers are right wherever those lie, but a device may need another's rows, and the
-# compiler has them sent. It is cheaper to keep all rows at work.
+# results are correct with any sharding, but a device may need rows of another one,
+# which the compiler then transfers. It is cheaper to use all rows in every step.
 #
 # `jax.distributed.initialize()` at the start makes the devices of several machines one
 # mesh, where `jax.make_array_from_process_local_data` takes the place of `device_put`

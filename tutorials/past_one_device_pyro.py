@@ -1,14 +1,15 @@
 # %% [markdown]
 # # Past one device in Pyro
 #
-# A relaxed model is trained by gradients, as a neural network is, and grows in the same
-# way: each process takes a part of the data and of what belongs to it, and the
-# gradients of what all processes share are added up. Here two processes train a mixture
-# of digits with `torch.distributed`, and end where one process ends, up to rounding.
+# A relaxed model is trained with gradients, like a neural network, and can be
+# distributed in the same way: each process takes a part of the data and of what
+# belongs to it, and the gradients of what all processes share are added up. Here two
+# processes train a mixture of digits with `torch.distributed`, and get the result of
+# one process, up to rounding.
 #
-# Run it as `python tutorials/past_one_device_pyro.py`, with `--short` for a quick look
-# that trains next to nothing. In NumPyro, in `past_one_device_numpyro.py`, most of this
-# is the compiler's work.
+# Run it as `python tutorials/past_one_device_pyro.py`, with `--short` for a quick
+# look that trains for a few steps. In NumPyro, in `past_one_device_numpyro.py`, the
+# compiler does most of this.
 
 # %%
 import os
@@ -42,7 +43,7 @@ torch.set_default_dtype(torch.float64)  # differences are then rounding, and loo
 #
 # Each image is of one of twenty kinds, and each kind has a share of ink for every
 # pixel. `ink` is one for all images; `kind` is an integer for each image. The model
-# knows nothing of processes: it takes the images that it is given.
+# does not depend on the processes: its argument is a batch of images.
 
 # %%
 KINDS = 20
@@ -111,8 +112,8 @@ class CountOnce(Messenger):
 
 # %% [markdown]
 # **Draw the right noise.** The noise of `ink` has to be the same in all processes, so
-# they all start from the same seed. That of `kind` must not be: two images with the
-# same noise would be less than two draws. The messenger below draws the noise of all
+# they all start from the same seed. That of `kind` must differ: two images with the
+# same noise would not be independent. The messenger below draws the noise of all
 # images in every process, and keeps the rows of this one. Nothing depends on the
 # number of processes then, which is what lets us compare runs. Drawing costs little
 # beside a model. Where it does not, or where you compare nothing, give each process a
@@ -166,10 +167,9 @@ class OwnNoise(Messenger):
 # %% [markdown]
 # ## Training
 #
-# The rest is training as ever: relaxed model, guide, a temperature that falls, and
-# Pyro's SVI. The optimizer counts the steps for the temperature, in every process
-# alike. `train` is what each process runs, and with one process it is what you would
-# write without any of this.
+# The rest is the usual training: relaxed model, guide, an annealed temperature, and
+# Pyro's SVI. The optimizer counts the steps for the temperature, in every process.
+# Each process runs `train`. With one process, it is the same as ordinary training.
 
 # %%
 STEPS = 300
@@ -197,8 +197,8 @@ def train(images, steps, rank=0, size=1):
 
 
 # %% [markdown]
-# The discrete ELBO is a sum over processes likewise, of the unmodified model and the
-# hardened guide. Process 0 collects the rows of logits and writes everything down.
+# The discrete ELBO of the unmodified model and the hardened guide is a sum over
+# processes, too. Process 0 collects the rows of logits and saves all results.
 
 # %%
 PARTICLES = 20
@@ -238,11 +238,11 @@ def results(images, steps, rank=0, size=1):
 # %% [markdown]
 # ## Starting the processes
 #
-# PyTorch's launcher, `torchrun`, starts a script several times, and tells each process
-# its number by environment variables. The script is this page, so it has two ways to
-# run: as one of several processes, which trains, and by itself, where it launches the
-# others. `gloo` is the backend for CPUs; with a GPU for each process it is `nccl`, and
-# the tensors go to the process's device.
+# PyTorch's launcher, `torchrun`, starts a script several times, and sets the number
+# of each process in environment variables. The script is this page, so it has two
+# ways to run: as one of several processes, which trains, and by itself, where it
+# launches the others. `gloo` is the backend for CPUs; with a GPU for each process it
+# is `nccl`, and the tensors go to the process's device.
 
 
 # %%
@@ -289,20 +289,21 @@ if __name__ == "__main__":
 
 # %% [markdown]
 # Two processes hold half of the rows each and end at the same numbers; the discrete
-# ELBO is an estimate from other draws. Steps do not take half of the time on so small a
-# model: a step of Pyro takes a few milliseconds before the first image is looked at.
+# ELBO is an estimate from other draws. Steps do not take half of the time on so small
+# a model: a step of Pyro has a fixed cost of a few milliseconds.
 #
 # ## An amortized guide, and minibatches
 #
 # A guide that computes its logits from the image by a network has no local parameters:
 # leave `local` empty. Nothing else changes.
 #
-# For minibatches, let every process take some of its own images, and tell the plate,
-# `pyro.plate("images", len(images), subsample=rows)`: Pyro gives the rows the weight
-# of all. With AutoConcrete, the rows of logits are looked up by `rows`.
+# For minibatches, let every process take some of its own images, and pass their
+# indices to the plate, `pyro.plate("images", len(images), subsample=rows)`: Pyro
+# gives the rows the weight of all. With AutoConcrete, the rows of logits are looked
+# up by `rows`.
 #
 # PyTorch's `DistributedDataParallel` does for modules what `Summed` does here, for
-# parameters that all processes share. It takes the mean in the place of the sum: tell
-# the plate the number of all images and the process's own as a subsample, and leave
-# `CountOnce` out. What it wraps is a module whose `forward` returns
+# parameters that all processes share. It uses the mean instead of the sum: give the
+# plate the number of all images, with the images of the process as a subsample, and
+# leave `CountOnce` out. What it wraps is a module whose `forward` returns
 # `Trace_ELBO().differentiable_loss(relaxed, guide, images)`.

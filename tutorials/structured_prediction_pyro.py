@@ -2,14 +2,14 @@
 # # Structured prediction in Pyro
 #
 # Given the upper half of a digit, what is the lower half? There is more than one
-# answer: what starts as a bow may become a 3, an 8 or a 9. A net that gives each
-# pixel a mean blurs them together. A net with random binary variables inside can
-# choose one answer at each draw, with pixels that fit each other. The paper on the
-# Concrete distribution has this experiment (section 5); here it is on small digits.
-# We train such a net relaxed, and use it discrete.
+# answer: what starts as a bow may become a 3, an 8 or a 9. A net that predicts the
+# mean of each pixel blurs them together. A net with random binary variables inside
+# can choose one answer at each draw, with pixels that fit each other. The paper on
+# the Concrete distribution has this experiment (section 5); here it is on small
+# digits. We train such a net relaxed, and evaluate it with discrete samples.
 #
 # Run it as `python tutorials/structured_prediction_pyro.py`, with `--short` for a
-# quick look that trains next to nothing. The NumPyro version is
+# quick look that trains for a few steps. The NumPyro version is
 # `structured_prediction_numpyro.py`.
 #
 # It takes scikit-learn's digits, which need no download. For MNIST as in the paper,
@@ -40,13 +40,12 @@ torch.set_num_threads(1)  # the arrays are too small to share the work
 # %% [markdown]
 # ## The net
 #
-# Two layers of binary variables between the halves, each unit a Bernoulli variable
-# whose logit is an affine function of the layer above it. Binary variables enter the
-# next layer as -1 and 1. A pixel of these digits is a count of up to 16 dark points,
-# and so binomial; a pixel of MNIST is one point.
+# There are two layers of binary variables between the halves. Each unit is a
+# Bernoulli variable whose logit is an affine function of the layer above it. Binary
+# variables enter the next layer as -1 and 1. A pixel of these digits is a count of up
+# to 16 dark points, and so binomial; a pixel of MNIST is one point.
 #
-# This is the whole model, with no prior but the net itself. `first` and `second` are
-# ordinary discrete sites.
+# The model has no other prior. `first` and `second` are ordinary discrete sites.
 
 # %%
 UNITS = 240 if options.data else 100
@@ -93,16 +92,16 @@ def model(upper, lower=None):
 # %% [markdown]
 # ## The guide
 #
-# What is to be learned is $\log p(\text{lower} \mid \text{upper})$, a sum over all
-# values of the binary variables. The simplest bound on it draws the binary variables
-# from the net itself, and averages the log-probability of the lower half. In the
-# words of variational inference: the guide is the upper part of the model, with the
-# same parameters. The terms of `first` and `second` in the ELBO then cancel exactly,
-# and what remains is the average.
+# The objective is $\log p(\text{lower} \mid \text{upper})$, a sum over all values of
+# the binary variables. The simplest bound on it draws the binary variables from the
+# net itself, and averages the log-probability of the lower half. In the words of
+# variational inference: the guide is the upper part of the model, with the same
+# parameters. The terms of `first` and `second` in the ELBO then cancel exactly, and
+# what remains is the average.
 #
-# The gradient of that average is what binary variables make difficult. `relax` takes
-# both programs as they are, at the same temperature, so that the terms cancel for the
-# relaxed sites, too.
+# The binary variables make the gradient of that average difficult. `relax` takes the
+# unmodified model and guide, at the same temperature, so that the terms cancel for
+# the relaxed sites, too.
 
 # %%
 
@@ -117,11 +116,11 @@ TEMPERATURE = 2 / 3
 relaxed_model, relaxed_guide = relax(model, TEMPERATURE), relax(guide, TEMPERATURE)
 
 # %% [markdown]
-# ## The same net without chance
+# ## The same net without random variables
 #
-# To see what the binary variables are good for, we train a second net of the same
-# size, in which every binary variable is replaced by its mean: that of a variable on
-# -1 and 1 with logit $a$ is $\tanh(a / 2)$. It has no latent sites, and so nothing to
+# To see the effect of the binary variables, we train a second net of the same size,
+# in which every binary variable is replaced by its mean: that of a variable on -1 and
+# 1 with logit $a$ is $\tanh(a / 2)$. It has no latent sites, so there is nothing to
 # relax.
 
 # %%
@@ -164,14 +163,13 @@ def train(model, guide):
 
 
 # %% [markdown]
-# ## Judging
+# ## Evaluation
 #
 # Both nets are evaluated by the conditional log-likelihood of test images. For the
 # binary variables it is the multi-sample bound of the discrete net, with as many
-# draws as the paper takes: the mean over draws is taken inside of the logarithm, so
-# that one draw in a hundred that fits is worth something. `guide` was never changed
-# by `relax`, so that it is the discrete guide itself, with the parameters that
-# training has left in the store.
+# draws as in the paper. The mean over draws is inside the logarithm, so one good draw
+# among a hundred contributes. `relax` did not modify `guide`, so it is the discrete
+# guide, with the trained parameters from the param store.
 
 # %%
 DRAWS = 10 if options.short else 100
@@ -210,15 +208,16 @@ page.show(halves.draw(images, blurred, completions), "structured_prediction_pyro
 
 # %% [markdown]
 # Read the figure by rows. The digit is a test image; below the line, "means" is the
-# one answer of the net without chance, and the rest are answers of the net of binary
+# one answer of the deterministic net, and the rest are answers of the net of binary
 # variables, each with the pixels that it expects given one draw of its binary
 # variables. Where the upper half settles the digit, they agree. Where it does not,
-# each of them commits itself, while the means show all answers at once, in gray.
+# each draw shows one possible answer, while the means show all answers at once, in
+# gray.
 #
 # In the table, compare the two nets in the columns of train and test. The last column
-# shows what one draw is worth: a single answer is often the wrong one, and only many
-# draws show that the right one is among them.
+# has one draw only: a single answer is often wrong, and only many draws include the
+# right one.
 #
-# Training with one draw a step is what relaxing makes possible, and it is enough to get
-# here. The bound that is reported has more draws than the one that is trained; the
-# paper also trains with several, and gains from it.
+# Relaxation makes training with one draw per step possible. The reported bound has
+# more draws than the training objective; the paper also trains with several draws,
+# and gains from it.

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Swap the discrete sites of your model, in NumPyro
 #
-# A mixture, written as one writes it: each data point draws an integer, and the
-# integer picks a row of a table. We train it by enumeration, which is exact; then
-# relaxed, by one call and with an unmodified model; and see what the call did, what
-# it costs, and how to get that back. At the end is a failure that users of
-# straight-through distributions reported, and what fixes it.
+# This tutorial trains a mixture model in which each data point draws an integer that
+# selects a row of a table. We train it by enumeration, which is exact, and then
+# relaxed, with one call and an unmodified model. We look at what the call does, how
+# much accuracy it loses, and how to recover it. The last section explains a failure
+# that users of straight-through distributions reported, and how to fix it.
 #
 # Run it as `python tutorials/swap_the_sites_numpyro.py`, with `--short` for a quick
-# look that trains next to nothing. The Pyro version is `swap_the_sites_pyro.py`.
+# look that trains for a few steps. The Pyro version is `swap_the_sites_pyro.py`.
 
 # %%
 import warnings
@@ -43,9 +43,9 @@ SHORT = page.options().short
 # %% [markdown]
 # ## The model
 #
-# The 150 iris flowers of scikit-learn, of three species, with the length and the
-# width of a petal. The model has three kinds of flowers and does not know the
-# species. `kind` is an integer, and `locs[kind]` the ordinary way to use it.
+# The data are the 150 iris flowers of scikit-learn, of three species, with the length
+# and the width of a petal. The model has three kinds of flowers and does not know the
+# species. `kind` is an integer, and `locs[kind]` is the usual way to use it.
 
 # %%
 measures, species = mixtures.flowers()
@@ -68,10 +68,11 @@ def model(measures):
 # %% [markdown]
 # ## By enumeration
 #
-# Three values a flower, and flowers that do not depend on each other: NumPyro can sum
-# `kind` out. The guide is for the continuous sites alone. Where this is possible, it
-# is the right thing to do, and here it is what the rest of the page is evaluated by.
-# The probabilities of the kinds come from Bayes' rule at the medians of the guide.
+# There are three values per flower, and the flowers are independent of each other, so
+# NumPyro can marginalize out `kind`. The guide has the continuous sites only.
+# Enumerate whenever this is possible. Here, the enumerated result is the reference
+# for the rest of the page. The probabilities of the kinds come from Bayes' rule at
+# the medians of the guide.
 
 # %%
 STEPS = 20 if SHORT else 1000
@@ -112,9 +113,10 @@ print(mixtures.table([exact], species))
 #
 # ## What if it were not possible?
 #
-# Let `kind` depend on the kinds of the flowers beside it, add another discrete site
-# or ten, or pass it to a network: soon there is no sum that fits into memory. What is
-# left are gradients, and a discrete sample has none. `relax` swaps the site.
+# If `kind` depends on the kinds of neighboring flowers, if there are ten more
+# discrete sites, or if a network takes `kind` as input, the sum no longer fits into
+# memory. Gradients remain, but a discrete sample has none. `relax` replaces the site
+# by one that has.
 
 # %%
 relaxed = relax(model, temperature=2 / 5)
@@ -122,9 +124,8 @@ relaxed = relax(model, temperature=2 / 5)
 # %% [markdown]
 # ## What it did
 #
-# `relaxed` is a program of the same signature. The figure is drawn from what
-# NumPyro's own `get_model_relations` says about the two, from which `render_model`
-# draws, too.
+# `relaxed` has the same signature as the model. The figure shows what NumPyro's own
+# `get_model_relations` returns for both, which is also the input of `render_model`.
 
 # %%
 figure = mixtures.draw_graphs(
@@ -135,22 +136,23 @@ figure = mixtures.draw_graphs(
 page.show(figure, "swap_the_sites_numpyro_graphs")
 
 # %% [markdown]
-# - `kind_relaxed` is new. It is the random site: a point of the simplex in log space,
-#   from the Concrete distribution, with the logits that `kind` had. It is a
-#   differentiable function of noise, and it is what guides and ELBOs use.
-# - `kind` is what the program receives: a deterministic function of `kind_relaxed`.
-#   NumPyro looks through it, so that the arrow to `petal` starts at `kind_relaxed`.
-# - All else is as it was: the plate, the observation, the continuous sites.
+# - `kind_relaxed` is new. It is the random site, a point of the simplex in log space
+#   from the Concrete distribution with the logits of `kind`. It is a differentiable
+#   function of noise, and it is what guides and ELBOs use.
+# - `kind` is the value that the model receives: a deterministic function of
+#   `kind_relaxed`. NumPyro traces the dependence through it, so the arrow to `petal`
+#   starts at `kind_relaxed`.
+# - The plate, the observation and the continuous sites are unchanged.
 #
-# A lower temperature brings the points nearer to the corners of the simplex, which are
-# the discrete values, and makes gradients noisier. For variables of eight values, the
-# paper settled on 2/5 for the model and 2/3 for the guide.
+# A lower temperature moves the samples closer to the corners of the simplex, which
+# are the discrete values, and increases the noise of gradients. For variables of
+# eight values, the paper settled on 2/5 for the model and 2/3 for the guide.
 #
 # ## What the model receives
 #
-# An integer, as before, but a soft one: three probabilities that sum to one. A table
-# indexed with it gives the mean of the rows with these probabilities. At a corner that
-# is one row, exactly what the discrete model gets.
+# The model receives a soft integer: three probabilities that sum to one. A table
+# indexed with it gives the mean of the rows with these probabilities. At a corner,
+# that is exactly the row of the discrete model.
 
 
 # %%
@@ -169,19 +171,20 @@ for key in random.split(random.key(1), 3):
     assert np.allclose(row, probs @ CENTERS, rtol=1e-4)
 
 # %% [markdown]
-# The same holds for `kind == 1`, `kind + 1`, `where` and the rest; what has no
-# relaxation, such as `if kind:`, is an error that names the site.
+# The same holds for `kind == 1`, `kind + 1`, `where` and other functions. An
+# operation without a relaxation, such as `if kind:`, is an error that names the site.
 #
-# ## Training, and hard again
+# ## Training, and back to discrete samples
 #
-# `AutoConcrete` is a guide for relaxed models: Concrete factors for the relaxed sites,
-# with logits of their own for each flower, and for the continuous sites the normal
-# factors of `AutoNormal`. Any ELBO will do.
+# `AutoConcrete` is a guide for relaxed models: Concrete factors for the relaxed
+# sites, with logits of their own for each flower, and for the continuous sites the
+# normal factors of `AutoNormal`. It works with any ELBO.
 #
-# The relaxed ELBO belongs to the relaxed model and compares with nothing else. The
-# number to report is that of the discrete model, with `harden(guide)`: the discrete
-# guide which the relaxed one stands for, and no approximation, for the largest
-# coordinate of a Concrete point is distributed exactly as the discrete variable.
+# The relaxed ELBO belongs to the relaxed model and cannot be compared with other
+# ELBOs. Report the ELBO of the discrete model with `harden(guide)`, the discrete
+# counterpart of the relaxed guide. This is not an approximation: the largest
+# coordinate of a Concrete sample has exactly the distribution of the discrete
+# variable.
 
 # %%
 
@@ -199,21 +202,22 @@ by_default = result("relaxed", guide, params)
 print(mixtures.table([exact, by_default], species))
 
 # %% [markdown]
-# It found the kinds, and is less sure of them than it should be: soft samples can be
-# between kinds, and the KL of Concrete densities makes certainty dear. A discrete
-# ELBO pays for every flower that is drawn of the wrong kind.
+# The guide finds the kinds, but is less certain of them than it should be: soft
+# samples can be between kinds, and the KL of Concrete densities penalizes certainty.
+# The discrete ELBO is low because of every flower that is drawn with the wrong kind.
 #
 # ## Closer
 #
-# Two settings help. `scoring="discrete"` scores the logarithms of the probabilities,
-# weighted by the point, in place of Concrete densities; that is no bound, but becomes
-# the discrete ELBO as the temperature falls. And a schedule anneals it, in the model
-# and the guide; `count_steps` counts the steps for it.
+# Two settings help. `scoring="discrete"` uses the discrete log-probabilities,
+# averaged with the soft probabilities, instead of Concrete densities. That is not a
+# bound, but approaches the discrete ELBO as the temperature decreases. A schedule
+# anneals the temperature of the model and the guide, and `count_steps` counts the
+# steps for it.
 #
-# What then remains is a bias, and a few steps without bias remove it. `RLOO` needs
-# nothing relaxed: it trains the discrete model with the hardened guide. Its gradients
-# are those of the score function, averaged against each other over a few draws, and
-# here they have only a little way to go.
+# The remaining bias disappears after a few unbiased steps. `RLOO` needs no
+# relaxation: it trains the discrete model and the hardened guide with score-function
+# gradients, whose baseline is the average of the other draws. Here, it needs only a
+# few steps.
 
 # %%
 falling = schedules.Exponential(1.0, 0.2, num_steps=STEPS)
@@ -232,17 +236,17 @@ print(mixtures.table(results, species))
 page.show(mixtures.draw_flowers(measures, results), "swap_the_sites_numpyro_flowers")
 
 # %% [markdown]
-# A flower has the color of its kind, and a mixed one where the probabilities are.
+# Each flower has the color of its kind, mixed with the probabilities of the kinds.
 #
 # ## A failure that users reported
 #
 # Pyro has relaxed distributions of its own, with a straight-through variant whose
-# samples are hard while gradients pass as if they were soft. Users who took it for the
-# two components of a mixture reported two things
-# ([pyro #3127](https://github.com/pyro-ppl/pyro/issues/3127)): the samples were
-# not discrete, and when they were, nothing was learned. NumPyro has a relaxed Bernoulli
-# without such a variant, with which both steps fail as well. Here they are, on numbers
-# from two heaps. The data are drawn, so that we know from which heap each number is.
+# samples are discrete and whose gradients are those of the soft sample. Users who
+# used it for the two components of a mixture reported two things ([pyro
+# #3127](https://github.com/pyro-ppl/pyro/issues/3127)): the samples were not
+# discrete, and when they were, nothing was learned. NumPyro has a relaxed Bernoulli
+# without such a variant, with which both steps fail as well. Both are reproduced
+# here, with simulated data from two clusters.
 
 # %%
 numbers, second = mixtures.two_heaps()
@@ -305,10 +309,10 @@ def note(name, probabilities, locs):
 
 
 # %% [markdown]
-# First as they wrote it: the relaxed distribution in the model, and an autoguide. The
-# autoguide makes a normal variable of every continuous site, squeezed into the support
-# of the site, and to NumPyro this site is one on the unit interval. The sampler of the
-# relaxed Bernoulli never runs, and nothing is near to hard.
+# The first attempt has the relaxed distribution in the model, and uses an autoguide.
+# The autoguide uses a normal variable for every continuous site, mapped to the
+# support of the site, and for NumPyro the support of this site is the unit interval.
+# The sampler of the relaxed Bernoulli never runs, and no sample is close to discrete.
 
 # %%
 
@@ -326,9 +330,9 @@ medians = guide.median(params)
 note("relaxed in the model, AutoNormal", medians["z"], medians["locs"])
 
 # %% [markdown]
-# Then as they were advised: a Bernoulli in the model, and the relaxed distribution in
-# a hand-written guide. NumPyro warns that the model is discrete, and a Bernoulli has
-# no probability for a value between zero and one.
+# The second attempt, which they were advised to try, has a Bernoulli in the model,
+# and the relaxed distribution in a hand-written guide. NumPyro warns that the model
+# is discrete, and a Bernoulli has no probability for a value between zero and one.
 
 # %%
 bernoulli = two_heaps(dist.Bernoulli)
@@ -345,16 +349,15 @@ note(
 
 # %% [markdown]
 # The ELBO scores the model by the probability of a binary variable, and the guide by
-# the density of a point on the unit interval. These two do not belong together: the
-# difference of their logarithms is no KL. With one-hot samples of the binary
-# variables it would be a number, as it is in Pyro, but nothing ties its optimum to
-# the posterior. And a hard sample says little at the start, where both heaps look
-# alike.
+# the density of a point on the unit interval. The difference of their logarithms is
+# not a KL divergence. With discrete samples it would be finite, as it is in Pyro, but
+# its optimum is unrelated to the posterior. In addition, a discrete sample carries
+# little information at the start, when both clusters look alike.
 #
-# With `relax`, model and guide are Bernoulli, and both are relaxed: one density
-# against another, with the prior's probabilities in it. The second line below has
-# one-hot samples of the binary variables, by `StraightThrough`, so that it shows what
-# the densities alone fix. The last marginalizes the binary variables out.
+# With `relax`, model and guide are Bernoulli, and both are relaxed, so that the ELBO
+# compares two densities and includes the prior's probabilities. The second line below
+# has one-hot samples of the binary variables, by `StraightThrough`, to show the
+# effect of the densities alone. The last line marginalizes out the binary variables.
 
 # %%
 guide = guide_with(lambda x: dist.Bernoulli(logits=x))
@@ -379,15 +382,14 @@ page.show(
 )
 
 # %% [markdown]
-# The heaps are separated by the relaxed programs with soft samples, as by
-# enumeration, if with less certainty than they should have: the remedies are those
-# from above. Hard binary variables with the right densities get part of the way in
-# the same number of steps.
+# The relaxed model with soft samples separates the clusters, like enumeration, but
+# with less certainty; the two settings above help here, too. Discrete samples with
+# the right densities get part of the way in the same number of steps.
 #
-# ## What to take along
+# ## Summary
 #
 # - Write the discrete model. Enumerate what you can.
 # - `relax(model, temperature)`, and `AutoConcrete` or your own discrete guide, relaxed.
 # - Report the ELBO of the discrete model with `harden(guide)`.
-# - If certainty matters, score the discrete mass at a falling temperature, and end with
-#   steps that have no bias.
+# - If certainty matters, use discrete scoring with an annealed temperature, and end
+#   with unbiased steps.
