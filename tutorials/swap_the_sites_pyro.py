@@ -158,9 +158,7 @@ pyro.set_rng_seed(1)
 for _ in range(3):
     run = trace(pick).get_trace()
     probs, row = run.nodes["kind_relaxed"]["value"].exp(), run.nodes["_RETURN"]
-    print(
-        "probabilities", probs.numpy().round(3), "  row", row["value"].numpy().round(3)
-    )
+    print("probs", probs.numpy().round(3), "  row", row["value"].numpy().round(3))
     assert torch.allclose(row["value"], probs @ CENTERS)
 
 # %% [markdown]
