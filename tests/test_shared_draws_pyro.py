@@ -335,3 +335,9 @@ def test_elements_of_the_same_draws_are_combined(function):
     expected = function(torch.arange(4) % 2)
     assert result.shape == expected.shape
     assert_exact(result.double().numpy(), enumerated(function, probs))
+
+
+def test_a_sum_of_many_draws_of_many_values_is_not_compared_with_one_of_them():
+    z = soft_index("z", torch.arange(4), torch.full((4, 20), 0.25))
+    with pytest.raises(TypeError, match=LOST):
+        z.sum() == z[0]  # noqa: B015

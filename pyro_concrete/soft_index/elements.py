@@ -262,7 +262,9 @@ def share_origins(first: Elements, second: Elements) -> bool:
         shorter, longer = sorted((first.origins(), second.origins()), key=len)
         rank = max(shorter.dim(), longer.dim()) - 1
         shorter, longer = _with_rank(shorter, rank), _with_rank(longer, rank)
-        may_be_shared = torch.isin(shorter, longer) & (shorter != CERTAIN)
+        # torch.isin takes views, which expanded origins do not permit.
+        is_common = torch.isin(shorter.contiguous(), longer.contiguous())
+        may_be_shared = is_common & (shorter != CERTAIN)
         rows = shorter[may_be_shared.reshape(len(shorter), -1).any(-1)]
         differ = first.numbers() != second.numbers()
         return any(
