@@ -143,8 +143,11 @@ def lookup(table: Tensor, index: tuple) -> Tensor:
     return average_over_draws(terms, draws, shape)
 
 
-def _has_one_support(x: SoftIndex) -> bool:
-    """Tell whether all positions have the same values, of one draw."""
+def _has_one_support(x: SoftIndex) -> bool | Tensor:
+    """Tell whether all positions have the same values, of one draw.
+
+    Under torch.jit.trace sizes are tensors, and so is what compares them.
+    """
     return len(x.draws) == 1 and x.states.numel() == len(x.states)
 
 
