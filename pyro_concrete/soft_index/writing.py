@@ -70,7 +70,7 @@ def _scattered(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     return _written_at(x, _places_along(x, dim, index), source)
 
 
-def _has_one_row(index: Tensor, x: Tensor, dim: int) -> bool:
+def _has_one_row(index: Tensor, x: Tensor, dim: int) -> bool | Tensor:
     """Tell whether an index names one element for each row of a tensor."""
     sizes = [n for d, n in enumerate(x.shape) if d != dim]
     index_sizes = [n for d, n in enumerate(index.shape) if d != dim]
