@@ -118,12 +118,20 @@ def funsor_computes_with_jax():
 def fixed_seeds():
     """Every test starts from the same random state, whatever ran before it."""
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 (hosts and scipy read the global state)
+    np.random.seed(0)  # noqa: NPY002 (backends and scipy read the global state)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def validation_is_on():
+    """Undo what torch.compile does: it switches validation off for the process."""
+    if "torch" in sys.modules:
+        distribution = sys.modules["torch"].distributions.Distribution
+        distribution.set_default_validate_args(__debug__)
+
+
 @pytest.fixture
 def rng():
-    """A seeded generator for tests without a host."""
+    """A seeded generator for tests without a backend."""
     return np.random.default_rng(20161102)
