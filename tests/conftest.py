@@ -125,7 +125,7 @@ def fixed_seeds():
 
 @pytest.fixture(autouse=True)
 def validation_is_on():
-    """Undo what torch.compile and some tests do: switch validation off for all."""
+    """Undo what torch.compile does: it switches validation off for the process."""
     if "pyro" in sys.modules:
         sys.modules["pyro"].enable_validation(__debug__)
 

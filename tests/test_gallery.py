@@ -9,6 +9,7 @@ from scipy import optimize, stats
 from benchmarks.gallery import summary
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.methods import METHODS, applies
+from benchmarks.gallery.phases import plan_training
 
 
 def row(model, method, seed, elbo, log_evidence="nan"):
@@ -73,6 +74,32 @@ def best_log_evidence():
         return -np.log(densities.mean(-1)).sum()
 
     return -optimize.minimize(loss, [-1.0, 1.0]).fun
+
+
+SHIPPED = [entry for entry in ENTRIES.values() if not entry.needs_folder]
+
+
+@pytest.mark.parametrize("entry", SHIPPED, ids=lambda entry: entry.name)
+def test_local_expectations_take_the_runs_that_an_entry_says(entry):
+    training = importlib.import_module("benchmarks.gallery.on_pyro.training")
+    training.pyro.clear_param_store()
+    method = METHODS["local expectations"]
+    plan = plan_training(training.BACKEND, entry, method, entry.local_runs)
+    assert plan.num_evaluations == entry.local_runs
+    (phase,) = plan.phases
+    num_runs = 0
+
+    def model(**call):
+        nonlocal num_runs
+        num_runs += 1
+        return phase.model(**call)
+
+    data = {name: training._tensor(x) for name, x in entry.load().items()}
+    loss = training.BACKEND.loss(phase.objective)
+    loss.loss_and_grads(model, phase.guide, **data, **entry.batch)
+    num_runs = 0  # the first call also looks at the plates
+    loss.loss_and_grads(model, phase.guide, **data, **entry.batch)
+    assert num_runs == entry.local_runs
 
 
 @pytest.mark.slow_on("numpyro")

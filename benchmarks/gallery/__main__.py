@@ -21,7 +21,6 @@ from benchmarks.report import BACKENDS, machine, read_dicts, table
 HEADER = (
     "model",
     "method",
-    "budget",
     "seed",
     "elbo",
     "elbo_stderr",
@@ -96,7 +95,7 @@ def _append(path: Path, backend: str, entry: Entry, method: Method, results) -> 
         for x in results:
             numbers = [f"{x.elbo:.4f}", f"{x.elbo_stderr:.4f}", f"{x.log_evidence:.4f}"]
             numbers += [str(x.evaluations), f"{x.milliseconds:.3f}"]
-            writer.writerow([entry.name, method.name, "evaluations", x.seed, *numbers])
+            writer.writerow([entry.name, method.name, x.seed, *numbers])
 
 
 def _seeds_to_run(

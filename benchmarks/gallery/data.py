@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray]
+Loader = Callable[[], Arrays] | Callable[[Path], Arrays]
 
 
 def readme() -> Arrays:
@@ -151,6 +152,3 @@ def static_mnist(folder: Path) -> Arrays:
 
 def _standardized(x: NDArray) -> NDArray:
     return (x - x.mean(0)) / x.std(0)
-
-
-Loader = Callable[[], Arrays] | Callable[[Path], Arrays]

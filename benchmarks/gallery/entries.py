@@ -59,7 +59,6 @@ ENTRIES = {
             local_runs=2,
             learning_rate=0.1,
             num_evaluations=1000,
-            is_binary=False,
             **_MIXTURE,
         ),
         Entry(

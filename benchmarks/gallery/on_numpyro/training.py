@@ -5,6 +5,7 @@ All seeds train at once, by `vmap` over the state of `SVI`, and the steps are a 
 Counterpart: ``benchmarks.gallery.on_pyro.training``.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,24 +21,27 @@ from numpyro.distributions.distribution import validation_enabled
 
 import numpyro_concrete as package
 from benchmarks.gallery.entries import Entry
-from benchmarks.gallery.methods import Method, Objective, Temperature
+from benchmarks.gallery.methods import Method
 from benchmarks.gallery.on_numpyro import models
 from benchmarks.gallery.outcome import Outcome
-from numpyro_concrete.schedules import Exponential, count_steps
+from benchmarks.gallery.phases import Backend, Phase, Plan, empty_guide, plan_training
+from numpyro_concrete.schedules import STEP_PARAM, count_steps
 
 NUM_DRAWS = 2000
 NUM_PARTICLES = 1000
 TIMED_STEPS = 50
+FINAL_RATE = 0.05
+BACKEND = Backend(package, infer, models, config_enumerate)
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A part of training: what is minimized, of which programs, for how many steps."""
+class Run:
+    """What a trained model is evaluated with, of one seed."""
 
-    objective: Objective
-    model: Callable
-    guide: Callable
-    num_steps: int
+    key: Any
+    params: dict[str, Any]
+    plan: Plan
+    data: dict[str, Any]
 
 
 @validation_enabled(False)
@@ -50,68 +54,24 @@ def outcomes(
 ) -> list[Outcome]:
     """Train a model in one way from several seeds, and evaluate what came of it."""
     data = {name: jnp.asarray(x) for name, x in data.items()}
-    model = getattr(models, entry.name)
-    phases = _phases(entry, method, model, num_evaluations)
+    plan = plan_training(BACKEND, entry, method, num_evaluations)
     keys = jnp.stack([random.key(seed) for seed in seeds])
-    params, milliseconds = _train(phases, entry, data, keys)
-    guide = phases[-1].guide
-    if method.objective.name != "TraceEnum_ELBO":
-        guide = package.harden(phases[0].guide)
-    evaluations = sum(p.num_steps * p.objective.evaluations_of(entry) for p in phases)
+    params, milliseconds = _train(plan.phases, entry, data, keys)
     results = []
     for i, seed in enumerate(seeds):
-        own = jax.tree.map(lambda x, i=i: x[i], params)
-        key = random.key(1000 + seed)
-        elbo, stderr = _elbo(key, own, method, phases[-1], model, guide, data)
-        evidence = _log_evidence(key, own, entry, model, guide, data)
-        results.append(Outcome(seed, elbo, stderr, evidence, evaluations, milliseconds))
+        run = Run(random.key(1000 + seed), _of_seed(params, i), plan, data)
+        elbo, stderr = _elbo(run)
+        results.append(
+            Outcome(
+                seed=seed,
+                elbo=elbo,
+                elbo_stderr=stderr,
+                log_evidence=_log_evidence(entry, run),
+                evaluations=plan.num_evaluations,
+                milliseconds=milliseconds,
+            )
+        )
     return results
-
-
-def _phases(
-    entry: Entry, method: Method, model: Callable, num_evaluations: int
-) -> list[Phase]:
-    """The programs and the number of steps of each phase of training."""
-    finishing = round(num_evaluations * method.finish_share) if method.finish else 0
-    first = (num_evaluations - finishing) // method.objective.evaluations_of(entry)
-    relaxed, guide = _relaxed_programs(entry, method, model, first)
-    if method.objective.name == "TraceEnum_ELBO":
-        enumerated = config_enumerate(model)
-        continuous = package.AutoConcrete(enumerated)
-        return [Phase(method.objective, enumerated, continuous, first)]
-    if not method.objective.is_relaxed:
-        discrete = package.harden(guide)
-        return [Phase(method.objective, model, discrete, first)]
-    phases = [Phase(method.objective, relaxed, guide, first)]
-    if method.finish is not None:
-        steps = finishing // method.finish.evaluations_of(entry)
-        phases.append(Phase(method.finish, model, package.harden(guide), steps))
-    return phases
-
-
-def _relaxed_programs(
-    entry: Entry, method: Method, model: Callable, num_steps: int
-) -> tuple[Callable, Callable]:
-    """The relaxed model and guide of a method."""
-    estimator = None
-    if method.estimator is not None:
-        name, *arguments = method.estimator
-        estimator = getattr(package, name)(*arguments)
-    options: Any = {"scoring": method.scoring, "estimator": estimator, **entry.options}
-    temperature = _schedule(method.temperature, num_steps)
-    of_guide = method.guide_temperature or method.temperature
-    guide_temperature = _schedule(of_guide, num_steps)
-    relaxed = package.relax(model, temperature, **options)
-    if not entry.has_guide:
-        return relaxed, package.AutoConcrete(relaxed, guide_temperature)
-    guide = getattr(models, f"{entry.name}_guide")
-    return relaxed, package.relax(guide, guide_temperature, **options)
-
-
-def _schedule(temperature: Temperature, num_steps: int) -> Any:
-    if temperature.end is None:
-        return temperature.start
-    return Exponential(temperature.start, temperature.end, max(num_steps, 1))
 
 
 def _train(
@@ -121,13 +81,12 @@ def _train(
     params, milliseconds, total = None, 0.0, sum(p.num_steps for p in phases)
     call = {**data, **entry.batch}
     for number, phase in enumerate(phases):
-        if phase.num_steps == 0:
-            continue
         # The second phase goes on at half of the rate.
         rate = entry.learning_rate / (number + 1)
-        rates = optax.cosine_decay_schedule(rate, phase.num_steps, 0.05)
+        rates = optax.cosine_decay_schedule(rate, phase.num_steps, FINAL_RATE)
         optimizer = count_steps(optax.adam(rates))
-        svi = infer.SVI(phase.model, phase.guide, optimizer, _loss(phase))
+        loss = BACKEND.loss(phase.objective)
+        svi = infer.SVI(phase.model, phase.guide, optimizer, loss)
         states = []
         for i, key in enumerate(keys):
             start = None if params is None else _of_seed(params, i)
@@ -159,62 +118,41 @@ def _time_of_step(step: Callable, state: Any) -> float:
 
 
 def _of_seed(params: Any, i: int) -> Any:
-    return {k: x[i] for k, x in params.items() if k != "temperature_step"}
+    """The parameters of one seed, without the count of steps."""
+    return {name: x[i] for name, x in params.items() if name != STEP_PARAM}
 
 
-def _loss(phase: Phase) -> Any:
-    name, num_particles = phase.objective.name, phase.objective.num_particles
-    if hasattr(package, name):
-        return getattr(package, name)(num_particles)
-    return getattr(infer, name)(num_particles=num_particles)
-
-
-def _elbo(
-    key: Any,
-    params: Any,
-    method: Method,
-    phase: Phase,
-    model: Callable,
-    guide: Callable,
-    data: dict[str, Any],
-) -> tuple[float, float]:
+def _elbo(run: Run) -> tuple[float, float]:
     """The discrete ELBO and its standard error."""
-    loss = infer.Trace_ELBO()
-    if method.objective.name == "TraceEnum_ELBO":
-        loss, model = infer.TraceEnum_ELBO(), phase.model
+    plan = run.plan
+    elbo = infer.TraceEnum_ELBO() if plan.is_enumerated else infer.Trace_ELBO()
 
-    def elbo(key):
-        return -loss.loss(key, params, model, guide, **data)
+    def estimate(key):
+        return -elbo.loss(key, run.params, plan.model, plan.guide, **run.data)
 
-    keys = random.split(key, NUM_DRAWS)
-    values = jax.jit(lambda keys: lax.map(elbo, keys, batch_size=50))(keys)
+    keys = random.split(run.key, NUM_DRAWS)
+    values = jax.jit(lambda keys: lax.map(estimate, keys, batch_size=50))(keys)
     return float(values.mean()), float(values.std() / NUM_DRAWS**0.5)
 
 
-def _log_evidence(
-    key: Any,
-    params: Any,
-    entry: Entry,
-    model: Callable,
-    guide: Callable,
-    data: dict[str, Any],
-) -> float:
+def _log_evidence(entry: Entry, run: Run) -> float:
     """The log-evidence of the learned model: exact if its sites can be enumerated."""
     if not entry.learns:
-        return float("nan")
+        return math.nan
+    model = run.plan.model
     if entry.can_enumerate:
-        # All latent sites of these models are discrete.
-        nothing = lambda *_, **__: None  # noqa: E731
+        # All latent sites of these models are discrete, and need no guide.
+        model = config_enumerate(model)
         loss = infer.TraceEnum_ELBO().loss
-        return -float(loss(key, params, config_enumerate(model), nothing, **data))
+        return -float(loss(run.key, run.params, model, empty_guide, **run.data))
     bound = package.iwae_bound(
-        key,
-        params,
+        run.key,
+        run.params,
         model,
-        guide,
+        run.plan.guide,
         num_particles=NUM_PARTICLES,
         chunk_size=50,
         plate=entry.plate,
-        **data,
+        **run.data,
     )
     return float(bound)
