@@ -20,7 +20,7 @@ from torch import Tensor
 from pyro_concrete.internals import Shape
 from pyro_concrete.ops.precision import known_finite
 from pyro_concrete.soft_index.elements import CERTAIN, Elements, share_origins, untraced
-from pyro_concrete.soft_index.refusals import LostJointError
+from pyro_concrete.soft_index.refusals import SharedDrawsError
 
 # A sum of independent counts is exact up to this number of values.
 LARGEST_SUPPORT = 512
@@ -96,8 +96,8 @@ def union(groups: Iterable[Sequence[Draw]]) -> tuple[Draw, ...]:
     """Return the distinct draws of several values, in order of appearance.
 
     Raises:
-        LostJointError: If draws of two values depend on each other, and it is not known
-            how, as one of them was merged.
+        SharedDrawsError: If draws of two values depend on each other, and it is not
+            known how, as one of them was merged.
     """
     distinct: list[Draw] = []
     for group in groups:
@@ -107,7 +107,7 @@ def union(groups: Iterable[Sequence[Draw]]) -> tuple[Draw, ...]:
                 continue
             for partner in distinct[:earlier]:
                 if share_origins(partner.elements, draw.elements):
-                    raise LostJointError(joint_name([partner, draw]))
+                    raise SharedDrawsError(joint_name([partner, draw]))
             distinct.append(draw)
     return tuple(distinct)
 
@@ -266,7 +266,7 @@ def draws_of_elements(draws: Iterable[Draw], most: int) -> dict[int, Draw] | Non
         most: Where there are more joint values than this, the result is None.
 
     Raises:
-        LostJointError: If elements depend on each other, as one of them was merged.
+        SharedDrawsError: If elements depend on each other, as one of them was merged.
     """
     draw_of_element: dict[int, Draw] = {}
     for draw in draws:
@@ -316,7 +316,7 @@ def _check_origins(draws: Sequence[Draw]) -> None:
         for origin in set(draw.elements.origins().tolist()) - {CERTAIN}:
             first = draw_of_origin.setdefault(origin, draw)
             if first is not draw:
-                raise LostJointError(joint_name([first, draw]))
+                raise SharedDrawsError(joint_name([first, draw]))
 
 
 def _knows_more(draw: Draw, previous: Draw) -> bool:

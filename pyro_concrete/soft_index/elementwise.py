@@ -47,7 +47,7 @@ from pyro_concrete.soft_index.function_names import (
     SCALING,
     SINGULAR,
 )
-from pyro_concrete.soft_index.refusals import LostJointError
+from pyro_concrete.soft_index.refusals import SharedDrawsError
 from pyro_concrete.soft_index.states import (
     MERGE_FROM,
     MERGE_NUMBERS_FROM,
@@ -97,7 +97,7 @@ def elementwise(call: Call) -> Any:
     """Apply a function to every joint value of its soft operands."""
     try:
         return _elementwise(call)
-    except LostJointError as error:
+    except SharedDrawsError as error:
         return _without_joint(call, error)
 
 
@@ -129,7 +129,7 @@ def _on_supports(call: Call) -> Any:
     return _on_values(exact_call, soft_leaves(exact_call.operands))
 
 
-def _without_joint(call: Call, error: LostJointError) -> Any:
+def _without_joint(call: Call, error: SharedDrawsError) -> Any:
     """Apply a function to averages where these are enough, or raise the error.
 
     A product of independent values has the product of the means. A comparison of reals
@@ -138,7 +138,7 @@ def _without_joint(call: Call, error: LostJointError) -> Any:
     operands = soft_leaves(call.operands)
 
     def lost() -> SoftIndex:
-        raise LostJointError(error.site)
+        raise SharedDrawsError(error.site)
 
     is_product = call.name in SCALING and are_independent(operands)
     if _is_linear(call, operands) or is_product:

@@ -25,7 +25,7 @@ from pyro_concrete.soft_index.algebra import (
 )
 from pyro_concrete.soft_index.averages import are_whole
 from pyro_concrete.soft_index.elements import any_shared_across_positions
-from pyro_concrete.soft_index.refusals import LostJointError, refusal
+from pyro_concrete.soft_index.refusals import SharedDrawsError, refusal
 from pyro_concrete.soft_index.states import (
     average_over_draws,
     soft_integer,
@@ -48,7 +48,7 @@ def apply_jointly(call: Call) -> Results | None:
     """
     try:
         return _apply_jointly(call)
-    except LostJointError:
+    except SharedDrawsError:
         return None
 
 

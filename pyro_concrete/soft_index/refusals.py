@@ -23,7 +23,7 @@ def refusal(site: str, operation: str) -> str:
     )
 
 
-class LostJointError(TypeError):
+class SharedDrawsError(TypeError):
     """Values that share draws are combined, and their joint distribution is not known.
 
     Args:
@@ -42,4 +42,4 @@ class LostJointError(TypeError):
 
     def __reduce__(self) -> tuple:
         """Pickle as the name of the site."""
-        return LostJointError, (self.site,)
+        return SharedDrawsError, (self.site,)

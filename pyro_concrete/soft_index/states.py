@@ -18,7 +18,7 @@ from pyro_concrete.soft_index.algebra import (
     merge_equal_values,
     number_of_states,
 )
-from pyro_concrete.soft_index.refusals import LostJointError, refusal
+from pyro_concrete.soft_index.refusals import SharedDrawsError, refusal
 from pyro_concrete.soft_index.trees import Argument
 from pyro_concrete.soft_index.value import SoftIndex, SoftReal, soft_real
 
@@ -47,12 +47,12 @@ def with_supports_or_none(call: Call) -> Call | None:
     """Return a call with the supports of its arguments, or None if one has none.
 
     Raises:
-        LostJointError: If an argument combines values whose joint distribution is not
+        SharedDrawsError: If an argument combines values whose joint distribution is not
             known.
     """
     try:
         return call.with_arguments(with_support)
-    except LostJointError:
+    except SharedDrawsError:
         raise
     except TypeError:
         return None

@@ -25,7 +25,7 @@ from pyro_concrete.soft_index.abstract import (
     soft_leaves,
 )
 from pyro_concrete.soft_index.algebra import Draw, expectation, joint_name, new_draw
-from pyro_concrete.soft_index.refusals import LostJointError, refusal
+from pyro_concrete.soft_index.refusals import SharedDrawsError, refusal
 from pyro_concrete.soft_index.trees import Argument, joint_shape, map_leaves
 
 
@@ -391,13 +391,13 @@ def exact_or_none(x: Tensor) -> SoftIndex | None:
     """Return a soft value with its support, or None if only its mean is known.
 
     Raises:
-        LostJointError: If it combines values whose joint distribution is not known.
+        SharedDrawsError: If it combines values whose joint distribution is not known.
     """
     if not isinstance(x, AbstractSoft):
         return None
     try:
         return x.exact()
-    except LostJointError:
+    except SharedDrawsError:
         raise
     except TypeError:
         return None

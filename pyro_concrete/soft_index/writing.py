@@ -26,7 +26,7 @@ from pyro_concrete.soft_index.abstract import (
 from pyro_concrete.soft_index.averages import averages_in_reals, is_whole
 from pyro_concrete.soft_index.elementwise import elementwise
 from pyro_concrete.soft_index.joint import apply_jointly, shares_a_draw
-from pyro_concrete.soft_index.refusals import LostJointError, refusal
+from pyro_concrete.soft_index.refusals import SharedDrawsError, refusal
 from pyro_concrete.soft_index.trees import Argument, Tree
 from pyro_concrete.soft_index.value import (
     SoftIndex,
@@ -266,11 +266,11 @@ def _values_from_now_on(result: Tensor) -> Callable[[], SoftIndex] | None:
         return None
     try:
         exact = result.exact()
-    except LostJointError as error:
+    except SharedDrawsError as error:
         site = error.site
 
         def lost() -> SoftIndex:
-            raise LostJointError(site)
+            raise SharedDrawsError(site)
 
         return lost
     except TypeError:
