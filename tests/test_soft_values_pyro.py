@@ -121,6 +121,10 @@ OF_ALL = {
     "logsumexp of whole numbers": lambda z: (
         torch.nn.functional.pad(1 - z, (1, 0)).double().logsumexp(-1)
     ),
+    "logsumexp of whole choices": lambda z: torch.where(z > 0, 2.0, 1.0).logsumexp(-1),
+    "logsumexp of what is written": lambda z: (
+        torch.zeros(3).scatter(0, z[0], 1.0).logsumexp(0)
+    ),
     "variance of whole numbers": lambda z: z.double().var(-1),
     "any of shared elements": lambda z: (z.sum().tile(2) == (z[1:] == z[:-1])).any(),
     "the largest of shared elements": lambda z: (z[:1] != 2 * z - 1).double().amax(0),

@@ -6,6 +6,7 @@ probabilities and its identity.
 Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,7 @@ from pyro_concrete.soft_index.abstract import (
     tensor_leaves,
 )
 from pyro_concrete.soft_index.algebra import expectation, merged_draw, union
-from pyro_concrete.soft_index.averages import apply_linear, is_integral
+from pyro_concrete.soft_index.averages import apply_linear, are_whole, is_integral
 from pyro_concrete.soft_index.elementwise import elementwise
 from pyro_concrete.soft_index.joining import join_tensors
 from pyro_concrete.soft_index.refusals import refusal
@@ -75,7 +76,12 @@ def _where_soft(call: Call) -> Tensor:
         return elementwise(call)
     # The branches take part twice, not once for every value of the condition.
     chosen = elementwise(call._replace(args=(_two_valued(condition), *branches)))
-    return soft_real(chosen.number, chosen.site, lambda: elementwise(call).exact())
+    return soft_real(
+        chosen.number,
+        chosen.site,
+        lambda: elementwise(call).exact(),
+        functools.partial(are_whole, call),
+    )
 
 
 def _two_valued(condition: SoftIndex) -> SoftIndex:

@@ -33,7 +33,7 @@ def generate(host, random):
 
     Args:
         host: The backend that it is for.
-        random: A `random.Random`, or what hypothesis gives for one.
+        random: Decides every part of it.
     """
     writer = Writer(host, random)
     with host.quiet():
