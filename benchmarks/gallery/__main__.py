@@ -21,13 +21,19 @@ from benchmarks.report import BACKENDS, machine, read_dicts, table
 HEADER = (
     "model",
     "method",
+    "budget",
     "seed",
     "elbo",
     "elbo_stderr",
     "log_evidence",
     "evaluations",
-    "ms_per_step",
+    "ms_per_evaluation",
 )
+# What all methods have the same amount of, and the method whose time the others have.
+BUDGETS = ("evaluations", "time")
+TIMED_METHOD = "concrete 1/2, 2/3"
+# Of equal time a method has at most this many times the evaluations, or a share of one.
+MOST_EVALUATIONS = 20
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -36,13 +42,17 @@ def main() -> None:
     path = args.out / f"gallery_{args.backend}.csv"
     if not args.summary:
         for entry, method in _cases(args):
-            seeds = _seeds_to_run(path, entry, method, args.seeds)
+            seeds = _seeds_to_run(path, entry, method, args)
             if seeds:
                 _run(args, path, entry, method, seeds)
-    print_summary(read_dicts(path))
+    rows = read_dicts(path)
+    for budget in BUDGETS:
+        rows_of_budget = [row for row in rows if row["budget"] == budget]
+        if rows_of_budget:
+            print_summary(rows_of_budget, budget)
 
 
-def print_summary(rows: list[Row]) -> None:
+def print_summary(rows: list[Row], budget: str) -> None:
     """Print how each method did, by ELBO and by log-evidence."""
     header = ("method", "models", "close", "median gap", "worst gap", "at")
     for column in ("elbo", "log_evidence"):
@@ -57,7 +67,8 @@ def print_summary(rows: list[Row]) -> None:
             )
             for s in standings(rows, column)
         ]
-        table(f"Distance to the best {column}, nats by data point", header, lines)
+        title = f"Distance to the best {column}, nats by data point, at equal {budget}"
+        table(title, header, lines)
 
 
 def _run(
@@ -72,42 +83,64 @@ def _run(
     evaluations = args.evaluations or entry.num_evaluations
     start = time.perf_counter()
     try:
+        if args.budget == "time":
+            rows = read_dicts(path)
+            evaluations = _evaluations_in_time(rows, entry, method, evaluations)
         results = backend.outcomes(entry, method, data, seeds, evaluations)
     except (NotImplementedError, ValueError, TypeError) as error:
         reason = str(error).split(". ")[0].replace("\n", " ")[:120]
         print(f"{entry.name}, {method.name}: not trained. {reason}", flush=True)
         return
-    _append(path, args.backend, entry, method, results)
+    _append(path, args, entry, method, results)
     elbos = ", ".join(f"{x.elbo:.2f}" for x in results)
     seconds = time.perf_counter() - start
     print(f"{entry.name}, {method.name}: {elbos} ({seconds:.0f} s)", flush=True)
 
 
-def _append(path: Path, backend: str, entry: Entry, method: Method, results) -> None:
+def _evaluations_in_time(
+    rows: list[Row], entry: Entry, method: Method, num_evaluations: int
+) -> int:
+    """Return the evaluations of a method in the time that `TIMED_METHOD` takes."""
+    milliseconds = {
+        row["method"]: float(row["ms_per_evaluation"])
+        for row in rows
+        if (row["model"], row["budget"]) == (entry.name, "evaluations")
+    }
+    if not {TIMED_METHOD, method.name} <= milliseconds.keys():
+        raise ValueError("its times are unknown: run it with --budget evaluations")
+    ratio = milliseconds[TIMED_METHOD] / milliseconds[method.name]
+    ratio = min(max(ratio, 1 / MOST_EVALUATIONS), MOST_EVALUATIONS)
+    return round(num_evaluations * ratio)
+
+
+def _append(
+    path: Path, args: argparse.Namespace, entry: Entry, method: Method, results
+) -> None:
     is_new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if is_new:
-            for key, value in machine(backend).items():
+            for key, value in machine(args.backend).items():
                 file.write(f"# {key}: {value}\n")
             writer.writerow(HEADER)
         for x in results:
             numbers = [f"{x.elbo:.4f}", f"{x.elbo_stderr:.4f}", f"{x.log_evidence:.4f}"]
             numbers += [str(x.evaluations), f"{x.milliseconds:.3f}"]
-            writer.writerow([entry.name, method.name, x.seed, *numbers])
+            case = [entry.name, method.name, args.budget, x.seed]
+            writer.writerow(case + numbers)
 
 
 def _seeds_to_run(
-    path: Path, entry: Entry, method: Method, num_seeds: int
+    path: Path, entry: Entry, method: Method, args: argparse.Namespace
 ) -> list[int]:
-    case = entry.name, method.name
+    case = entry.name, method.name, args.budget
     finished = {
         int(row["seed"])
         for row in read_dicts(path)
-        if (row["model"], row["method"]) == case
+        if (row["model"], row["method"], row["budget"]) == case
     }
-    return [seed for seed in range(num_seeds) if seed not in finished]
+    return [seed for seed in range(args.seeds) if seed not in finished]
 
 
 def _cases(args: argparse.Namespace) -> Iterator[tuple[Entry, Method]]:
@@ -131,6 +164,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--backend", choices=BACKENDS, default="numpyro")
     parser.add_argument("--models", nargs="+", choices=ENTRIES, metavar="MODEL")
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD")
+    parser.add_argument(
+        "--budget", choices=BUDGETS, default=BUDGETS[0], help="what runs have alike"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each case")
     parser.add_argument(
         "--evaluations", type=int, help="model evaluations of a run (default: its own)"

@@ -70,6 +70,7 @@ _RLOO_2 = Objective("RLOO", 2, 2)
 _RLOO_8 = Objective("RLOO", 8, 8)
 _LOCAL = Objective("LocalExpectations", 1, None)
 _ANNEALED = {"scoring": "discrete", "temperature": Temperature(1.0, 0.2)}
+_REINMAX = {"estimator": ("ReinMax",), "temperature": Temperature(1.0)}
 
 METHODS = {
     method.name: method
@@ -92,7 +93,7 @@ METHODS = {
         ),
         Method("straight-through 2/3", None, ("StraightThrough",), Temperature(2 / 3)),
         Method("Gumbel-Rao 1/2", None, ("GumbelRao", 10), Temperature(0.5)),
-        Method("ReinMax 1", None, ("ReinMax",), Temperature(1.0)),
+        Method("ReinMax 1", **_REINMAX),
         Method("ZGR", None, ("ZGR",), Temperature(1.0)),
         Method("RLOO 2", objective=_RLOO_2),
         Method("RLOO 8", objective=_RLOO_8),
@@ -102,13 +103,8 @@ METHODS = {
         Method("discrete 1 to 0.2, then RLOO 2", **_ANNEALED, finish=_RLOO_2),
         Method("discrete 1 to 0.2, then RLOO 8", **_ANNEALED, finish=_RLOO_8),
         Method("discrete 1 to 0.2, then local", **_ANNEALED, finish=_LOCAL),
-        Method(
-            "ReinMax 1, then RLOO 8",
-            None,
-            ("ReinMax",),
-            Temperature(1.0),
-            finish=_RLOO_8,
-        ),
+        Method("ReinMax 1, then RLOO 8", **_REINMAX, finish=_RLOO_8),
+        Method("ReinMax 1, then local", **_REINMAX, finish=_LOCAL),
     )
 }
 

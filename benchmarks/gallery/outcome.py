@@ -14,7 +14,7 @@ class Outcome:
         log_evidence: Of the learned model: exact, or a multi-sample bound; NaN for a
             model without parameters.
         evaluations: Model evaluations that training took.
-        milliseconds: Time of a step of training.
+        milliseconds: Time of a model evaluation in training, with its gradient.
     """
 
     seed: int

@@ -68,7 +68,7 @@ def outcomes(
                 elbo_stderr=stderr,
                 log_evidence=_log_evidence(entry, run),
                 evaluations=plan.num_evaluations,
-                milliseconds=milliseconds,
+                milliseconds=milliseconds / plan.num_evaluations,
             )
         )
     return results
@@ -77,8 +77,8 @@ def outcomes(
 def _train(
     phases: Sequence[Phase], entry: Entry, data: dict[str, Any], keys: Any
 ) -> tuple[Any, float]:
-    """Train from each key; the parameters, and milliseconds of a step of one seed."""
-    params, milliseconds, total = None, 0.0, sum(p.num_steps for p in phases)
+    """Train from each key; the parameters, and milliseconds of training one seed."""
+    params, milliseconds = None, 0.0
     call = {**data, **entry.batch}
     for number, phase in enumerate(phases):
         # The second phase goes on at half of the rate.
@@ -93,7 +93,7 @@ def _train(
             key = random.fold_in(key, number)
             states.append(svi.init(key, init_params=start, **call))
         step = _step_of(svi, call)
-        milliseconds += _time_of_step(step, states[0]) * phase.num_steps / total
+        milliseconds += _time_of_step(step, states[0]) * phase.num_steps
         states = jax.tree.map(lambda *x: jnp.stack(x), *states)
         params = jax.vmap(svi.get_params)(_run(step, states, phase.num_steps))
     return params, milliseconds

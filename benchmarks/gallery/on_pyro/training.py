@@ -52,7 +52,7 @@ def outcomes(
                 elbo_stderr=stderr,
                 log_evidence=_log_evidence(entry, plan, data),
                 evaluations=plan.num_evaluations,
-                milliseconds=milliseconds,
+                milliseconds=milliseconds / plan.num_evaluations,
             )
         )
     return results
@@ -64,9 +64,9 @@ def _tensor(x: Any) -> torch.Tensor:
 
 
 def _train(phases: Sequence[Phase], entry: Entry, data: dict[str, Any]) -> float:
-    """Train, and return the mean time of a step in milliseconds."""
+    """Train, and return the milliseconds that it took."""
     call = {**data, **entry.batch}
-    seconds, num_timed = 0.0, 0
+    milliseconds = 0.0
     for number, phase in enumerate(phases):
         # The second phase goes on at half of the rate.
         rate = entry.learning_rate / (number + 1)
@@ -80,9 +80,9 @@ def _train(phases: Sequence[Phase], entry: Entry, data: dict[str, Any]) -> float
         for _ in range(phase.num_steps - 1):
             svi.step(**call)
             optimizer.step()
-        seconds += time.perf_counter() - start
-        num_timed += phase.num_steps - 1
-    return 1000 * seconds / max(num_timed, 1)
+        seconds = time.perf_counter() - start
+        milliseconds += 1000 * seconds * phase.num_steps / max(phase.num_steps - 1, 1)
+    return milliseconds
 
 
 def _optimizer(rate: float, num_steps: int) -> Any:
