@@ -46,6 +46,18 @@ def validate_hold(hold: Number) -> None:
         raise ValueError(f"hold must be at least 0, but is {hold!r}")
 
 
+def no_count_message(reason: str) -> str:
+    """Say that the step of training is needed, and that no optimizer counts it.
+
+    Args:
+        reason: Why it is needed.
+    """
+    return (
+        f"{reason}, and no optimizer counts the steps: train with "
+        "SVI(model, guide, schedules.count_steps(optim), ...)"
+    )
+
+
 @dataclass(frozen=True)
 class AbstractConstant:
     """The parameter of a constant temperature."""

@@ -27,6 +27,7 @@ from numpyro_concrete.objectives import (
     RLOO,
     DisARM,
     LocalExpectations,
+    RelaxedWarmup,
     iwae_bound,
 )
 from numpyro_concrete.planning import Plan, plan_sites
@@ -53,6 +54,7 @@ __all__ = [
     "Plan",
     "ReinMax",
     "Relaxed",
+    "RelaxedWarmup",
     "StraightThrough",
     "cite",
     "config_relax",

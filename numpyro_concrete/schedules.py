@@ -27,6 +27,7 @@ from concrete_core.schedules import (
     AbstractLearned,
     AbstractLinear,
     AbstractPiecewiseConstant,
+    no_count_message,
 )
 from concrete_core.types import Params, Temperature
 from numpyro_concrete.internals import NumPyroOptim
@@ -262,13 +263,32 @@ def current_temperature(temperature: Temperature) -> Temperature:
         return temperature(0)
     # Before training it is this Python number, which an optimizer makes an array.
     count: Any = numpyro.param(STEP_PARAM, 0.0)
-    if not isinstance(count, float) and jnp.ndim(count) == 0:
-        raise ValueError(
-            f"the temperature follows the schedule {temperature!r}, and no optimizer "
-            "counts the steps: train with SVI(model, guide, "
-            "schedules.count_steps(optim), ...)"
-        )
-    return temperature(jnp.reshape(count, ()))
+    if isinstance(count, float):
+        return temperature(count)
+    reason = f"the temperature follows the schedule {temperature!r}"
+    return temperature(current_step({STEP_PARAM: count}, reason))
+
+
+def current_step(params: Params, reason: str) -> Array:
+    """Return the number of steps that the optimizer has counted: ().
+
+    Args:
+        params: Parameters, as an optimizer returns them.
+        reason: Why the step is needed, for the error.
+
+    Raises:
+        ValueError: If no optimizer counts the steps.
+
+    Example:
+        >>> optim = count_steps(numpyro.optim.Adam(0.01))
+        >>> float(current_step(optim.get_params(optim.init({})), "of a change"))
+        0.0
+    """
+    count = params.get(STEP_PARAM)
+    # An optimizer that does not count holds the parameter as a scalar.
+    if count is None or jnp.ndim(count) == 0:
+        raise ValueError(no_count_message(reason))
+    return jnp.reshape(count, ())
 
 
 def resolve_schedules(temperature: Temperature) -> Temperature:

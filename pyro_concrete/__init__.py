@@ -20,6 +20,7 @@ from pyro_concrete.objectives import (
     RLOO,
     DisARM,
     LocalExpectations,
+    RelaxedWarmup,
     iwae_bound,
 )
 from pyro_concrete.planning import Plan, plan_sites
@@ -45,6 +46,7 @@ __all__ = [
     "Plan",
     "ReinMax",
     "Relaxed",
+    "RelaxedWarmup",
     "StraightThrough",
     "cite",
     "config_relax",

@@ -25,6 +25,7 @@ from concrete_core.schedules import (
     AbstractLearned,
     AbstractLinear,
     AbstractPiecewiseConstant,
+    no_count_message,
 )
 from concrete_core.types import Temperature
 from pyro_concrete.internals import active_handlers
@@ -245,13 +246,28 @@ def current_temperature(temperature: Temperature) -> Temperature:
         return temperature
     if isinstance(temperature, Learned):
         return temperature(0)
+    return temperature(
+        current_step(f"the temperature follows the schedule {temperature!r}")
+    )
+
+
+def current_step(reason: str) -> Tensor:
+    """Return the number of steps that the optimizer has counted, without gradient.
+
+    Args:
+        reason: Why it is needed, for the error.
+
+    Raises:
+        ValueError: If parameters are being trained and nothing counts the steps.
+
+    Example:
+        >>> pyro.clear_param_store()
+        >>> current_step("the temperature changes")
+        tensor(0.)
+    """
     if _is_training() and not _counting_optimizers:
-        raise ValueError(
-            f"the temperature follows the schedule {temperature!r}, and no optimizer "
-            "counts the steps: train with SVI(model, guide, "
-            "schedules.count_steps(optim), ...)"
-        )
-    return temperature(pyro.param(STEP_PARAM, torch.tensor(0.0)).detach())
+        raise ValueError(no_count_message(reason))
+    return pyro.param(STEP_PARAM, torch.tensor(0.0)).detach()
 
 
 def _is_training() -> bool:

@@ -2,8 +2,9 @@
 
 `RLOO`, `LocalExpectations`, `DisARM` and `REBAR` are losses for `SVI` with a discrete
 model and guide. Like Pyro's ELBOs they estimate the discrete ELBO, with unbiased
-gradients. `IWAE` is the multi-sample bound as a loss, for relaxed and discrete models,
-and `iwae_bound` evaluates it in bounded memory.
+gradients. `RelaxedWarmup` trains relaxed first and then with one of them. `IWAE` is the
+multi-sample bound as a loss, for relaxed and discrete models, and `iwae_bound`
+evaluates it in bounded memory.
 
 From the bottom up: `traces` and `elbo_terms` read what ran, `particles` draws weighted
 particles, `guide_draws` and `coupled_runs` run a particle several times on one noise,
@@ -18,6 +19,7 @@ from pyro_concrete.objectives.iwae import IWAE, iwae_bound
 from pyro_concrete.objectives.local_expectations import LocalExpectations
 from pyro_concrete.objectives.rebar import REBAR
 from pyro_concrete.objectives.rloo import RLOO
+from pyro_concrete.objectives.warmup import RelaxedWarmup
 
 __all__ = [
     "IWAE",
@@ -25,5 +27,6 @@ __all__ = [
     "RLOO",
     "DisARM",
     "LocalExpectations",
+    "RelaxedWarmup",
     "iwae_bound",
 ]

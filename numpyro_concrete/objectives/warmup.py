@@ -1,0 +1,91 @@
+"""RelaxedWarmup: relaxed training first, and unbiased gradients after it.
+
+Counterpart: ``pyro_concrete.objectives.warmup``.
+"""
+
+from typing import Any
+
+from jax import Array, lax
+from numpyro.infer import Trace_ELBO
+from numpyro.infer.elbo import ELBO
+
+from concrete_core.objectives.checks import validate_warmup
+from concrete_core.types import Params, Program
+from numpyro_concrete.objectives.rloo import RLOO
+from numpyro_concrete.relaxation.programs import harden
+from numpyro_concrete.schedules import current_step
+
+
+class RelaxedWarmup(ELBO):
+    r"""Train relaxed for some steps, and then the discrete ELBO without bias.
+
+    A loss for `SVI` with a *relaxed* model and guide, and an optimizer that counts its
+    steps. For the first `num_steps` steps it is `relaxed`, of the relaxed programs.
+    After these it is `unbiased`, of ``harden(model)`` and ``harden(guide)``, which have
+    the same parameters. The relaxation finds the right region with a gradient of low
+    variance and some bias; the second part removes the bias.
+
+    **Give the warmup half of the steps** where nothing is known of a model. There is no
+    need for an annealed temperature. It works with `AutoConcrete` and with a relaxed
+    guide of your own.
+
+    Args:
+        num_steps: Number of steps of the warmup, >= 0.
+        unbiased: Objective after it, such as `RLOO`, `LocalExpectations`, `DisARM` or
+            `REBAR`; by default ``RLOO(8)``.
+        relaxed: Objective of the warmup; by default ``Trace_ELBO()``.
+
+    Raises:
+        ValueError: If `num_steps` is negative. When it is used: if no optimizer counts
+            the steps.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from numpyro_concrete import AutoConcrete, relax, schedules
+        >>> @relax(temperature=0.5)
+        ... def model():
+        ...     z = numpyro.sample("z", dist.Categorical(jnp.ones(3) / 3))
+        ...     numpyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=0.2)
+        >>> optimizer = schedules.count_steps(numpyro.optim.Adam(0.05))
+        >>> elbo = RelaxedWarmup(num_steps=100)
+        >>> svi = numpyro.infer.SVI(model, AutoConcrete(model), optimizer, elbo)
+        >>> result = svi.run(jax.random.key(0), 200, progress_bar=False)
+
+    Counterpart: :class:`pyro_concrete.RelaxedWarmup`.
+    """
+
+    can_infer_discrete = True
+
+    def __init__(
+        self,
+        num_steps: int,
+        unbiased: ELBO | None = None,
+        relaxed: ELBO | None = None,
+    ) -> None:
+        validate_warmup(num_steps)
+        super().__init__()
+        self.num_steps = num_steps
+        self.unbiased = RLOO(8) if unbiased is None else unbiased
+        self.relaxed = Trace_ELBO() if relaxed is None else relaxed
+
+    def loss(
+        self,
+        rng_key: Array,
+        param_map: Params,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Array:
+        """Return the loss of the part of training that the optimizer is in."""
+
+        def relaxed_loss(params: Params) -> Array:
+            loss = self.relaxed.loss
+            return loss(rng_key, dict(params), model, guide, *args, **kwargs)
+
+        def unbiased_loss(params: Params) -> Array:
+            loss, programs = self.unbiased.loss, (harden(model), harden(guide))
+            return loss(rng_key, dict(params), *programs, *args, **kwargs)
+
+        step = current_step(param_map, "RelaxedWarmup changes the loss at a step")
+        return lax.cond(step < self.num_steps, relaxed_loss, unbiased_loss, param_map)
