@@ -171,3 +171,25 @@ def test_the_gradients_and_the_generator_are_left_alone(backend):
     backend.dist.Categorical(logits=logits).sample()
     assert isinstance(estimate, float)
     assert next_draw == backend.torch.rand(())
+
+
+def test_a_step_after_the_warmup_runs_the_model_once_by_particle(backend):
+    """A hardened `AutoConcrete` does not run it again, to look for masks."""
+    pyro, dist, package = backend.pyro, backend.dist, backend.package
+    runs = []
+
+    def model():
+        runs.append(0)
+        z = backend.site("z", dist.Bernoulli(logits=backend.array(0.0)))
+        backend.site("x", dist.Normal(z, backend.array(1.0)), obs=backend.array(0.7))
+
+    model = package.relax(model, 0.5)
+    optimizer = package.schedules.count_steps(pyro.optim.Adam({"lr": 0.01}))
+    elbo = package.RelaxedWarmup(1, package.RLOO(3))
+    svi = pyro.infer.SVI(model, package.AutoConcrete(model), optimizer, elbo)
+    pyro.clear_param_store()
+    for _ in range(2):
+        svi.step()
+    runs.clear()
+    svi.step()
+    assert len(runs) == 3

@@ -31,6 +31,7 @@ from pyro_concrete.relaxation.handlers import (
     TrainingMessenger,
     hardened_in_prediction,
 )
+from pyro_concrete.relaxation.surroundings import GradientMessenger
 from pyro_concrete.relaxation.wrappers import element_mask
 
 
@@ -44,8 +45,9 @@ class AutoConcrete(AbstractFactorGuide):
 
     Masks of the model apply to the factors as well, at every call: a masked element is
     sampled from the model, as from its prior, and not scored. Under masks the guide
-    therefore runs the model once at each call. It looks for masks at its first call,
-    at calls with arguments of other types or shapes, and whenever it is hardened.
+    therefore runs the model once at each call. It looks for masks at its first call, at
+    calls with arguments of other types or shapes, and whenever it is hardened, but in
+    the steps of an unbiased objective.
 
     .. math:: q(z_1, \dots, z_m) = \prod_i \mathrm{Concrete}(z_i; a_i, t_i)
 
@@ -116,9 +118,12 @@ class AutoConcrete(AbstractFactorGuide):
     def _may_be_masked(self, call: Call) -> bool:
         """Whether the model may mask latent sites at this call, or did at another."""
         signature = call.signature(Tensor)
-        # The discrete ELBO is to be exact, and is not what a training loop computes.
-        is_hardened = any(isinstance(x, HardenMessenger) for x in active_handlers())
-        must_search = is_hardened or signature not in self._searched_signatures
+        # The discrete ELBO is to be exact, unless a training loop computes it.
+        handlers = active_handlers()
+        is_evaluated = any(isinstance(x, HardenMessenger) for x in handlers)
+        if any(isinstance(x, GradientMessenger) for x in handlers):
+            is_evaluated = False
+        must_search = is_evaluated or signature not in self._searched_signatures
         if must_search and not self._has_masked_sites:
             self._has_masked_sites = self._finds_masks(call)
             self._searched_signatures.add(signature)

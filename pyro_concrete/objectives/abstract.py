@@ -17,6 +17,7 @@ from concrete_core.types import Program
 from pyro_concrete.objectives.coupled_runs import CoupledRuns
 from pyro_concrete.objectives.guide_draws import SubsampleMessenger
 from pyro_concrete.objectives.learning_signals import leave_one_out_signals
+from pyro_concrete.relaxation.surroundings import GradientMessenger
 
 
 class Estimate(NamedTuple):
@@ -46,7 +47,8 @@ class AbstractUnbiased(Trace_ELBO):
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return the loss with a graph whose gradient is the estimate."""
-        estimate = self._estimate(Programs(model, guide, args, kwargs))
+        with GradientMessenger():
+            estimate = self._estimate(Programs(model, guide, args, kwargs))
         loss = -estimate.elbo.detach()
         warn_if_nan(loss, "loss")
         return loss - (estimate.surrogate - estimate.surrogate.detach())
@@ -55,7 +57,8 @@ class AbstractUnbiased(Trace_ELBO):
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> float:
         """Return the loss, and add the gradients to those of the parameters."""
-        estimate = self._estimate(Programs(model, guide, args, kwargs))
+        with GradientMessenger():
+            estimate = self._estimate(Programs(model, guide, args, kwargs))
         if estimate.surrogate.requires_grad:
             torch_backward(-estimate.surrogate, retain_graph=self.retain_graph)
         loss = -estimate.elbo.detach()

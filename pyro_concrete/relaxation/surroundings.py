@@ -55,6 +55,13 @@ class TrainingMessenger(Messenger):
     """Run a program relaxed, even if handlers further out run a prediction."""
 
 
+class GradientMessenger(Messenger):
+    """Mark the runs of a hardened program from which a step of training is made.
+
+    Such a run may take what an earlier one has found, as in relaxed training.
+    """
+
+
 def inside_of_training(handlers: Sequence[Messenger]) -> Sequence[Messenger]:
     """Return the handlers inside of the last `TrainingMessenger`, or all of them."""
     for index in reversed(range(len(handlers))):
