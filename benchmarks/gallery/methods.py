@@ -51,6 +51,7 @@ class Method:
         estimator: Class of the package's estimators, and its arguments.
         temperature: Of the model.
         guide_temperature: Of the guide; by default the model's.
+        learns_temperatures: Whether the guide, `AutoConcrete`, learns one by element.
         objective: Of the first phase.
         finish: Of the second phase, if there are two.
         finish_share: Share of the evaluations that the second phase has.
@@ -61,6 +62,7 @@ class Method:
     estimator: tuple[Any, ...] | None = None
     temperature: Temperature = Temperature(0.5)
     guide_temperature: Temperature | None = None
+    learns_temperatures: bool = False
     objective: Objective = Objective("Trace_ELBO", is_relaxed=True)
     finish: Objective | None = None
     finish_share: float = 0.5
@@ -82,6 +84,12 @@ METHODS = {
             "concrete 1/2, 2/3",
             scoring="concrete",
             guide_temperature=Temperature(2 / 3),
+        ),
+        Method(
+            "concrete 1/2, learned",
+            scoring="concrete",
+            guide_temperature=Temperature(2 / 3),
+            learns_temperatures=True,
         ),
         Method("discrete 2/3", scoring="discrete", temperature=Temperature(2 / 3)),
         Method("discrete 1/2", scoring="discrete", temperature=Temperature(0.5)),
@@ -116,4 +124,6 @@ def applies(method: Method, entry: Entry, backend: str) -> bool:
     if method.objective == Objective("Trace_ELBO"):
         # NumPyro's has no gradient for discrete sites, and says so in a warning.
         return backend == "pyro"
+    if method.learns_temperatures and entry.has_guide:
+        return False
     return entry.is_binary or method.objective.name != "DisARM"

@@ -109,7 +109,9 @@ def _relax(
     model = getattr(backend.models, entry.name)
     relaxed = package.relax(model, temperatures[0], **options)
     if not entry.has_guide:
-        return relaxed, package.AutoConcrete(relaxed, temperatures[1])
+        return relaxed, package.AutoConcrete(
+            relaxed, temperatures[1], learn_temperatures=method.learns_temperatures
+        )
     guide = getattr(backend.models, f"{entry.name}_guide")
     return relaxed, package.relax(guide, temperatures[1], **options)
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpyro
 from jax import Array
 from jax.typing import ArrayLike
+from numpyro.distributions import constraints
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import not_jax_tracer
@@ -53,6 +54,7 @@ from numpyro_concrete.relaxation.checks import check_relaxed_names, validate_tem
 from numpyro_concrete.relaxation.handlers import (
     relaxed_in_prediction,
 )
+from numpyro_concrete.relaxation.messages import relaxed_name
 from numpyro_concrete.relaxation.settings import Temperature, setting_for_site
 from numpyro_concrete.schedules import current_temperature
 
@@ -65,6 +67,7 @@ class AbstractFactorGuide(AutoNormal):
     Args:
         model: A relaxed model.
         temperature: Temperature of the factors, > 0, as for `AutoConcrete`.
+        learn_temperatures: Whether each element has a temperature of its own.
         init_logits: Where logits start, as for `AutoConcrete`.
         prefix: Part of the names of parameters.
         init_loc_fn: Initial value of continuous sites.
@@ -79,6 +82,7 @@ class AbstractFactorGuide(AutoNormal):
         model: Program,
         temperature: Temperature | None = None,
         *,
+        learn_temperatures: bool = False,
         init_logits: InitLogits = "prior",
         prefix: str = "auto",
         init_loc_fn: Callable = init_to_uniform,
@@ -89,6 +93,7 @@ class AbstractFactorGuide(AutoNormal):
         self.temperature = (
             None if temperature is None else validate_temperature(temperature)
         )
+        self.learn_temperatures = learn_temperatures
         self.init_logits = init_logits
         self._full_model = model
         super().__init__(
@@ -191,7 +196,23 @@ class AbstractFactorGuide(AutoNormal):
         return NormalFactor(jnp.asarray(loc), jnp.asarray(scale))
 
     def _concrete_factor(self, site: RelaxedSite, logits: Array) -> ConcreteFactor:
-        return ConcreteFactor(site.leaf, self._temperature_of(site), logits)
+        if self.learn_temperatures:
+            temperature = self._learned_temperature_of(site)
+        else:
+            temperature = self._temperature_of(site)
+        return ConcreteFactor(site.leaf, temperature, logits)
+
+    def _learned_temperature_of(self, site: RelaxedSite) -> ArrayLike:
+        """The parameter with the temperature of each element of a site's factor."""
+        logits = self._initial_logits[relaxed_name(site.name)]
+        shape = logits.shape[: logits.ndim - site.leaf._class_dims]
+        temperature = numpyro.param(
+            f"{site.name}_{self.prefix}_temperature",
+            jnp.broadcast_to(self._temperature_of(site), shape),
+            constraint=constraints.positive,
+            event_dim=site.num_event_batch_dims,
+        )
+        return jnp.asarray(temperature)
 
     def _temperature_of(self, site: RelaxedSite) -> ArrayLike:
         """The temperature of a site's factor, which broadcasts with its logits."""

@@ -70,6 +70,7 @@ class AbstractFactorGuide(AutoNormal):
     Args:
         model: A relaxed model.
         temperature: Temperature of the factors, > 0, as for `AutoConcrete`.
+        learn_temperatures: Whether each element has a temperature of its own.
         init_logits: Where logits start, as for `AutoConcrete`.
         init_loc_fn: Initial value of continuous sites.
         init_scale: Initial scale of continuous sites, > 0, in unconstrained space.
@@ -83,6 +84,7 @@ class AbstractFactorGuide(AutoNormal):
         model: Program,
         temperature: Temperature | None = None,
         *,
+        learn_temperatures: bool = False,
         init_logits: InitLogits = "prior",
         init_loc_fn: Callable = init_to_feasible,
         init_scale: float = 0.1,
@@ -101,6 +103,7 @@ class AbstractFactorGuide(AutoNormal):
         # In a tuple, as Pyro keeps its own: a module would be registered as a part.
         self._visible_model: tuple[Program] | None = (visible_model,)
         self.temperature = self._register_temperature(temperature)
+        self.learn_temperatures = learn_temperatures
         self._relaxed_sites: dict[str, RelaxedSite] = {}
         self._constant_sites: dict[str, ConstantSite] = {}
         self._has_masked_sites = False
@@ -169,6 +172,8 @@ class AbstractFactorGuide(AutoNormal):
         self._has_masked_sites = any(is_masked(latent_sites[n]) for n in factor_names)
         self._searched_signatures.add(call.signature(Tensor))
         self._create_logits()
+        if self.learn_temperatures:
+            self._create_temperatures()
 
     def _trace_latent_sites(self, call: Call) -> dict[str, Message]:
         """The latent sites of the model by name, those that Pyro's guides lack too."""
@@ -185,6 +190,21 @@ class AbstractFactorGuide(AutoNormal):
             logits = initial_logits(site, self.init_logits)
             parameter = PyroParam(logits, constraints.real, site.fn.event_dim)
             deep_setattr(self.logits, site.name, parameter)
+
+    def _create_temperatures(self) -> None:
+        """Make a parameter of the temperature of each element, at its present value."""
+        initial = {
+            site.name: torch.as_tensor(self._temperature_of(site))
+            for site in self._relaxed_sites.values()
+        }
+        self.learned_temperatures = PyroModule()
+        for site in self._relaxed_sites.values():
+            logits = self._logits_of(site).detach()
+            element = logits[..., 0] if site.leaf._class_dims else logits
+            start = initial[site.name].detach() + torch.zeros_like(element)
+            constraint, event_dim = constraints.positive, site.num_event_batch_dims
+            parameter = PyroParam(start, constraint, event_dim)
+            deep_setattr(self.learned_temperatures, site.name, parameter)
 
     # --- factors
 
@@ -204,7 +224,10 @@ class AbstractFactorGuide(AutoNormal):
         return factors
 
     def _concrete_factor(self, site: RelaxedSite) -> ConcreteFactor:
-        temperature = self._temperature_of(site)
+        if self.learn_temperatures:
+            temperature = attrgetter(site.name)(self.learned_temperatures)
+        else:
+            temperature = self._temperature_of(site)
         return ConcreteFactor(site.leaf, temperature, self._logits_of(site))
 
     def _logits_of(self, site: RelaxedSite) -> Tensor:

@@ -51,7 +51,8 @@ class AutoConcrete(AbstractFactorGuide):
 
     .. math:: q(z_1, \dots, z_m) = \prod_i \mathrm{Concrete}(z_i; a_i, t_i)
 
-    Parameters are ``AutoConcrete.logits.<site>``, and those of `AutoNormal`. In a
+    Parameters are ``AutoConcrete.logits.<site>``, if they are learned
+    ``AutoConcrete.learned_temperatures.<site>``, and those of `AutoNormal`. In a
     subsampled plate they have its full size.
 
     Shapes:
@@ -62,6 +63,11 @@ class AutoConcrete(AbstractFactorGuide):
         model: A relaxed model: the result of `relax`.
         temperature: Temperature of the factors, > 0, a schedule, or a mapping from
             names of sites to these. By default the model's.
+        learn_temperatures: Whether each element has a temperature of its own, a
+            parameter that starts at `temperature`. A factor can then be as certain as
+            its posterior, whatever its logits. Use it with concrete scoring, which
+            gives a bound for every temperature; by discrete scoring a high temperature
+            seems to be good.
         init_logits: Where logits start. "prior": at the model's logits. "init_loc_fn":
             at the soft sample, in log space, that `init_loc_fn` returns for the site
             ``<site>_relaxed``. A mapping from names of sites to logits: there, and at
