@@ -43,8 +43,11 @@ NAMES ?=
 notebooks: $(STAMP)-run $(STAMP)-tutorials ## Execute the tutorials as notebooks
 	$(PY) tutorials/execute.py $(NAMES)
 
+# A test compiles a program to run it once or twice.
+COMPILE_FAST = JAX_DISABLE_MOST_OPTIMIZATIONS=1
 test: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests
-	$(ONE_THREAD) $(PY) -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS) tests
+	$(ONE_THREAD) $(COMPILE_FAST) $(PY) -m pytest -n $(WORKERS) -m "not slow" \
+	  $(PYTEST_ARGS) tests
 
 # The fast tests of one package with the oldest or newest versions of its backend that
 # pyproject.toml allows, in .venv-oldest-numpyro and so on; the rest is pinned as ever.
