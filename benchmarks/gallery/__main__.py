@@ -15,8 +15,13 @@ from pathlib import Path
 
 from benchmarks.gallery.entries import ENTRIES, Entry
 from benchmarks.gallery.methods import METHODS, Method, applies
-from benchmarks.gallery.summary import Row, standings
-from benchmarks.report import BACKENDS, machine, read_dicts, table
+from benchmarks.gallery.summary import (
+    STANDING_HEADER,
+    Row,
+    elbo_by_model,
+    standings,
+)
+from benchmarks.report import BACKENDS, machine, read_dicts, table, write_csv
 
 HEADER = (
     "model",
@@ -34,41 +39,35 @@ BUDGETS = ("evaluations", "time")
 TIMED_METHOD = "concrete 1/2, 2/3"
 # Of equal time a method has at most this many times the evaluations, or a share of one.
 MOST_EVALUATIONS = 20
-RESULTS = Path(__file__).parent.parent / "results"
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     args = _arguments()
-    path = args.out / f"gallery_{args.backend}.csv"
+    path = args.out / f"runs_{args.backend}.csv"
     if not args.summary:
         for entry, method in _cases(args):
             seeds = _seeds_to_run(path, entry, method, args)
             if seeds:
                 _run(args, path, entry, method, seeds)
-    rows = read_dicts(path)
+    write_summary(read_dicts(path), args.out, args.backend)
+
+
+def write_summary(rows: list[Row], folder: Path, backend: str) -> None:
+    """Print and write how the methods did, and how the chosen ones did by model."""
     for budget in BUDGETS:
         rows_of_budget = [row for row in rows if row["budget"] == budget]
-        if rows_of_budget:
-            print_summary(rows_of_budget, budget)
-
-
-def print_summary(rows: list[Row], budget: str) -> None:
-    """Print how each method did, by ELBO and by log-evidence."""
-    header = ("method", "models", "close", "median gap", "worst gap", "at")
-    for column in ("elbo", "log_evidence"):
-        lines = [
-            (
-                s.method,
-                s.num_models,
-                f"{s.close:.2f}",
-                f"{s.median_gap:.3f}",
-                f"{s.worst_gap:.3f}",
-                s.worst_model,
-            )
-            for s in standings(rows, column)
-        ]
-        title = f"Distance to the best {column}, nats by data point, at equal {budget}"
-        table(title, header, lines)
+        if not rows_of_budget:
+            continue
+        for column in ("elbo", "log_evidence"):
+            lines = [standing.cells() for standing in standings(rows_of_budget, column)]
+            title = f"Distance to the best {column}, at equal {budget}"
+            table(title, STANDING_HEADER, lines)
+            path = folder / f"methods_{column}_{budget}_{backend}.csv"
+            write_csv(path, backend, STANDING_HEADER, lines)
+        head, *lines = elbo_by_model(rows_of_budget)
+        table(f"Discrete ELBO by model, at equal {budget}", head, lines)
+        write_csv(folder / f"models_{budget}_{backend}.csv", backend, head, lines)
 
 
 def _run(

@@ -4,11 +4,22 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 from benchmarks.gallery.entries import ENTRIES
 
 Row = dict[str, str]
+STANDING_HEADER = ("method", "models", "close", "median gap", "worst gap", "at")
+# The methods whose ELBO the table by model shows, where they can train it.
+SHOWN = (
+    "enumeration",
+    "Trace_ELBO",
+    "TraceGraph_ELBO",
+    "concrete 1/2, 2/3",
+    "discrete 0.3",
+    "discrete 0.3, then local",
+    "discrete 0.3, then RLOO 8",
+)
 # A method is close to the best of a model within 1 % of it or this much by data point.
 CLOSE_SHARE, CLOSE_NATS = 0.01, 0.05
 
@@ -32,6 +43,17 @@ class Standing:
     worst_gap: float
     worst_model: str
     close: float
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of its row in a table, as `STANDING_HEADER` names them."""
+        return (
+            self.method,
+            str(self.num_models),
+            f"{self.close:.2f}",
+            f"{self.median_gap:.3f}",
+            f"{self.worst_gap:.3f}",
+            ENTRIES[self.worst_model].title,
+        )
 
 
 def mean_by_case(rows: Sequence[Row], column: str) -> dict[tuple[str, str], float]:
@@ -79,3 +101,28 @@ def standings(rows: Sequence[Row], column: str = "elbo") -> list[Standing]:
             )
         )
     return sorted(result, key=lambda standing: (-standing.close, standing.worst_gap))
+
+
+def elbo_by_model(rows: Sequence[Row]) -> list[list[str]]:
+    """A table of the mean and standard error over seeds, by model and method.
+
+    Returns:
+        The header, with the methods of `SHOWN` that have results, and a row by model.
+    """
+    values = defaultdict(list)
+    for row in rows:
+        values[row["model"], row["method"]].append(float(row["elbo"]))
+    best = best_by_model(rows, "elbo")
+    methods = [m for m in SHOWN if any(method == m for _, method in values)]
+    lines = [["model", "data points", "best", *methods]]
+    for name in (name for name in ENTRIES if name in best):
+        cells = [_mean_and_stderr(values[name, method]) for method in methods]
+        entry = ENTRIES[name]
+        lines.append([entry.title, str(entry.num_points), f"{best[name]:.2f}", *cells])
+    return lines
+
+
+def _mean_and_stderr(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "".join(f"{x:.2f}" for x in values)
+    return f"{fmean(values):.2f} ± {stdev(values) / len(values) ** 0.5:.2f}"
