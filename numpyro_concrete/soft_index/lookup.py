@@ -124,7 +124,7 @@ def _gather(primitive: Primitive, operands: list[Operand], params: Params) -> Re
     if jointly is not None:
         return on_each_value(primitive, jointly, params)
     table, indices = operands
-    if not is_soft(indices):
+    if not is_soft(indices) and not _fills_at_run_time(table, indices, params):
         return _gather_at_plain_indices(primitive, table, indices, params)
     components = index_components(indices)
     if not is_soft(table):
@@ -220,6 +220,18 @@ def _slice_reading(sizes: Sequence[int]) -> Reading:
 # --- plain indices, and what is out of range ------------------------------------------
 
 
+def _fills_at_run_time(source: SoftIndex, indices: Operand, params: Params) -> bool:
+    """Whether a fill value of the program's own may be read at unknown plain indices.
+
+    JAX's default fill value, which `jnp.take` has, is the extreme integer. Adding it to
+    the support of every such lookup would cost more than it helps: no program can use
+    that value, so that the lookup is clipped instead.
+    """
+    if params["mode"] != _FILL or concrete(indices) is not None:
+        return False
+    return _fill_value(source, params) != _default_fill_value(source)
+
+
 def _gather_at_plain_indices(
     primitive: Primitive, table: SoftIndex, indices: Operand, params: Params
 ) -> Result:
@@ -232,7 +244,6 @@ def _gather_at_plain_indices(
     result = move_elements(
         table, lambda x: primitive.bind(x, index, **read_params), is_known
     )
-    # Only where indices are known, can some be known to be out of range.
     if fills and is_known:
         return _fill_out_of_range(primitive, result, table, index, params)
     return result
@@ -261,9 +272,14 @@ def _fill_out_of_range(
 
 
 def _fill_value(table: SoftIndex, params: Params) -> float | int:
-    """Return what JAX reads out of range: the extreme integer, or NaN."""
+    """Return what the program reads out of range."""
     if params["fill_value"] is not None:
         return params["fill_value"]
+    return _default_fill_value(table)
+
+
+def _default_fill_value(table: SoftIndex) -> float | int:
+    """Return what JAX reads out of range by default: the extreme integer, or NaN."""
     dtype = table.table.dtype
     if jnp.issubdtype(dtype, jnp.inexact):
         return np.nan
@@ -277,14 +293,17 @@ def _fill_value(table: SoftIndex, params: Params) -> float | int:
 def _may_be_out_of_range(
     table: Operand, components: Sequence[Operand], params: Params
 ) -> bool:
-    """Whether soft indices can be where a table of soft integers is to be filled."""
+    """Whether indices can be where a table of soft integers is to be filled.
+
+    Indices whose values are known only at run time can.
+    """
     if not isinstance(table, SoftIndex) or params["mode"] != _FILL:
         return False
     axes = params["dimension_numbers"].start_index_map
     for axis, component in zip(axes, components, strict=True):
         values = values_of(component)
         largest = table.extent[axis] - params["slice_sizes"][axis]
-        if values is not None and ((values < 0) | (values > largest)).any():
+        if values is None or ((values < 0) | (values > largest)).any():
             return True
     return False
 
@@ -378,7 +397,7 @@ def read_at(table: Operand, components: Sequence[Operand], reading: Reading) -> 
 
     Args:
         table: The table, plain or soft.
-        components: Indices of each axis, of the shape of the batch.
+        components: Indices of each axis, soft or plain, of the shape of the batch.
         reading: How to read.
     """
     if is_soft(table):
@@ -387,7 +406,7 @@ def read_at(table: Operand, components: Sequence[Operand], reading: Reading) -> 
     sizes = joint.sizes()
     lead = len(sizes)
     are_constant = all(math.prod(t.shape[lead:]) == 1 for t in tables)
-    if are_constant and reading.read_rows is not None:
+    if joint.factors and are_constant and reading.read_rows is not None:
         # Indices that are the same at every position: one row for each joint value.
         index = stack_components([t.reshape(t.shape[:lead]) for t in tables], sizes)
         rows = _read(reading.read_rows, table, index.reshape(-1, len(tables)))
