@@ -95,8 +95,8 @@ class Reading:
         """The part of the result's shape that comes from the indices."""
         return tuple(self.shape[a] for a in self.batch_axes)
 
-    # In the result, axes of batch and window are interleaved. What belongs to one of them
-    # gets axes of size one for the other, and so broadcasts.
+    # In the result, axes of batch and window are interleaved. What belongs to one gets
+    # axes of size one for the other, and so broadcasts.
 
     def place_batch(self, array: Table, lead: int) -> Table:
         """Return an array over the batch with axes of size one for the window."""
