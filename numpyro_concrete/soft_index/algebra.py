@@ -475,6 +475,7 @@ def simplified(
     soft = SoftIndex(held(table), tuple(weights), tuple(factors), tuple(shape))
     # Merged, equal values become one, but joint values with other draws are lost. Where
     # each factor is one draw at all positions, they are worth keeping a little longer.
+    # NaN, which is not equal to itself, cannot be merged.
     largest = MOST_LISTED_VALUES if is_one_draw(soft) else MERGE_FROM
     crowded = math.prod(table.shape[: len(factors)]) > largest
     if crowded and len(factors) > 1 and soft.compact and (table == table).all():
