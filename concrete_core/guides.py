@@ -1,10 +1,11 @@
-"""What the guides of both packages share: calls of a program, and settings by site."""
+"""What the guides of both packages share: calls of a program, checks of init_logits."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Program = Callable[..., Any]
+from concrete_core.types import Program
+
 Argument = Any  # of a program, which a guide passes on
 
 
@@ -32,14 +33,17 @@ class Call:
         """Return what Python code can branch on before it reads values of arrays.
 
         Two calls of equal signatures take the same branches of a model that does not
-        read its data: types, containers, Python numbers, shapes and dtypes.
+        read its data: types, containers, strings and Python numbers, shapes and dtypes.
+        Only the type of a float counts, as floats may change at every step.
 
         Args:
-            array_types: Types of which the shape and the dtype are looked at alone.
+            array_types: Types whose values are compared by shape and dtype only.
 
         Example:
             >>> Call(([1, None],)).signature(()) == Call(([2, None],)).signature(())
             False
+            >>> Call((0.1,)).signature(()) == Call((0.2,)).signature(())
+            True
         """
         return _signature((self.args, self.kwargs), array_types)
 
@@ -55,7 +59,8 @@ def _signature(argument: Argument, array_types: type | tuple[type, ...]) -> Hash
     if isinstance(argument, tuple | list):
         return type(argument), tuple(_signature(x, array_types) for x in argument)
     if argument is None or isinstance(argument, bool | int | str):
-        return argument
+        # With its type, as True equals 1.
+        return type(argument), argument
     return type(argument)
 
 

@@ -9,14 +9,15 @@ estimator                 the model receives  scored by               gradient
                                               (or discrete mass)      relaxed objective
 `StraightThrough`         the nearest         Concrete densities      biased
                           one-hot sample      (or discrete mass)
-`GumbelRao`               a discrete sample   discrete mass           biased, as the
-                                                                      last; less noise
+`GumbelRao`               a discrete sample   discrete mass           biased, as the row
+                                                                      above; less noise
 `ReinMax`, `ZGR`          a discrete sample   discrete mass           biased; exact for
                                                                       quadratics
 ========================  ==================  ======================  =================
 
 With discrete mass and discrete samples the value of an ELBO is an unbiased estimate of
-the discrete ELBO; only its gradient is biased.
+the discrete ELBO; only its gradient is biased. That of `ReinMax` is exact for quadratic
+functions at temperature 1 only; that of `ZGR` does not depend on the temperature.
 
 Counterpart: ``pyro_concrete.estimators``.
 """
@@ -54,6 +55,15 @@ _SOFT_FAMILIES = {
 class AbstractEstimator(AbstractEstimatorSettings):
     """What the model receives at a relaxed site, and how gradients come back.
 
+    An estimator works in one of two ways, which `select_families` chooses between:
+
+    - With concrete scoring, and for `Relaxed` always, the site has a soft sample, and
+      `model_value` turns its probabilities into what the model receives.
+    - Otherwise the site is a `HardOneHot` or `HardBinary`, which draws discrete samples
+      with `draw_one_hot` or `draw_binary`.
+
+    A subclass lists in `scorings` what may score its sites, the default first.
+
     Counterpart: :class:`pyro_concrete.estimators.AbstractEstimator`.
     """
 
@@ -64,6 +74,26 @@ class AbstractEstimator(AbstractEstimatorSettings):
             simplex: (..., classes), probabilities; the result has the same shape.
         """
         return simplex
+
+    def draw_one_hot(
+        self, noise: Array, temperature: ArrayLike, logits: Array
+    ) -> Array:
+        """Return a one-hot sample, whose gradient is that of the estimator.
+
+        Shapes:
+            noise: (num_noise_draws, *sample, *batch, classes), standard Gumbel noise.
+            logits: (*batch, classes).
+        """
+        raise NotImplementedError
+
+    def draw_binary(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
+        """Return a sample of 0 or 1, whose gradient is that of the estimator.
+
+        Shapes:
+            noise: (num_noise_draws, *sample, *batch), standard logistic noise.
+            logits: (*batch,), log-odds.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -117,12 +147,12 @@ class StraightThrough(AbstractEstimator):
     def draw_one_hot(
         self, noise: Array, temperature: ArrayLike, logits: Array
     ) -> Array:
-        """Return a one-hot sample drawn with this noise."""
+        """Return a one-hot sample drawn with the only noise."""
         point = ops.exp_concrete(noise[0], temperature, logits)
         return ops.straight_through(jnp.exp(point))
 
     def draw_binary(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
-        """Return a sample of 0 or 1 drawn with this noise."""
+        """Return a sample of 0 or 1 drawn with the only noise."""
         point = ops.logit_binary_concrete(noise[0], temperature, logits)
         return ops.straight_through_binary(sigmoid(point))
 
@@ -183,8 +213,8 @@ class ReinMax(AbstractEstimator):
     """A discrete sample, with a second-order gradient: exact for quadratic functions.
 
     The gradient is Heun's rule. It is exact at temperature 1; a higher one trades that
-    for less variance. The temperature only shapes the gradient, and has none of its
-    own: do not learn it.
+    for less variance. The temperature shapes the gradients of other parameters and gets
+    none itself: do not learn it.
 
     Example:
         >>> ReinMax().scorings
@@ -202,11 +232,11 @@ class ReinMax(AbstractEstimator):
     def draw_one_hot(
         self, noise: Array, temperature: ArrayLike, logits: Array
     ) -> Array:
-        """Return a one-hot sample drawn with this noise."""
+        """Return a one-hot sample drawn with the only noise."""
         return ops.reinmax(noise[0], temperature, logits)
 
     def draw_binary(self, noise: Array, temperature: ArrayLike, logits: Array) -> Array:
-        """Return a sample of 0 or 1 drawn with this noise."""
+        """Return a sample of 0 or 1 drawn with the only noise."""
         return ops.reinmax_binary(noise[0], temperature, logits)
 
 
@@ -280,6 +310,7 @@ def select_families(estimator: AbstractEstimator, scoring: str | None) -> Famili
     Counterpart: :func:`pyro_concrete.estimators.select_families`.
     """
     scoring = scoring or estimator.scorings[0]
+    # The model receives a soft sample, or what `model_value` makes of it.
     if scoring == "concrete" or isinstance(estimator, Relaxed):
         return _SOFT_FAMILIES[scoring]
     return Families(

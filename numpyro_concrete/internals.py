@@ -1,7 +1,8 @@
 """The private API of NumPyro, JAX and quax that this package uses.
 
-Each function says why no public name serves. All were read in NumPyro 0.22;
-pyproject.toml bounds the versions of the three libraries.
+Each function says why no public name serves. This was written from the source of
+NumPyro 0.22, JAX 0.10.2 and quax 0.4.6; pyproject.toml bounds the versions. Where two
+versions differ, branch inside of the function, so that callers need not know.
 
 Counterpart: ``pyro_concrete.internals``.
 """
@@ -12,7 +13,8 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 # An interpreter needs to know which trace is current, and to make another so; it reads
-# the shapes of what it traces, and runs the bodies of functions and loops.
+# the shapes of what it traces, and runs the bodies of functions and loops. Inside of
+# `take_current_trace`, which gives the current trace, operations are evaluated at once.
 from jax._src.core import (
     ClosedJaxpr,
     Jaxpr,
@@ -34,12 +36,13 @@ from numpyro.distributions import Distribution, MaskedDistribution
 from numpyro.optim import _NumPyroOptim as NumPyroOptim
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-# quax has arrays in public, and in private the trace in which they are values.
+# In public, quax has its array types, but not the trace in which they are values.
+# `unpack_scan_args` hides how versions of JAX differ in the arguments of a scan.
 from quax._compat import unpack_scan_args
 from quax._trace import _QuaxTrace as QuaxTrace
 from quax._trace import _QuaxTracer as QuaxTracer
 
-# What comes from the libraries under its own name, or a public one.
+# What is re-exported from the libraries, under its own name or a public one.
 __all__ = [
     "ClosedJaxpr",
     "Jaxpr",
@@ -83,6 +86,8 @@ def current_trace() -> Trace:
 def active_handlers() -> list[Messenger]:
     """Return the handlers around the running program, the outermost first.
 
+    This is NumPyro's own list, which changes as handlers are entered.
+
     A handler in NumPyro knows nothing of the others. `relax` has to: it samples a
     second site past those inside of it, and runs discrete inside of `harden` and
     Predictive.
@@ -92,7 +97,7 @@ def active_handlers() -> list[Messenger]:
 
 @contextlib.contextmanager
 def only_handlers_around(handler: Messenger) -> Generator[None]:
-    """Leave out a handler, and those inside of it, from what statements are sent to.
+    """Send statements only to the handlers around this one.
 
     ``numpyro.primitives.apply_stack`` takes no list of handlers.
     """

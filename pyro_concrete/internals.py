@@ -1,7 +1,8 @@
 """The private API of Pyro and torch that this package uses.
 
-Each function says why no public name serves. All were read in Pyro 1.9.2 and torch
-2.13.
+Each function says why no public name serves. This was written from the source of Pyro
+1.9.2 and torch 2.13; pyproject.toml bounds the versions. Where two versions differ,
+branch inside of the function, so that callers need not know.
 
 Counterpart: ``numpyro_concrete.internals``.
 """
@@ -20,6 +21,7 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
 
 # torch documents its dispatch modes and trees, and has them in private modules alone.
+# `X as X` re-exports a name.
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import register_pytree_node as register_pytree_node
 from torch.utils._pytree import tree_leaves as tree_leaves
@@ -42,6 +44,8 @@ DETERMINISTIC = {"_deterministic": True}
 
 def active_handlers() -> list[Messenger]:
     """Return the handlers around the running program, the outermost first.
+
+    This is Pyro's own list, which changes as handlers are entered.
 
     A handler in Pyro knows nothing of the others. `relax` has to: it samples a second
     site past those inside of it, and runs discrete inside of `harden` and Predictive.

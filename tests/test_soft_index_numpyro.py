@@ -257,6 +257,28 @@ def test_elements_known_only_at_run_time_may_be_the_same_draw(soft, host):
         host.jax.jit(product)(1, 2)
 
 
+@pytest.mark.parametrize("offset", [0, 2, 5])
+def test_what_is_out_of_range_only_at_run_time_is_the_fill_value(soft, host, offset):
+    p, q = _interior(7), _interior(8)
+    extended = [*(np.arange(3) @ p), *[7.0] * (offset + 3)]
+
+    def softly(n):
+        def read(z, u):
+            return 1.0 * z.at[u[0] + n].get(mode="fill", fill_value=7)
+
+        return soft.run(read, soft.inside("z", p), soft.inside("u", q))
+
+    def plainly(n):
+        def read(z):
+            return 1.0 * z.at[n].get(mode="fill", fill_value=7)
+
+        return soft.run(read, soft.inside("z", p))
+
+    mean = q[:, 0] @ extended[offset : offset + 3]
+    assert_exact(np.asarray(host.jax.jit(softly)(offset)), mean)
+    assert_exact(np.asarray(host.jax.jit(plainly)(offset)), extended[offset])
+
+
 def test_a_jitted_function_keeps_draws_apart(soft, host):
     # Two calls of one function give two values that are not the same draw.
     p = _interior(8)

@@ -44,7 +44,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """The phases of a run, and the programs that are evaluated after it.
 
     Attributes:
@@ -68,9 +68,10 @@ def empty_guide(*args: Any, **kwargs: Any) -> None:
 
 def plan_training(
     backend: Backend, entry: Entry, method: Method, num_evaluations: int
-) -> Plan:
+) -> TrainingPlan:
     """Divide a number of model evaluations among the phases of a method."""
     package, model = backend.package, getattr(backend.models, entry.name)
+    # Model evaluations of the second phase.
     finishing = round(num_evaluations * method.finish_share) if method.finish else 0
     per_step = method.objective.evaluations_of(entry)
     num_steps = (num_evaluations - finishing) // per_step
@@ -78,7 +79,9 @@ def plan_training(
         model = backend.config_enumerate(model)
         guide = package.AutoConcrete(model)
         phase = Phase(method.objective, model, guide, num_steps)
-        return Plan((phase,), model, guide, num_steps * per_step, is_enumerated=True)
+        return TrainingPlan(
+            (phase,), model, guide, num_steps * per_step, is_enumerated=True
+        )
     relaxed, relaxed_guide = _relax(backend, entry, method, num_steps)
     guide = package.harden(relaxed_guide)
     phases = [Phase(method.objective, model, guide, num_steps)]
@@ -89,7 +92,7 @@ def plan_training(
         phases.append(Phase(method.finish, model, guide, num_finishing_steps))
     phases = [phase for phase in phases if phase.num_steps > 0]
     spent = sum(x.num_steps * x.objective.evaluations_of(entry) for x in phases)
-    return Plan(tuple(phases), model, guide, spent)
+    return TrainingPlan(tuple(phases), model, guide, spent)
 
 
 def _relax(

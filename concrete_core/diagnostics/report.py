@@ -1,7 +1,8 @@
 """The report on gradients: arrays, a table and a figure.
 
 `build_report` turns what was measured of each estimator (`Measurement`) and what it is
-compared with (`Reference`) into a `GradientReport`. The figure is in `report_figure`.
+compared with (`Reference`) into a `GradientReport`. The figure is in `report_figure`. A
+draw is one gradient that an estimator gives, as in one step of training.
 """
 
 import math
@@ -38,9 +39,10 @@ _HEADER = (
     "ms",
     "rel.",
 )
-_LEGEND = """\
+_LEGEND = f"""\
 bias: length of the mean gradient less the reference, and what noise alone makes of it
-(SE); below 5 SE it is not significant (sig.). var.: of one draw, all elements together.
+(SE); below {_SIGNIFICANCE} SE it is not significant (sig.). var.: of one draw, all \
+elements together.
 cos: cosine of the mean gradient to the reference, and of one draw (cos 1) on average.
 ms: time of one draw; rel.: relative to that of the fastest."""
 
@@ -96,7 +98,7 @@ class GradientReport:
         reference_source: Where it comes from, in words.
         mean: Mean gradient, by parameter; rows first.
         mean_stderr: Its standard errors.
-        bias: Length of the mean less the reference: (rows, params + 1).
+        bias: Length of (mean - reference): (rows, params + 1).
         bias_stderr: What noise alone makes of that length, the root of its mean square:
             (rows, params + 1).
         variance: Trace of the covariance of one draw: (rows, params + 1).
@@ -289,7 +291,7 @@ def steepness_notes(
     """
     names = tuple(reference.mean)
     soft_lengths = [_draw_length(m, names) for m in measurements if not m.is_hard]
-    # At an optimum the reference is short, and no draw is.
+    # At an optimum the reference is close to zero, and draws are not.
     scale = max(_length(reference.mean, names), min(soft_lengths, default=0.0))
     if scale == 0:
         return ()

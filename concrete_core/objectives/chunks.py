@@ -16,6 +16,26 @@ class Chunks(NamedTuple):
     size: int
 
 
+def validate_chunks(num_particles: int, chunk_size: int | None) -> None:
+    """Raise an error unless both numbers are at least one.
+
+    Args:
+        num_particles: Number of particles.
+        chunk_size: Largest number of particles in a chunk, or None.
+
+    Raises:
+        ValueError: If a number is less than one.
+
+    Example:
+        >>> validate_chunks(10, 0)
+        Traceback (most recent call last):
+        ValueError: chunk_size must be at least 1, not 0
+    """
+    for name, number in (("num_particles", num_particles), ("chunk_size", chunk_size)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, not {number}")
+
+
 def even_chunks(num_particles: int, chunk_size: int | None = None) -> Chunks:
     """Return as few chunks as the largest size allows, all about equally large.
 
@@ -35,10 +55,8 @@ def even_chunks(num_particles: int, chunk_size: int | None = None) -> Chunks:
         >>> even_chunks(1000)
         Chunks(count=1, size=1000)
     """
+    validate_chunks(num_particles, chunk_size)
     if chunk_size is None:
         chunk_size = num_particles
-    for name, number in (("num_particles", num_particles), ("chunk_size", chunk_size)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, not {number}")
     count = math.ceil(num_particles / chunk_size)
     return Chunks(count=count, size=math.ceil(num_particles / count))

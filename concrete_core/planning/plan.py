@@ -75,7 +75,8 @@ class AbstractPlan(ABC):
         decisions: What was decided, for each latent discrete site.
         before: Cost if all sites were enumerated.
         after: Cost under the plan.
-        budget: Largest number of elements of a tensor that was asked for.
+        budget: Largest number of elements of a tensor that was asked for. Times 4 or 8
+            it is in bytes, for float32 or float64.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ def plan_model(
     supported = [s for s in model.discrete_sites if s.name not in unsupported]
     selection = GreedySelection(
         EnumerationCost(model.nodes, model.find_path),
-        movable=[s.name for s in supported if s.setting is None and not s.obstacle],
+        movable=[s.name for s in supported if _is_movable(s)],
         fixed=[s.name for s in supported if _is_fixed(s)],
         budget=budget,
         max_dims=model.max_dims if max_dims is None else max_dims,
@@ -198,6 +199,7 @@ def plan_model(
     ]
     cost_before = _total_cost(tensors_before, selection.cost.num_dims(all_names))
     if unsupported:
+        # Each decision has its reason; here the first one is enough.
         name, reason = next(iter(unsupported.items()))
         cost_before = TotalCost(math.inf, f"{name!r}: {reason}", cost_before.num_dims)
     dims_after = selection.cost.num_dims(selection.enumerated)
@@ -225,6 +227,7 @@ def enumeration_obstacle(
             return f"site {name!r}: {unsupported[name]}"
     cost = EnumerationCost(model.nodes, model.find_path)
     for tensor in cost.tensors(sites):
+        # A tensor without enumerated sites is as large without enumeration.
         if tensor.sites and tensor.num_elements > budget:
             size = format_count(tensor.num_elements)
             return (
@@ -235,10 +238,15 @@ def enumeration_obstacle(
     return None
 
 
+def _is_movable(site: SiteNode) -> bool:
+    """Whether the plan may choose between enumerating a site and relaxing it."""
+    return site.setting is None and site.relaxation_obstacle is None
+
+
 def _is_fixed(site: SiteNode) -> bool:
     """Whether a site is enumerated in any case: as set, or as it cannot be relaxed."""
     if site.setting is None:
-        return site.obstacle is not None
+        return site.relaxation_obstacle is not None
     return site.setting == ENUMERATE
 
 
@@ -290,9 +298,12 @@ def _decision_and_reason(site: SiteNode, reason: str | None) -> tuple[str, str]:
     if site.setting is not None:
         return site.setting, "set by the model"
     if reason is None:
-        return ENUMERATE, site.obstacle or "fits the budget"
-    if site.obstacle is not None:
-        return LEAVE, _join_reasons(reason, site.obstacle)
+        # A site that cannot be relaxed is enumerated for that reason, within the budget
+        # or not.
+        return ENUMERATE, site.relaxation_obstacle or "fits the budget"
+    if site.relaxation_obstacle is not None:
+        return LEAVE, _join_reasons(reason, site.relaxation_obstacle)
+    # The advice says what the user has to add to relax it, such as a truncation.
     return RELAX, _join_reasons(reason, site.advice)
 
 

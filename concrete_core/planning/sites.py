@@ -30,7 +30,7 @@ class SiteNode:
             not finite; None at any other site.
         setting: "enumerate", "relax" or "leave" where the model says so; else None.
         unsupported: Why the backend cannot enumerate it, or None.
-        obstacle: Why it cannot be relaxed, or None.
+        relaxation_obstacle: Why it cannot be relaxed, or None.
         advice: What the user has to add to relax it, or None.
     """
 
@@ -43,7 +43,7 @@ class SiteNode:
     support_size: int | None = None
     setting: str | None = None
     unsupported: str | None = None
-    obstacle: str | None = None
+    relaxation_obstacle: str | None = None
     advice: str | None = None
 
 

@@ -1,8 +1,9 @@
 """What the family shares: parameters, shapes, and the scoring of its own samples.
 
-A sample is scored by its noise, which is exact and needs no parameters, wherever the
-backend hands the noise on from `sample_with_intermediates` to `log_prob`. A value that
-comes without its noise is scored in full.
+A sample is scored by its noise wherever the backend hands the noise on from
+`sample_with_intermediates` to `log_prob`. That is exact, and needs no inverse of the
+sampling map, only the noise and the temperature. A value that comes without its noise
+is scored in full.
 
 Counterpart: ``pyro_concrete.distributions.abstract``.
 """
@@ -31,21 +32,28 @@ from numpyro_concrete.distributions.parameters import (
 class AbstractConcrete(Distribution):
     """Parameters, shapes and the scoring of own samples; no density.
 
-    A subclass names its noise and its number of logits per variable in class
-    attributes, and implements `_from_noise`, `_noise_log_density` and `_log_density`.
+    A subclass sets `_class_dims` and `_uniform_to_noise`, and implements `_from_noise`,
+    `_log_density` and, if it scores from noise, `_noise_log_density`. A subclass for
+    `relax` also implements `to_simplex`, `vertex` and `center`.
+
+    `probs` and `discrete` assume noise under which the argmax of noise plus logits has
+    the probabilities softmax(logits); of one logit, the sign has sigmoid(logits).
     """
 
     reparametrized_params: ClassVar = ["temperature", "logits"]
     pytree_data_fields = ("temperature", "logits")
 
     # --- what a subclass declares
-    # 1: one logit for each class, on the last axis. 0: one logit, the log-odds of one.
+    # Number of class axes of the logits. 1: a logit for each class, on the last axis.
+    # 0: one logit, the log-odds of one.
     _class_dims: ClassVar[int]
-    # Maps uniforms to the noise of the family.
+    # Maps independent uniforms on [0, 1), which may be 0, to the noise of the family.
+    # Shape: _noise_shape + sample_shape + batch_shape, and (classes,) if there are.
+    # Assign a staticmethod.
     _uniform_to_noise: ClassVar[Callable[[Array], Array]]
     # Leading axes of the noise, for a sample that needs more than one draw of it.
     _noise_shape: Size = ()
-    # Whether own samples are scored from their noise.
+    # Whether own samples are scored from their noise; a mass scores them by value.
     _scores_from_noise: ClassVar[bool] = True
 
     def __init__(
@@ -65,7 +73,8 @@ class AbstractConcrete(Distribution):
         )
         batch_shape, event_shape = self._split_shape(logits.shape)
         if isinstance(temperature, float | int):
-            # A NumPy scalar stays known under jit, where the KL asks for equality.
+            # A NumPy scalar stays known under jit, where the KL of two distributions
+            # asks whether their temperatures are equal.
             dtype = jnp.promote_types(logits.dtype, jnp.float32)
             temperature = np.asarray(temperature, dtype)
         batch_shape = batch_shape_with(temperature, batch_shape)
@@ -166,6 +175,7 @@ class AbstractConcrete(Distribution):
         raise NotImplementedError
 
     def _noise_log_density(self, noise: Array) -> Array:
+        """Return the log-density of the value made from this noise."""
         raise NotImplementedError
 
     def _log_density(self, value: Array) -> Array:

@@ -1,8 +1,9 @@
 """AutoConcrete: a guide for relaxed models.
 
-The guide samples a factor for each latent site (`abstract.py`), inside of the model if
-that masks any (`masks.py`). `posterior.py` reads probabilities and quantiles of the
-discrete model off the parameters.
+The guide samples a factor for each latent site, inside of the model if that masks any
+(`masks.py`). Its constructor is that of `AbstractFactorGuide` (`abstract.py`), an
+`AutoNormal`, which has the locations and scales of continuous sites. `posterior.py`
+reads probabilities and quantiles of the discrete model off the parameters.
 
 Counterpart: ``pyro_concrete.guides.auto_concrete``.
 """
@@ -122,13 +123,18 @@ class AutoConcrete(AbstractFactorGuide):
         call = Call(args, kwargs)
         if self._may_be_masked(call):
             return self._sample_in_model(call)
+        # Continuous sites, relaxed sites, then discrete sites with one value.
         values = super().__call__(*args, **kwargs)
         hardening = hardened_in_prediction()
-        for name, site in self._relaxed_sites.items():
+        for relaxed_name, site in self._relaxed_sites.items():
             with hardening, self._enter_plates(site.plates):
-                factor = self._concrete_factor(site, self._logits_of(name))
+                logits = self._logits_of(relaxed_name)
+                factor = self._concrete_factor(site, logits)
+                # Batch axes of the leaf that are event axes of the site.
                 fn = factor.distribution(site.leaf).to_event(site.num_event_batch_dims)
-                values[name] = numpyro.sample(name, fn, infer=site.infer)
+                values[relaxed_name] = numpyro.sample(
+                    relaxed_name, fn, infer=site.infer
+                )
         for name, site in self._constant_sites.items():
             with self._enter_plates(site.plates):
                 values[name] = numpyro.sample(name, site.fn)
@@ -172,6 +178,9 @@ class AutoConcrete(AbstractFactorGuide):
         )
         model = seed(self._full_model, numpyro.prng_key())
         visible_sites = block(hide_fn=messenger.hides)
+        # From the outside in: what a prediction does to the factors; which sites the
+        # handlers around get; the model relaxed, as it is even in a prediction; and the
+        # factors in the place of its sites.
         with hardened_in_prediction(), visible_sites, TrainingMessenger(), messenger:
             call.apply(model)
         return messenger.values
@@ -212,7 +221,7 @@ class AutoConcrete(AbstractFactorGuide):
         """
         discrete = self._discrete_quantiles([0.5], params)
         medians = {name: value[0] for name, value in discrete.items()}
-        if not self._init_locs:
+        if not self._has_continuous_sites:
             return medians
         return super().median(params) | medians
 
@@ -228,7 +237,7 @@ class AutoConcrete(AbstractFactorGuide):
             `median`.
         """
         discrete = self._discrete_quantiles(quantiles, params)
-        if not self._init_locs:
+        if not self._has_continuous_sites:
             return discrete
         return super().quantiles(params, quantiles) | discrete
 
@@ -260,15 +269,16 @@ class AutoConcrete(AbstractFactorGuide):
         """
         continuous_key, *keys = random.split(rng_key, 1 + len(self._relaxed_sites))
         samples: Values = {}
-        if self._init_locs:
+        if self._has_continuous_sites:
             samples |= super().sample_posterior(
                 continuous_key, params, *args, sample_shape=sample_shape, **kwargs
             )
         latent_values = dict(samples)  # of the relaxed model
-        for key, (name, site) in zip(keys, self._relaxed_sites.items(), strict=True):
+        keys_and_sites = zip(keys, self._relaxed_sites.items(), strict=True)
+        for key, (relaxed_name, site) in keys_and_sites:
             value = self._sample_discrete(key, site, params, sample_shape)
             samples[site.name] = value
-            latent_values[name] = site.point_at(value)
+            latent_values[relaxed_name] = site.point_at(value)
         for name, site in self._constant_sites.items():
             shape = (*sample_shape, *self._full_shape(site))
             samples[name] = jnp.broadcast_to(site.value, shape)
@@ -301,6 +311,10 @@ class AutoConcrete(AbstractFactorGuide):
         fn = factor.distribution(site.leaf).to_event(site.num_event_batch_dims)
         discrete = discrete_distribution(fn, site.record)
         return discrete.sample(key, sample_shape)
+
+    @property
+    def _has_continuous_sites(self) -> bool:
+        return bool(self._init_locs)
 
     @property
     def _is_subsampled(self) -> bool:

@@ -18,7 +18,7 @@ from jax.nn import logsumexp
 from numpyro.infer.elbo import ELBO
 
 from concrete_core.objectives.checks import validate_one_particle_baseline
-from concrete_core.objectives.chunks import Chunks, even_chunks
+from concrete_core.objectives.chunks import Chunks, even_chunks, validate_chunks
 from concrete_core.objectives.programs import Programs
 from concrete_core.types import Messages, Params, Program
 from numpyro_concrete.objectives.learning_signals import (
@@ -142,7 +142,7 @@ class IWAE(ELBO):
         baseline: str | None = None,
         vectorize_particles: bool | Callable = True,
     ) -> None:
-        even_chunks(num_particles, chunk_size)  # validates both
+        validate_chunks(num_particles, chunk_size)
         validate_one_particle_baseline(baseline, num_particles)
         super().__init__(num_particles, vectorize_particles)
         self.plate = plate

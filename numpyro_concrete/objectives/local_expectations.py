@@ -1,9 +1,10 @@
 r"""Local expectations: an exact sum over the values of one discrete element at a time.
 
-The gradient of :math:`E_q f` in the probabilities of one element is a sum over its
-values v of :math:`\nabla q(v)` times the mean of f given v. The other elements keep
-their drawn values in it, so that one more run of the model for each other value of each
-element is enough. `_Elements` has the elements of a site, which of them are
+An element is one discrete variable: a scalar or one-hot vector at one position of a
+site. The gradient of :math:`E_q f` in the probabilities of one element is a sum over
+its values v of :math:`\nabla q(v)` times the mean of f given v. The other elements keep
+their drawn values in it. So each other value of each element takes one more run of the
+model. `_Elements` has the elements of a site, which of them are
 independent and can be changed in one run, and the classes that they are changed to.
 
 Counterpart: ``pyro_concrete.objectives.local_expectations``.
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.nn import sigmoid, softmax
 
-from concrete_core.objectives.chunks import even_chunks
+from concrete_core.objectives.chunks import even_chunks, validate_chunks
 from concrete_core.objectives.programs import Frame
 from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
 from numpyro_concrete.objectives.coupled_runs import CoupledRuns
@@ -47,9 +48,10 @@ class LocalExpectations(AbstractUnbiased):
 
     Elements of a plate are independent, and set at once, if all terms of the model and
     the guide that depend on the site are in that plate. **A particle takes one run of
-    the model and the guide, and for each site K - 1 further ones for each of its
-    elements of K values that are not independent**: a plate of binary values takes 2
-    runs in all, whatever its size, and a vector of n that share a likelihood 1 + n.
+    the model and the guide. A site of K values takes K - 1 further runs if its elements
+    are independent, and K - 1 for each element if they are not**: a plate of binary
+    values takes 2 runs in all, whatever its size, and a vector of n binary values that
+    share a likelihood takes 1 + n.
 
     Use it where rare values matter, as in mixtures: it evaluates all of them, while
     sampling seldom draws them. With one element it has no variance. Do not use it where
@@ -101,7 +103,7 @@ class LocalExpectations(AbstractUnbiased):
         chunk_size: int | None = None,
         vectorize_particles: bool | Callable = True,
     ) -> None:
-        even_chunks(num_particles, chunk_size)  # validates both
+        validate_chunks(num_particles, chunk_size)
         super().__init__(num_particles, vectorize_particles)
         self.chunk_size = chunk_size
 
@@ -253,6 +255,7 @@ def _elements_of_site(name: str, runs: CoupledRuns) -> _Elements:
         plates=runs.independent_plates(name),
         event_dim=draw.event_dim,
         classes=classes,
+        # A class of probability zero adds nothing, and may be impossible in the model.
         shifted_classes=jnp.where(shifted_probs > 0, shifted_classes, classes),
         shifted_probs=shifted_probs,
     )

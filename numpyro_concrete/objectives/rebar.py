@@ -66,7 +66,8 @@ class _ControlVariate(NamedTuple):
     Attributes:
         elbo: Discrete ELBO f of each element of the site's plates, without gradient.
         relaxed_elbo: Control variate c: the relaxed ELBO of each element.
-        slope: Derivative of c in the scores of the site.
+        slope: Derivative of c in the scores of the site, which are its logits plus the
+            noise of the draw.
         scale: Scale of the control variate.
         baseline: Share of the other particles' mean of f - c that is subtracted.
         scores: Scores of the site.
@@ -91,8 +92,9 @@ class REBAR(AbstractUnbiased):
     A loss for `SVI` with the unmodified discrete model and guide. f is the integrand of
     the discrete ELBO at the discrete draw b, and c the same of the model and the guide
     that `relax` makes, with discrete scoring: z is a relaxed draw of the guide, and
-    :math:`\tilde z` one given the value b. The noise of the two is coupled, so that one
-    relaxed run has both. Any temperature and any scale :math:`\eta` give the same
+    :math:`\tilde z` one given the value b. The noise of the two is coupled: they are
+    the same point and differ only in how they move with the logits, so that one relaxed
+    run has both. Any temperature and any scale :math:`\eta` give the same
     gradient on average, but not the same variance. A guide that
     `with_learned_settings` wraps has them as parameters, which are trained beside the
     others to lower the variance.
@@ -107,7 +109,8 @@ class REBAR(AbstractUnbiased):
     With several particles, the other particles are a baseline as in `RLOO`, in two
     parts. With f - :math:`\eta` c = (1 - :math:`\eta`) f + :math:`\eta` (f - c): of
     the first part their mean is always subtracted, and of the second as much as
-    `baseline` says. That takes away what relaxing adds to every draw.
+    `baseline` says, which removes the part of the control variate that all particles
+    have in common.
 
     Use it where the likelihood is smooth in relaxed values, as that of a neural network
     is, with learned settings and several particles: ``python -m benchmarks
@@ -238,6 +241,7 @@ class REBAR(AbstractUnbiased):
             mean_of_squares += (gradient**2).sum() / self.num_particles
         # The mean gradient does not depend on the settings, so that its variance falls
         # with the mean square. All else in the squares is constant: see `run_relaxed`.
+        # `SVI` maximizes the surrogate, and the squares are to be small.
         return Estimate(elbo=elbo, surrogate=surrogate - mean_of_squares)
 
     def _control_variates(
@@ -265,31 +269,36 @@ class REBAR(AbstractUnbiased):
         self, structure: _SiteStructure, variate: _ControlVariate
     ) -> Array:
         """Return the gradients in the logits of one site, for each particle."""
-        elbo = variate.elbo
-        residual = variate.elbo - variate.relaxed_elbo
+        # A single particle has no others, and its signals are the ELBOs themselves.
+        elbo_signal = variate.elbo
+        residual_signal = variate.elbo - variate.relaxed_elbo
         if self.num_particles > 1:
-            elbo = leave_one_out_signals(elbo, 0)
-            residual = leave_one_out_signals(residual, 0)
-        return jax.vmap(partial(_logit_gradient, structure))(variate, elbo, residual)
+            elbo_signal = leave_one_out_signals(elbo_signal, 0)
+            residual_signal = leave_one_out_signals(residual_signal, 0)
+        gradient_of_particle = partial(_logit_gradient, structure)
+        return jax.vmap(gradient_of_particle)(variate, elbo_signal, residual_signal)
 
 
 def _logit_gradient(
-    structure: _SiteStructure, variate: _ControlVariate, elbo: Array, residual: Array
+    structure: _SiteStructure,
+    variate: _ControlVariate,
+    elbo_signal: Array,
+    residual_signal: Array,
 ) -> Array:
     """Return the gradient in the logits of one site.
 
     Args:
         structure: What is known of the site.
         variate: Control variate of the site in one particle.
-        elbo: f minus its mean over the other particles.
-        residual: f - c minus its mean over the other particles.
+        elbo_signal: f minus its mean over the other particles, if there are any.
+        residual_signal: f - c minus its mean over the other particles, likewise.
     """
     scale = variate.scale
     baseline = variate.baseline
     # f - eta c = eta (f - c) + (1 - eta) f, each with its own baseline.
     plain_residual = variate.elbo - variate.relaxed_elbo
-    residual = baseline * residual + (1 - baseline) * plain_residual
-    signal = scale * residual + (1 - scale) * elbo
+    residual_signal = baseline * residual_signal + (1 - baseline) * plain_residual
+    signal = scale * residual_signal + (1 - scale) * elbo_signal
     rebar_gradient = categorical_rebar_gradient
     if structure.is_binary:
         rebar_gradient = binary_rebar_gradient

@@ -10,7 +10,7 @@ from numpyro.infer import Trace_ELBO
 from numpyro.infer.elbo import ELBO
 
 from concrete_core.objectives.checks import validate_warmup
-from concrete_core.types import Params, Program
+from concrete_core.types import Elbo, Params, Program
 from numpyro_concrete.objectives.rloo import RLOO
 from numpyro_concrete.relaxation.programs import harden
 from numpyro_concrete.schedules import current_step
@@ -59,8 +59,8 @@ class RelaxedWarmup(ELBO):
     def __init__(
         self,
         num_steps: int,
-        unbiased: ELBO | None = None,
-        relaxed: ELBO | None = None,
+        unbiased: Elbo | None = None,
+        relaxed: Elbo | None = None,
     ) -> None:
         validate_warmup(num_steps)
         super().__init__()

@@ -55,7 +55,7 @@ class _Support:
 
     size: int
     unsupported: str | None = None
-    obstacle: str | None = None
+    relaxation_obstacle: str | None = None
     advice: str | None = None
 
 
@@ -257,7 +257,7 @@ def _node(site: _RecordedSite, *, parents: frozenset[str], has_loop: bool) -> Si
         support_size=support.size,
         setting=site_setting(site.infer),
         unsupported=unsupported,
-        obstacle=support.obstacle,
+        relaxation_obstacle=support.relaxation_obstacle,
         advice=support.advice,
     )
 
@@ -274,7 +274,7 @@ def _support(name: str, fn: Distribution) -> _Support:
         except NotImplementedError:
             obstacle = f"relax takes no vectors of {type(leaf).__name__}"
             unsupported = _reason_against_enumeration(fn)
-            return _Support(0, unsupported=unsupported, obstacle=obstacle)
+            return _Support(0, unsupported=unsupported, relaxation_obstacle=obstacle)
         return _Support(size, unsupported=_reason_against_enumeration(fn))
 
 

@@ -132,7 +132,7 @@ def enter_cond(messenger: AbstractBodyHandler, msg: Message) -> Receive:
         NotImplementedError: If a soft value chooses the branch; it names the site.
     """
     which, *branches, operand = msg["args"]
-    if messenger.interpreter.is_soft(which):
+    if messenger.interpreter.holds_soft(which):
         raise NotImplementedError(
             f"site {which.site!r} is relaxed, and cond chooses by it between branches "
             "with sites of their own. Write the choice with jnp.where, or leave the "

@@ -12,6 +12,9 @@ is to run relaxed, and makes a `Site` of its distribution and its `SiteSettings`
 3. When these are done, it puts the soft value in place of the mean, which the statement
    returns to the program (`RelaxMessenger.postprocess_message`).
 
+A site whose support is truncated also sends ``z_truncated_mass``, a deterministic site
+with the truncated probability.
+
 The program itself runs under an `Interpreter`, in which soft values are arrays. The
 handler is at its boundary: messages leave the program with plain arrays of the
 surrounding trace, and soft values enter on the way back.
@@ -54,11 +57,11 @@ from numpyro_concrete.relaxation.settings import Settings
 from numpyro_concrete.relaxation.site import (
     Site,
     SiteSettings,
+    backend_relaxation_of,
     can_relax,
     discrete_distribution,
     discrete_value,
     log_space_vertex,
-    native_of,
 )
 from numpyro_concrete.relaxation.surroundings import (
     Guidance,
@@ -105,7 +108,7 @@ class SurroundedMessenger(Messenger):
     _surroundings: Surroundings | None = None
 
     def __enter__(self) -> "SurroundedMessenger":
-        self._surroundings = surroundings()
+        self._surroundings = current_surroundings()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> Any:
@@ -169,16 +172,20 @@ class RelaxMessenger(SurroundedMessenger):
         self._pending.append(pending)
         if msg["type"] == "control_flow":
             pending.receive = self._enter_control_flow(msg)
-        elif msg["type"] == "deterministic" and self.interpreter.is_soft(msg["value"]):
+        elif msg["type"] == "deterministic" and self.interpreter.holds_soft(
+            msg["value"]
+        ):
             pending.receive = self._show_mean(msg)
         elif msg["type"] == "sample":
             self.names.add(msg["name"])
             msg["fn"] = with_known_parameters(msg["fn"], msg["name"])
-            if self.interpreter.is_soft(msg["value"]):
+            if self.interpreter.holds_soft(msg["value"]):
                 self._observe(msg)
+        # Handlers around compute with plain arrays. Of a soft scale the mean is enough,
+        # as a score is linear in it.
         for field in ("fn", "args", "kwargs", "value", "scale", "infer"):
             if field in msg:
-                msg[field] = self.interpreter.lower(msg[field])
+                msg[field] = self.interpreter.as_means(msg[field])
         if self.settings.should_relax(msg):
             pending.receive = self._relax(msg)
 
@@ -198,6 +205,7 @@ class RelaxMessenger(SurroundedMessenger):
         """Sample the relaxed site, and make a deterministic site of the message."""
         name = msg["name"]
         guidance = self._guidance(msg)
+        # A program that runs discrete as a whole has a `DiscreteMessenger` instead.
         if guidance.leaves_discrete:
             return keep_discrete(self.settings, msg, guidance)
         self._check_loop(msg)
@@ -412,11 +420,12 @@ def keep_discrete(settings: Settings, msg: Message, guidance: Guidance) -> Recei
     name = msg["name"]
     check_hardened(name, guidance)
     truncate = settings.truncation(msg)
-    native = native_of(leaf_of(msg["fn"]))
+    native = backend_relaxation_of(leaf_of(msg["fn"]))
     # Handlers around this one may relax sites, too.
     msg["infer"] = {**msg["infer"], "relax": False}
     if truncate is None and native is None and guidance.relaxed_value is None:
         return None
+    # The temperature is unused: only `site.discrete` is taken.
     site = Site(name, msg["fn"], SiteSettings(temperature=1.0, truncate=truncate))
     msg["fn"] = site.discrete
     if guidance.relaxed_value is not None:
@@ -430,8 +439,8 @@ def keep_discrete(settings: Settings, msg: Message, guidance: Guidance) -> Recei
 def _set_discrete(msg: Message, receive: Receive) -> Receive:
     """Make a deterministic site of one whose relaxed site is given.
 
-    Samples of a relaxed model have its mean beside it, which is none of its values, and
-    which other handlers would set it to.
+    Samples of a relaxed model hold z's mean, which is none of z's values; Predictive
+    would set z to it.
     """
     value = msg["value"]
     if receive is not None:
@@ -454,11 +463,11 @@ def _make_deterministic(msg: Message, value: Array) -> None:
     msg.update(deterministic)
 
 
-def surroundings(handler: type[Messenger] | None = None) -> Surroundings:
+def current_surroundings(handler: type[Messenger] | None = None) -> Surroundings:
     """Return the handlers around a program that starts to run.
 
     Args:
-        handler: Class of a handler, the innermost of which stands for the program.
+        handler: Count only handlers outside the innermost one of this class.
     """
     handlers = active_handlers()
     if handler is not None:
@@ -466,9 +475,9 @@ def surroundings(handler: type[Messenger] | None = None) -> Surroundings:
             if isinstance(handlers[index], handler):
                 handlers = handlers[:index]
                 break
-    outer = inside_of_training(handlers)
-    is_hardened = any(isinstance(x, HardenMessenger) for x in outer)
-    return Surroundings(outer, is_hardened)
+    handlers = inside_of_training(handlers)
+    is_hardened = any(isinstance(x, HardenMessenger) for x in handlers)
+    return Surroundings(handlers, is_hardened)
 
 
 def hardened_in_prediction() -> contextlib.AbstractContextManager:
@@ -476,7 +485,7 @@ def hardened_in_prediction() -> contextlib.AbstractContextManager:
 
     A guide that samples relaxed sites itself enters it around them.
     """
-    if surroundings().is_predicted:
+    if current_surroundings().is_predicted:
         return HardenMessenger()
     return contextlib.nullcontext()
 

@@ -32,7 +32,7 @@ from numpyro_concrete.relaxation.handlers import (
     DiscreteMessenger,
     HardenMessenger,
     RelaxMessenger,
-    surroundings,
+    current_surroundings,
 )
 from numpyro_concrete.relaxation.messages import Message, Program, relaxed_name
 from numpyro_concrete.relaxation.settings import (
@@ -51,7 +51,7 @@ from numpyro_concrete.schedules import resolve_schedules
 from numpyro_concrete.soft_index import Interpreter
 
 # The fields of a message that a reparameterizer does not get.
-_MESSAGE: Message = {
+_MESSAGE_DEFAULTS: Message = {
     "type": "sample",
     "infer": {},
     "cond_indep_stack": [],
@@ -128,14 +128,14 @@ def relax(
         The relaxed model or guide, with the arguments of `fn`.
 
     Raises:
-        TypeError: If there is no temperature, or `estimator` is none. When the program
-            runs: by the name of the site, where it needs a drawn value (``if z:``,
-            ``z.item()``, ``range(z)``).
+        TypeError: If there is no temperature, or `estimator` is not an estimator. When
+            the program runs: by the name of the site, where it needs a drawn value
+            (``if z:``, ``z.item()``, ``range(z)``).
         ValueError: If the temperature is not positive, or the scoring is unknown or not
-            one of the estimator. When the program runs: by the name of the site, if its
-            support is unbounded and not truncated, or if model and guide relax it in
-            different ways; and if a setting names a site that the program does not
-            have.
+            one that the estimator allows. When the program runs: by the name of the
+            site, if its support is unbounded and not truncated, or if model and guide
+            relax it in different ways; and if a setting names a site that the program
+            does not have.
         NotImplementedError: By the name of the site, if its values are vectors other
             than one-hot ones.
 
@@ -191,13 +191,14 @@ class RelaxedProgram:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program, relaxed unless it is hardened or predicts."""
-        if surroundings().runs_discrete:
-            names: set[str] = set()
+        if current_surroundings().runs_discrete:
+            names: set[str] = set()  # which the handler fills
             with DiscreteMessenger(None, self.settings, names):
                 result = self.fn(*args, **kwargs)
             self.settings.check_names(names)
             return result
-        # A scan inside of the program cannot read the count of steps.
+        # Schedules are resolved here: inside a scan the step count is unavailable. The
+        # copy of the settings shares `estimators_used`, which `cite` reads.
         temperature = resolve_schedules(self.settings.temperature)
         settings = replace(self.settings, temperature=temperature)
         with Interpreter() as interpreter:
@@ -205,7 +206,7 @@ class RelaxedProgram:
             with messenger:
                 result = self.fn(*args, **kwargs)
             settings.check_names(messenger.names)
-            return interpreter.lower(result)
+            return interpreter.as_means(result)
 
 
 def config_relax(
@@ -347,8 +348,8 @@ class ConcreteReparam(Reparam):
         site = Site(name, fn, self.settings)
         if site.is_constant:
             return fn, obs
-        handlers = surroundings(reparam)
-        guidance = handlers.guidance({**_MESSAGE, "name": name, "fn": fn})
+        handlers = current_surroundings(reparam)
+        guidance = handlers.guidance({**_MESSAGE_DEFAULTS, "name": name, "fn": fn})
         if handlers.runs_discrete or guidance.leaves_discrete:
             check_hardened(name, guidance)
             if guidance.relaxed_value is not None:

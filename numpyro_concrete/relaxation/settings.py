@@ -23,12 +23,12 @@ from numpyro_concrete.relaxation.checks import (
 )
 from numpyro_concrete.relaxation.messages import Message
 from numpyro_concrete.relaxation.site import (
-    Native,
+    BackendRelaxation,
     SiteSettings,
     SiteTemperature,
     SiteTruncate,
+    backend_relaxation_of,
     can_relax,
-    native_of,
 )
 from numpyro_concrete.relaxation.wrappers import leaf_of
 
@@ -46,7 +46,8 @@ class Settings:
         sites: Names of the sites to relax, or a predicate.
         truncate: Truncation of unbounded supports, or a mapping by site.
         estimator: Estimator, or a mapping by site.
-        scoring: What scores the relaxed sites.
+        scoring: What scores the relaxed sites, "concrete" or "discrete"; None for the
+            estimator's default. There is no value by site.
         estimators_used: Estimators of the sites that have been run, by name, for
             `cite`.
     """
@@ -65,7 +66,7 @@ class Settings:
         validate_estimator(self.estimator, self.scoring)
 
     def check_names(self, names: Collection[str]) -> None:
-        """Raise a ValueError if a setting names none of the sites of the program."""
+        """Raise a ValueError if a setting names a site that the program lacks."""
         by_site = {
             "sites": self.sites,
             "temperature": self.temperature,
@@ -78,6 +79,7 @@ class Settings:
         """Tell whether a message is a latent site that is to be relaxed."""
         if msg["type"] != "sample":
             return False
+        # Where a handler inside of `relax` has set the value, nothing is drawn.
         if msg["is_observed"] or msg["value"] is not None or not can_relax(msg["fn"]):
             return False
         choice = msg["infer"].get("relax")
@@ -87,12 +89,13 @@ class Settings:
             return bool(self.sites(msg))
         if self.sites is not None:
             return msg["name"] in self.sites
+        # Settings of the site outweigh its mark for enumeration.
         return choice is not None or not msg["infer"].get("enumerate")
 
     def for_site(self, msg: Message) -> SiteSettings:
-        """Return the settings of the site of a message."""
+        """Return the settings of the site of a message, and note its estimator."""
         name = msg["name"]
-        native = native_of(leaf_of(msg["fn"]))
+        native = backend_relaxation_of(leaf_of(msg["fn"]))
         temperature = self._temperature(msg, native)
         estimator = self._estimator(msg, native)
         validate_estimator(estimator, self.scoring, name)
@@ -110,7 +113,7 @@ class Settings:
         return _own_settings(msg).get("truncate", default)
 
     def _temperature(
-        self, msg: Message, native: Native | None
+        self, msg: Message, native: BackendRelaxation | None
     ) -> SiteTemperature | None:
         """The temperature of a site; None where its distribution has one of its own."""
         name = msg["name"]
@@ -124,7 +127,7 @@ class Settings:
             raise ValueError(f"relax has no temperature for site {name!r}")
         return temperature
 
-    def _estimator(self, msg: Message, native: Native | None) -> Any:
+    def _estimator(self, msg: Message, native: BackendRelaxation | None) -> Any:
         """The estimator of a site, before it is validated."""
         name = msg["name"]
         estimator = _own_settings(msg).get("estimator")

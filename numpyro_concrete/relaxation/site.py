@@ -3,7 +3,8 @@
 A `Site` is made of the distribution of a discrete site and of `SiteSettings`. It has
 the two distributions that the handlers sample from: `Site.relaxed` in a relaxed
 program, and `Site.discrete` in a hardened one. `Site.value` turns a sample of the first
-into what the program receives.
+into what the program receives. Distributions come in wrappers, such as `to_event`; the
+leaf is the distribution inside of its wrappers (see `wrappers`).
 
 Counterpart: ``pyro_concrete.relaxation.site``.
 """
@@ -50,8 +51,10 @@ SiteTruncate = int | float
 
 
 @dataclass(frozen=True)
-class Native:
-    """A relaxation by NumPyro's own classes, of a site whose program expects floats.
+class BackendRelaxation:
+    """What a relaxed distribution of NumPyro's own stands for.
+
+    The program itself samples NumPyro's `RelaxedBernoulli`, and so expects floats.
 
     Attributes:
         discrete: The distribution that it relaxes.
@@ -64,17 +67,17 @@ class Native:
     estimator: AbstractEstimator | None
 
 
-def native_of(leaf: AnyDistribution) -> Native | None:
+def backend_relaxation_of(leaf: AnyDistribution) -> BackendRelaxation | None:
     """Return what a relaxed distribution of NumPyro's own stands for, or None."""
-    if not is_native(type(leaf)):
+    if not is_backend_relaxation(type(leaf)):
         return None
     logits = jnp.broadcast_to(leaf.logits, leaf.batch_shape)
-    return Native(
+    return BackendRelaxation(
         discrete=BernoulliLogits(logits), temperature=leaf.temperature, estimator=None
     )
 
 
-def is_native(family: type) -> bool:
+def is_backend_relaxation(family: type) -> bool:
     """Tell whether a class of distributions is a relaxation of NumPyro's own."""
     return issubclass(family, RelaxedBernoulliLogits)
 
@@ -84,7 +87,7 @@ class SiteSettings:
     """How to relax one site.
 
     Attributes:
-        temperature: Temperature or schedule; None for that of a `Native` distribution.
+        temperature: Temperature or schedule; None for that of a `BackendRelaxation`.
         truncate: Truncation of an unbounded support, as for `relax`.
         estimator: Estimator of the site; None for `Relaxed`.
         scoring: What scores it, as for `relax`; None for that of the estimator.
@@ -105,6 +108,11 @@ class Site:
         settings: How to relax it.
 
     Attributes:
+        estimator: Estimator of the site.
+        families: Distributions that sample and score it.
+        native: What a relaxed distribution of the backend's own stands for, or None.
+        is_binary: Whether it has two values and one logit.
+        is_one_hot: Whether its values are one-hot vectors.
         values: Values of the support, in the order of the classes.
         logits: Log-probabilities of the values, the classes last; of a binary site the
             log-odds.
@@ -119,7 +127,7 @@ class Site:
         self.name = name
         self.estimator = settings.estimator or Relaxed()
         self.families = select_families(self.estimator, settings.scoring)
-        self.native = native = native_of(leaf_of(fn))
+        self.native = native = backend_relaxation_of(leaf_of(fn))
         if native is not None:
             fn = with_leaf(fn, lambda _: native.discrete)
         leaf_temperature = self._leaf_temperature(fn, settings.temperature)
@@ -159,6 +167,7 @@ class Site:
             return simplex
         if self.native is not None:
             return simplex[..., 1]
+        # The classes come first in `soft_index`.
         return soft_index(self.name, self.values, jnp.moveaxis(simplex, -1, 0))
 
     def discrete_value(self, sample: Array) -> Array:
@@ -199,7 +208,10 @@ def _bernoulli_logits(leaf: BernoulliProbs | BernoulliLogits) -> Array:
 def _temperature_for_guides(
     temperature: SiteTemperature | None,
 ) -> SiteTemperature | None:
-    """A temperature that changes, or is no array: guides cannot read it off."""
+    """Return the temperature that a guide must take over: a schedule or a number.
+
+    None for an array, which the guide can read off the distribution.
+    """
     if isinstance(temperature, ResolvedSchedule):
         return temperature.schedule
     if is_schedule(temperature) or isinstance(temperature, int | float):
@@ -209,7 +221,7 @@ def _temperature_for_guides(
 
 def can_relax(fn: AnyDistribution) -> bool:
     """Tell whether a distribution is discrete, or a relaxation of NumPyro's own."""
-    return is_discrete(fn) or is_native(type(leaf_of(fn)))
+    return is_discrete(fn) or is_backend_relaxation(type(leaf_of(fn)))
 
 
 def is_discrete(fn: Distribution) -> bool:
@@ -228,6 +240,7 @@ def discrete_distribution(fn: AnyDistribution, record: RelaxRecord) -> AnyDistri
         fn: Distribution of the relaxed site.
         record: The record of the relaxed site.
     """
+    # A guide that replaces the relaxed distribution leaves the discrete one out.
     if record.discrete is not None:
         return record.discrete
     values = record.values

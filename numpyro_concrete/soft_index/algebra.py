@@ -1,5 +1,13 @@
 """How soft values combine: along common factors, by products, position by position.
 
+A soft value (`SoftIndex`) is a *table* of its values, one axis for each of its factors
+and then those of its shape, its *extent*; and, for each factor, the *weights* of the
+factor's values at every position. A factor is an array of independent draws: its
+*token* names the array, and its *ids* say which of the draws each position holds; -1
+stands for none. Two operands that hold one draw combine along its axis, others along
+axes of their own. Tables are arrays of NumPy as long as they are known while tracing,
+and so are ids always.
+
 Counterpart: ``pyro_concrete.soft_index``.
 """
 
@@ -20,16 +28,16 @@ from numpyro_concrete.soft_index.draws import (
     share_a_draw,
 )
 from numpyro_concrete.soft_index.expectation import contract
-from numpyro_concrete.soft_index.merging import MERGED, flat_weights, merged
+from numpyro_concrete.soft_index.merging import MERGE_FROM, flat_weights, merged
 from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.tables import (
-    LIMIT,
+    LARGEST_KNOWN_ARRAY,
     Table,
+    apply_to_tables,
     broadcast_table,
-    concrete,
     held,
-    run,
-    uniform,
+    known_array,
+    without_repeats,
 )
 from numpyro_concrete.soft_index.value import (
     SoftIndex,
@@ -39,10 +47,11 @@ from numpyro_concrete.soft_index.value import (
     named,
 )
 
-# Draws at several positions are listed jointly up to this number of values.
-LISTED = 128
+# Draws at several positions are listed jointly up to this number of values, those of
+# seven binary draws. What follows is evaluated for each of them.
+MOST_LISTED_VALUES = 128
 # Joint supports never grow past this size.
-STATES = 2**16
+MOST_JOINT_VALUES = 2**16
 
 
 class Joint:
@@ -59,10 +68,12 @@ class Joint:
         self._operands: list[tuple[SoftIndex, list[int]]] = []
 
     def add(self, soft: SoftIndex) -> list[int]:
-        """Take an operand in, and return where its factors stand."""
+        """Take an operand in, and return the axis of each of its factors."""
         axes: list[int] = []
         count = len(self.factors)
         for factor, weights in zip(soft.factors, soft.weights, strict=True):
+            # A factor of an earlier operand that is the same draw at every position.
+            # Factors of one operand differ from each other.
             equal_factors = (
                 i
                 for i in range(count)
@@ -83,7 +94,11 @@ class Joint:
         return tuple(w.shape[0] for w in self.weights)
 
     def overlaps(self) -> bool:
-        """Tell whether two factors are the same draw at some positions only."""
+        """Tell whether two factors are the same draw at some positions only.
+
+        So it is with z and z[0], at the first position. At the others they are
+        independent, and so `add` has kept two axes.
+        """
         tokens = [f.token for f in self.factors]
         if len(set(tokens)) == len(tokens):
             return False
@@ -95,15 +110,18 @@ class Joint:
         )
 
     def check(self) -> None:
-        """Raise a TypeError if the joint values are not known or too many to list."""
+        """Raise a TypeError if the joint values are not known or too many to list.
+
+        They are not known if two derived factors are made of a common draw.
+        """
         if any(factor.is_derived for factor in self.factors):
             require_apart(self._draws(), self.shape)
         states = math.prod(self.sizes())
-        if states > STATES:
+        if states > MOST_JOINT_VALUES:
             names = " and ".join(dict.fromkeys(f.site for f in self.factors))
             raise TypeError(
                 f"an operation on the relaxed sites {names!r} has {states} joint "
-                f"values, more than {STATES}. Leave one of them out with "
+                f"values, more than {MOST_JOINT_VALUES}. Leave one of them out with "
                 "infer={'relax': False} or enumerate it with "
                 "infer={'enumerate': 'parallel'}, or combine fewer of them in one "
                 "integer"
@@ -130,7 +148,7 @@ class Joint:
 
 
 def ranked(soft: SoftIndex, rank: int) -> SoftIndex:
-    """Return a scalar operand with as many axes as the others have."""
+    """Return an operand with leading axes of size one, up to this number of axes."""
     missing = rank - len(soft.extent)
     if not missing:
         return soft
@@ -165,6 +183,9 @@ def joint_weights(joint: Joint) -> Array:
 def listed_jointly(operands: Sequence[Operand]) -> list[Operand] | None:
     """Return operands as functions of all draws of all positions, each a factor.
 
+    For z of two draws of three values, the table has shape (3, 3, 2) instead of (3, 1):
+    the value at each position for both draws.
+
     None if there are more than a few joint values, or if some draws are made of others.
     Draws keep their identity, so that anything can be computed for each joint value.
     """
@@ -182,7 +203,7 @@ def _have_few_joint_values(softs: Sequence[SoftIndex]) -> bool:
         for factor, w in zip(soft.factors, soft.weights, strict=True):
             keys = ((factor.token, i) for i in factor.ids.array.flat)
             sizes |= dict.fromkeys(keys, len(w))
-            if math.prod(sizes.values()) > LISTED:
+            if math.prod(sizes.values()) > MOST_LISTED_VALUES:
                 return False
     return True
 
@@ -289,6 +310,7 @@ def tables_of(
     softs = [ranked(x, rank) if is_soft(x) else x for x in operands]
     axes_by_operand = [joint.add(x) if is_soft(x) else [] for x in softs]
     if joint.overlaps():
+        # With a factor for each draw, no two factors overlap.
         apart = listed_jointly(softs)
         if apart is not None:
             return tables_of(apart, shape)
@@ -302,9 +324,9 @@ def tables_of(
 
 def _plain_table(operand: Operand, rank: int) -> Table:
     """A plain operand as a table, known if it is, with as many axes as others."""
-    constant = concrete(operand)
+    constant = known_array(operand)
     if constant is not None:
-        return _with_leading_axes(uniform(constant), rank)
+        return _with_leading_axes(without_repeats(constant), rank)
     return _with_leading_axes(jnp.asarray(operand), rank)
 
 
@@ -319,7 +341,7 @@ def enumerate_operands(
     tables, joint = tables_of(operands, shape)
     full = np.broadcast_shapes(*(t.shape for t in tables))
     tables = [broadcast_table(t, full) for t in tables]
-    return run(function, *tables), joint
+    return apply_to_tables(function, *tables), joint
 
 
 def placed(joint: Joint, shape: Sequence[int], place: Callable) -> Joint:
@@ -328,7 +350,8 @@ def placed(joint: Joint, shape: Sequence[int], place: Callable) -> Joint:
     Args:
         joint: The draws.
         shape: Shape of the result.
-        place: Reshapes an array behind its leading axes.
+        place: Function of an array and a number of leading axes, which moves the axes
+            after these to those of the result.
     """
     result = Joint(shape)
     result.weights = [place(w, 1) for w in joint.weights]
@@ -450,8 +473,10 @@ def simplified(
     if not factors:
         return constant(table, shape)
     soft = SoftIndex(held(table), tuple(weights), tuple(factors), tuple(shape))
-    # Draws that stand at all positions keep their identity a little longer.
-    largest = LISTED if is_one_draw(soft) else MERGED
+    # Merged, equal values become one, but joint values with other draws are lost. Where
+    # each factor is one draw at all positions, they are worth keeping a little longer.
+    # NaN, which is not equal to itself, cannot be merged.
+    largest = MOST_LISTED_VALUES if is_one_draw(soft) else MERGE_FROM
     crowded = math.prod(table.shape[: len(factors)]) > largest
     if crowded and len(factors) > 1 and soft.compact and (table == table).all():
         return merged(soft)
@@ -459,10 +484,14 @@ def simplified(
 
 
 def constant(table: Table, shape: Sequence[int]) -> Operand:
-    """Return a value that is no draw: plain, or in short if it is large and known."""
+    """Return a value that is no draw as a plain array.
+
+    If that is large, and its table known and smaller, a soft value without factors
+    stands for it.
+    """
     if not isinstance(table, np.ndarray):
         return jnp.broadcast_to(table, tuple(shape))
-    if math.prod(shape) > max(LIMIT, table.size):
+    if math.prod(shape) > max(LARGEST_KNOWN_ARRAY, table.size):
         return SoftIndex(Known(table), (), (), tuple(shape))
     with internals.set_current_trace(internals.eval_trace):
         return jnp.asarray(np.broadcast_to(table, tuple(shape)))

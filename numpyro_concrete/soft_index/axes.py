@@ -33,9 +33,9 @@ from numpyro_concrete.soft_index.registry import (
 )
 from numpyro_concrete.soft_index.tables import (
     Table,
+    apply_to_tables,
     broadcast_table,
     is_inexact,
-    run,
     typed,
 )
 from numpyro_concrete.soft_index.value import (
@@ -150,7 +150,9 @@ def _apply_to_draws(
     tables, joint = tables_of(operands, shape)
     sizes = joint.sizes()
     flat_tables = _flatten_states(tables, joint, axes)
-    result = run(jax.vmap(lambda *x: primitive.bind(*x, **params)), *flat_tables)
+    result = apply_to_tables(
+        jax.vmap(lambda *x: primitive.bind(*x, **params)), *flat_tables
+    )
     tables = [x.reshape(sizes + x.shape[1:]) for x in as_list(primitive, result)]
     drops_axes = tables[0].ndim - len(sizes) < len(shape)
     if drops_axes:

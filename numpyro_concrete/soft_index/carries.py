@@ -18,9 +18,9 @@ from jax import Array
 
 from numpyro_concrete.soft_index.counts import LARGEST_SUPPORT
 from numpyro_concrete.soft_index.draws import (
-    Element,
     Factor,
     Known,
+    LoopElement,
     SharedDrawsError,
     fresh,
     new_token,
@@ -30,8 +30,8 @@ from numpyro_concrete.soft_index.merging import on_support, values_of
 from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.tables import (
     Table,
-    concrete,
     is_inexact,
+    known_array,
     number_of,
     typed,
 )
@@ -118,7 +118,7 @@ class Form:
         """Return the form that can hold the first value too."""
         if not self.site or self.support is None or is_soft(value):
             return self.join(value)
-        constant = concrete(value)
+        constant = known_array(value)
         if constant is None:
             return dataclasses.replace(self, open=True)
         values = np.union1d(self.support.array, constant).astype(constant.dtype)
@@ -160,7 +160,7 @@ class Form:
             ids=positions(shape),
             ancestors=self.ancestors,
             parents=self.dependencies,
-            elements=frozenset([Element(self.token)]),
+            elements=frozenset([LoopElement(self.token)]),
         )
 
     def _mean(self, value: Operand) -> SoftNumber | SoftReal:
@@ -176,7 +176,7 @@ class Form:
         """The probabilities of a value, and what stands in the place of its own."""
         placeholder = table[:1]
         if not is_soft(value):
-            constant = concrete(value)
+            constant = known_array(value)
             if constant is None:
                 # All its weight is on its own place, in the support or not.
                 weights = jnp.zeros((len(table), *typed(value).shape), self.dtype)
@@ -400,7 +400,7 @@ class Dependencies:
 
     roots: set[int] = dataclasses.field(default_factory=set)
     parents: set[int] = dataclasses.field(default_factory=set)
-    elements: set[Element] = dataclasses.field(default_factory=set)
+    elements: set[LoopElement] = dataclasses.field(default_factory=set)
 
     def add(self, value: Operand) -> None:
         """Add those of a soft value."""

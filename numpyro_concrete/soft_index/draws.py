@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-# More comparisons than this are not worth it: draws of one array then count as shared.
+# More comparisons of ids than this take too long: draws of one array then count as
+# shared if they are at whatever positions.
 _MOST_COMPARISONS = 2**24
 # Larger tables of origins are not kept: only the arrays of the draws are.
 _LARGEST_ORIGIN = 2**20
@@ -53,7 +54,8 @@ class Origin:
     """Draws of one array, of which the draws of a derived factor are made.
 
     Shapes:
-        ids: `(n, P)`.
+        ids: `(n, P)`, with n the most draws that one draw is made of and P the number
+            of draws of the derived factor.
 
     Args:
         token: Token of the array of draws.
@@ -68,11 +70,14 @@ class Origin:
 
 
 @dataclasses.dataclass(frozen=True)
-class Element:
-    """What draws inside of a loop are outside: in each step others of a sequence.
+class LoopElement:
+    """What stands for the draws of one step in the body of a loop.
+
+    The body is traced once, for all steps. So the draws that it reads from a sequence,
+    or that it carries, have a token of their own inside of the loop.
 
     Args:
-        token: Token inside of the loop.
+        token: The token inside of the loop.
         sequence: The draws of all steps, along the first axis of its ids; None for
             values that the loop carries from step to step.
         recurring: Tokens inside of the loop whose draws may be these in other steps.
@@ -87,20 +92,27 @@ class Element:
 class Factor:
     """Which draw stands at each position: the identity of one array of probabilities.
 
-    A factor without origins and ancestors is an array of independent draws. Others are
-    derived: made of draws that other factors hold too.
+    A factor without origins, ancestors and parents is of an array of independent draws.
+    Others are derived: made of draws that other factors hold too.
+
+    For z of three draws the ids are [0, 1, 2], and for z[0] they are 0, of the same
+    token. `z + z[0]` has both factors, which at the first position are one draw. If the
+    joint values of z.sum() are merged, they are one factor with a token of its own, id
+    0, and an origin: the token of z with the ids [[0], [1], [2]].
 
     Args:
-        site: Name of the sample site, for errors.
-        token: Equal for two factors that come from one array of draws.
+        site: Name of the sample site, for errors; several are joined by " and ".
+        token: Names the array of draws that the factor comes from.
         size: Number of draws in that array; all ids are smaller.
         ids: Which of those draws, for each position; its shape broadcasts to the value.
             Where a value does not depend on them, -1 may stand.
         origins: The draws that each one is made of, as a sum is of its terms.
-        ancestors: Tokens of further arrays, of which any draw may be among these.
-        parents: Tokens of arrays of which a loop takes another element in each step. A
-            step's draws are independent of those that it carries from other steps, but
-            not of the whole arrays.
+        ancestors: Tokens of further arrays of draws that these may be made of, at
+            positions that are not known.
+        parents: Tokens of arrays of which a loop takes another element in each step.
+            Unlike ancestors, they do not count against the draws that the loop carries
+            from other steps: these are independent of the step's element, and depend
+            only on the array as a whole.
         elements: The draws inside of a loop that it is or is made of.
     """
 
@@ -111,7 +123,7 @@ class Factor:
     origins: tuple[Origin, ...] = ()
     ancestors: frozenset[int] = frozenset()
     parents: frozenset[int] = frozenset()
-    elements: frozenset[Element] = frozenset()
+    elements: frozenset[LoopElement] = frozenset()
 
     @property
     def is_derived(self) -> bool:
@@ -120,7 +132,10 @@ class Factor:
 
     @property
     def roots(self) -> frozenset[int]:
-        """Tokens of the draws that these are or are made of, parents left out."""
+        """Tokens of the draws that these are made of or, if there are none, their own.
+
+        Parents are left out.
+        """
         if self.origins:
             return self.ancestors.union(origin.token for origin in self.origins)
         return self.ancestors | {self.token}
@@ -149,6 +164,8 @@ class Factor:
 
     def draws(self) -> list[Origin]:
         """Return the independent draws at each position, with ids `(n,) + ids.shape`.
+
+        Those of a factor without origins are its own.
 
         Those of ancestors and parents, of which the positions are not known, are left
         out.
@@ -184,7 +201,10 @@ def shared_draws_message(site: str) -> str:
 
 
 def new_token() -> int:
-    """Return a token that no draw has; later ones are greater."""
+    """Return a token that no draw has.
+
+    Later ones are greater, by which a loop tells draws made inside of it from others.
+    """
     return next(_tokens)
 
 
@@ -196,7 +216,7 @@ def positions(shape: tuple[int, ...]) -> Known:
 def fresh(
     site: str, shape: Sequence[int], ancestors: frozenset[int] = frozenset()
 ) -> Factor:
-    """Return the factor of draws that no other value holds.
+    """Return the factor of new draws, one at each position.
 
     Args:
         site: Names of the sites.
@@ -311,7 +331,11 @@ def share_a_draw(first: Factor, second: Factor, shape: Sequence[int]) -> bool:
 
 
 def _meet_somewhere(first: Factor, second: Factor) -> bool:
-    """Whether draws at positions that are not known may be draws of another factor."""
+    """Whether draws at positions that are not known may be draws of another factor.
+
+    Ancestors count against whatever the other factor depends on. Parents count only
+    where it is made of the whole array, and not where it has the same parents.
+    """
     if not first.ancestors.isdisjoint(second.tokens):
         return True
     return not first.parents.isdisjoint(second.roots)
@@ -371,6 +395,7 @@ def are_independent_along(
         shape: Shape with which they broadcast.
     """
     length = math.prod(shape[axis] for axis in axes)
+    # Of ancestors it is not known at which places they stand.
     if length > 1 and any(factor.ancestors for factor in factors):
         return False
     by_token: dict[int, list[np.ndarray]] = {}

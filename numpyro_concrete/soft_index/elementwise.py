@@ -18,7 +18,7 @@ from numpyro_concrete.soft_index.algebra import Joint, enumerate_operands, finis
 from numpyro_concrete.soft_index.draws import Known
 from numpyro_concrete.soft_index.expectation import bounded, contract
 from numpyro_concrete.soft_index.joining import have_same_draws, move_together
-from numpyro_concrete.soft_index.merging import MERGED, common_values
+from numpyro_concrete.soft_index.merging import MERGE_FROM, common_values
 from numpyro_concrete.soft_index.registry import (
     Operand,
     Params,
@@ -30,9 +30,9 @@ from numpyro_concrete.soft_index.sharing import share_draws
 from numpyro_concrete.soft_index.sums import sum_of_draws
 from numpyro_concrete.soft_index.tables import (
     Table,
-    concrete,
+    apply_to_tables,
     is_inexact,
-    run,
+    known_array,
     typed,
     words,
 )
@@ -80,7 +80,7 @@ def _is_crowded_sum(first: Operand, second: Operand) -> bool:
     if not tokens.isdisjoint(factor.token for factor in second.factors):
         return False
     sizes = map(len, [*first.weights, *second.weights])
-    return first.known and second.known and math.prod(sizes) > MERGED
+    return first.known and second.known and math.prod(sizes) > MERGE_FROM
 
 
 @rule("convert_element_type")
@@ -91,7 +91,7 @@ def _convert_type(
     joint = Joint(soft.extent)
     joint.factors = list(soft.factors)
     joint.weights = list(soft.weights)
-    table = run(as_function(primitive, params), soft.table)
+    table = apply_to_tables(as_function(primitive, params), soft.table)
     return finish(table, joint, soft.extent)
 
 
@@ -209,7 +209,7 @@ def _select(primitive: Primitive, operands: list[Operand], params: Params) -> Re
     if len(cases) == 1:
         return cases[0]
     if not is_soft(which):
-        index = concrete(which)
+        index = known_array(which)
         if index is not None and index.size and (index == index.flat[0]).all():
             return cases[int(index.flat[0])]
         if not have_same_draws(cases, typed(cases[0]).shape):
@@ -237,7 +237,7 @@ def _mix_cases(
     probability_dtype = jnp.result_type(*which.weights)
 
     def probability(case: int) -> Array:
-        is_chosen = run(lambda table: table == case, which.table)
+        is_chosen = apply_to_tables(lambda table: table == case, which.table)
         return contract(
             is_chosen.astype(probability_dtype),
             which.weights,

@@ -3,6 +3,17 @@
 It makes tracers of the soft values that a function takes, and soft or plain values of
 the tracers that it returns. What tracers do in between is in ``trace.py``.
 
+Five functions convert the values of a program, of which the soft ones are tracers:
+
+========================  =========================================================
+`value_of`                the soft value itself, whichever interpreter made it
+`read`                    the same, in a form that crosses into another trace: the
+                          values behind an average are computed or left out
+`Interpreter.drop`        `read`, for a tree, in the surrounding trace
+`plain`                   the mean as a plain array
+`Interpreter.as_means`    `plain`, for a tree, in the surrounding trace
+========================  =========================================================
+
 Counterpart: none; torch dispatches on the value itself.
 """
 
@@ -52,9 +63,11 @@ def value_of(x: ProgramValue) -> Operand:
 
 
 def read(x: ProgramValue) -> Operand:
-    """Return the value in a form that any trace can hold: a tree of plain arrays.
+    """Return the soft value in a form that any trace can hold: a tree of plain arrays.
 
-    Floats become means with a guard. A count becomes its values, where they are known.
+    The functions that compute the values behind an average belong to one trace, and are
+    left out. So a float becomes its mean, with a guard that raises an error where its
+    values are needed. A count becomes its values, if they can be computed now.
 
     Args:
         x: Any value.
@@ -72,11 +85,15 @@ def read(x: ProgramValue) -> Operand:
             soft.average, soft.program_dtype, soft.sites, soft.tokens, values
         )
     except TypeError:
+        # There are too many values, which nothing may ask for.
         return SoftNumber(soft.average, soft.program_dtype, soft.sites, soft.tokens)
 
 
 def _as_real(soft: Operand) -> Operand:
-    """Return a soft value; a float with known values as an average of them."""
+    """Return a soft value; a float with known values as an average of them.
+
+    Programs hold floats as averages only, and `SoftIndex` only for integers.
+    """
     if not isinstance(soft, SoftIndex):
         return soft
     dtype = soft.table.dtype
@@ -92,7 +109,7 @@ class Interpreter:
         >>> from numpyro_concrete.soft_index import soft_index
         >>> with Interpreter() as interpreter:
         ...     z = interpreter.lift(soft_index("z", [0, 1], jnp.array([0.75, 0.25])))
-        ...     result = interpreter.lower(2.0 * z)
+        ...     result = interpreter.as_means(2.0 * z)
         >>> float(result)
         0.5
     """
@@ -121,18 +138,18 @@ class Interpreter:
 
     def drop(self, tree: Tree) -> Tree:
         """Return the values of the program with soft values in the place of tracers."""
-        if not any(self.is_soft(x) for x in jax.tree.leaves(tree)):
+        if not any(self.holds_soft(x) for x in jax.tree.leaves(tree)):
             return tree
         with self.outside():
             return jax.tree.map(read, tree)
 
-    def is_soft(self, x: ProgramValue) -> bool:
+    def holds_soft(self, x: ProgramValue) -> bool:
         """Tell whether a value of the program depends on soft integers."""
         return isinstance(x, SoftTracer)
 
-    def lower(self, tree: Tree) -> Tree:
+    def as_means(self, tree: Tree) -> Tree:
         """Return the values of the program as plain arrays: soft ones as their mean."""
-        if not any(self.is_soft(x) for x in jax.tree.leaves(tree)):
+        if not any(self.holds_soft(x) for x in jax.tree.leaves(tree)):
             return tree
         with self.outside():
             return jax.tree.map(plain, tree)

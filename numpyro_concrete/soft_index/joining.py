@@ -33,10 +33,10 @@ from numpyro_concrete.soft_index.shapes import rearrange
 from numpyro_concrete.soft_index.single import on_each_draw
 from numpyro_concrete.soft_index.tables import (
     Table,
-    concrete,
+    apply_to_tables,
     is_inexact,
+    known_array,
     number_of,
-    run,
     typed,
 )
 from numpyro_concrete.soft_index.value import (
@@ -118,7 +118,7 @@ def _join_rows(rows: Sequence[Operand], axis: int) -> Result:
 def _insert_axis(x: Operand, axis: int) -> Operand:
     """Return an array with one more axis, of size one."""
     if not is_soft(x):
-        array = concrete(x)
+        array = known_array(x)
         if array is None:
             return jnp.expand_dims(x, axis)
         return np.expand_dims(array, axis)
@@ -191,7 +191,9 @@ def _rejoin_parts(function: Callable, operands: Sequence[Operand]) -> SoftIndex 
     weights = jax.vmap(function)(*probabilities)
     ids = [np.broadcast_to(x.factors[0].ids.array, x.extent) for x in operands]
     table = first.table.reshape((-1,) + (1,) * (weights.ndim - 1))
-    return rebuilt(first, table, [weights], [run(function, *ids)], weights.shape[1:])
+    return rebuilt(
+        first, table, [weights], [apply_to_tables(function, *ids)], weights.shape[1:]
+    )
 
 
 def _is_part_of_array(x: Operand, first: Operand) -> bool:

@@ -1,8 +1,8 @@
 """Reading at soft indices: gather and dynamic slices.
 
-An operation that reads a table is first described by a :class:`Reading`. A plain table
-is read at every joint value of the indices; a soft table is read by its probabilities,
-one plain table for each value of its support.
+The source is the array that is read. An operation that reads one is first described by
+a :class:`Reading`. A plain source is read at every joint value of the indices; a soft
+source is read by its probabilities, one plain array for each value of its support.
 
 Counterpart: ``pyro_concrete.soft_index.lookup``.
 """
@@ -45,13 +45,13 @@ from numpyro_concrete.soft_index.shapes import move_elements
 from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.tables import (
     Table,
+    apply_to_tables,
     as_table,
-    concrete,
     held,
     is_inexact,
-    run,
+    known_array,
     typed,
-    uniform,
+    without_repeats,
 )
 from numpyro_concrete.soft_index.value import (
     Pieces,
@@ -68,14 +68,14 @@ _FILL = lax.GatherScatterMode.FILL_OR_DROP
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How an operation reads a table at indices.
+    """How an operation reads a source at indices.
 
     Args:
         name: Name of the operation, for errors.
-        read: Reads a table at indices `batch + (n,)`.
-        read_rows: Reads a table at indices `(K, n)`: `(K,) + window`. None if the
-            table has a batch of its own.
-        window: Axes of the result that come from the table; the others are the batch.
+        read: Reads a source at indices `batch + (n,)`.
+        read_rows: Reads a source at indices `(K, n)`: `(K,) + window`. None if the
+            source has a batch of its own.
+        window: Axes of the result that come from the source; the others are the batch.
         shape: Shape of the result.
     """
 
@@ -94,6 +94,9 @@ class Reading:
     def batch(self) -> Shape:
         """The part of the result's shape that comes from the indices."""
         return tuple(self.shape[a] for a in self.batch_axes)
+
+    # In the result, axes of batch and window are interleaved. What belongs to one gets
+    # axes of size one for the other, and so broadcasts.
 
     def place_batch(self, array: Table, lead: int) -> Table:
         """Return an array over the batch with axes of size one for the window."""
@@ -123,20 +126,20 @@ def _gather(primitive: Primitive, operands: list[Operand], params: Params) -> Re
     jointly = _listed_if_draws_are_shared(operands)
     if jointly is not None:
         return on_each_value(primitive, jointly, params)
-    table, indices = operands
-    if not is_soft(indices):
-        return _gather_at_plain_indices(primitive, table, indices, params)
+    source, indices = operands
+    if not is_soft(indices) and not _fills_at_run_time(source, indices, params):
+        return _gather_at_plain_indices(primitive, source, indices, params)
     components = index_components(indices)
-    if not is_soft(table):
-        return read_at(table, components, _gather_reading(primitive, operands, params))
-    if not _may_be_out_of_range(table, components, params):
+    if not is_soft(source):
+        return read_at(source, components, _gather_reading(primitive, operands, params))
+    if not _may_be_out_of_range(source, components, params):
         params = {**params, "mode": _CLIP}
-        return read_at(table, components, _gather_reading(primitive, operands, params))
-    fill_value = _fill_value(table, params)
-    # Out of range, each probability of the table is zero. The rest is that of the fill.
+        return read_at(source, components, _gather_reading(primitive, operands, params))
+    fill_value = _fill_value(source, params)
+    # Out of range, each probability of the source is zero. The rest is the fill's.
     params = {**params, "fill_value": 0}
     reading = _gather_reading(primitive, operands, params)
-    return _read_soft_table(table, components, reading, fill_value)
+    return _read_soft_source(source, components, reading, fill_value)
 
 
 @rule("dynamic_slice")
@@ -146,20 +149,20 @@ def _dynamic_slice(
     jointly = _listed_if_draws_are_shared(operands)
     if jointly is not None:
         return on_each_value(primitive, jointly, params)
-    table, *starts = operands
+    source, *starts = operands
     if any(map(is_soft, starts)):
-        return read_at(table, starts, _slice_reading(params["slice_sizes"]))
+        return read_at(source, starts, _slice_reading(params["slice_sizes"]))
     return move_elements(
-        table,
+        source,
         lambda x: primitive.bind(x, *starts, **params),
-        is_known=all(concrete(start) is not None for start in starts),
+        is_known=all(known_array(start) is not None for start in starts),
     )
 
 
 def _listed_if_draws_are_shared(operands: Sequence[Operand]) -> list[Operand] | None:
     """Return operands listed jointly, where indices share draws with what they read."""
-    table, *indices = operands
-    if tokens(table).isdisjoint(tokens(*indices)):
+    source, *indices = operands
+    if tokens(source).isdisjoint(tokens(*indices)):
         return None
     return listed_jointly(with_exact_pieces(operands))
 
@@ -169,8 +172,8 @@ def _gather_reading(
 ) -> Reading:
     shapes = [jax.ShapeDtypeStruct(typed(x).shape, typed(x).dtype) for x in operands]
 
-    def read(table: Operand, index: Table) -> Table:
-        return primitive.bind(table, index, **params)
+    def read(source: Operand, index: Table) -> Table:
+        return primitive.bind(source, index, **params)
 
     dims = params["dimension_numbers"]
     # The same operation, for indices with one batch axis.
@@ -181,8 +184,8 @@ def _gather_reading(
         if name in params
     }
 
-    def read_rows(table: Operand, index: Table) -> Table:
-        return lax.gather(table, index, row_dims, **row_params)
+    def read_rows(source: Operand, index: Table) -> Table:
+        return lax.gather(source, index, row_dims, **row_params)
 
     return Reading(
         name=primitive.name,
@@ -196,8 +199,8 @@ def _gather_reading(
 def _slice_reading(sizes: Sequence[int]) -> Reading:
     rank = len(sizes)
 
-    def read(table: Operand, index: Table) -> Table:
-        return lax.dynamic_slice(table, [index[i] for i in range(rank)], sizes)
+    def read(source: Operand, index: Table) -> Table:
+        return lax.dynamic_slice(source, [index[i] for i in range(rank)], sizes)
 
     dims = lax.GatherDimensionNumbers(
         offset_dims=tuple(range(1, rank + 1)),
@@ -205,8 +208,8 @@ def _slice_reading(sizes: Sequence[int]) -> Reading:
         start_index_map=tuple(range(rank)),
     )
 
-    def read_rows(table: Operand, index: Table) -> Table:
-        return lax.gather(table, index, dims, slice_sizes=sizes, mode=_CLIP)
+    def read_rows(source: Operand, index: Table) -> Table:
+        return lax.gather(source, index, dims, slice_sizes=sizes, mode=_CLIP)
 
     return Reading(
         name="dynamic_slice",
@@ -220,8 +223,21 @@ def _slice_reading(sizes: Sequence[int]) -> Reading:
 # --- plain indices, and what is out of range ------------------------------------------
 
 
+def _fills_at_run_time(source: SoftIndex, indices: Operand, params: Params) -> bool:
+    """Whether a fill value of the program's own may be read at unknown plain indices.
+
+    JAX's default fill value, which `jnp.take` has, is the extreme integer or NaN. In
+    the support of every such lookup it would cost more than it helps: no program can
+    use that value. So the lookup is clipped instead.
+    """
+    if params["mode"] != _FILL or known_array(indices) is not None:
+        return False
+    fill_value = _fill_value(source, params)
+    return not np.array_equal(fill_value, _default_fill_value(source), equal_nan=True)
+
+
 def _gather_at_plain_indices(
-    primitive: Primitive, table: SoftIndex, indices: Operand, params: Params
+    primitive: Primitive, source: SoftIndex, indices: Operand, params: Params
 ) -> Result:
     index = as_table(indices)
     is_known = isinstance(index, np.ndarray)
@@ -230,28 +246,28 @@ def _gather_at_plain_indices(
     if fills:
         read_params["mode"] = _CLIP
     result = move_elements(
-        table, lambda x: primitive.bind(x, index, **read_params), is_known
+        source, lambda x: primitive.bind(x, index, **read_params), is_known
     )
-    # Only where indices are known, can some be known to be out of range.
     if fills and is_known:
-        return _fill_out_of_range(primitive, result, table, index, params)
+        return _fill_out_of_range(primitive, result, source, index, params)
     return result
 
 
 def _fill_out_of_range(
     primitive: Primitive,
     result: Result,
-    table: SoftIndex,
+    source: SoftIndex,
     index: np.ndarray,
     params: Params,
 ) -> Result:
-    """Put the fill value into what was read, where the known indices are too large."""
-    zeros = np.zeros(table.extent, np.int8)
+    """Put the fill value into what was read, where known indices are out of range."""
+    # Of zeros with a fill value of one, the primitive reads where that is.
+    zeros = np.zeros(source.extent, np.int8)
     fill_params = {**params, "fill_value": 1}
-    is_out = run(lambda i: primitive.bind(zeros, i, **fill_params), index)
+    is_out = apply_to_tables(lambda i: primitive.bind(zeros, i, **fill_params), index)
     if not is_out.any():
         return result
-    fill_value = np.asarray(_fill_value(table, params), table.table.dtype)
+    fill_value = np.asarray(_fill_value(source, params), source.table.dtype)
 
     def fill(is_out: Table, values: Table) -> Array:
         return jnp.where(is_out == 1, fill_value, values)
@@ -260,11 +276,16 @@ def _fill_out_of_range(
     return finish(values, joint, is_out.shape)
 
 
-def _fill_value(table: SoftIndex, params: Params) -> float | int:
-    """Return what JAX reads out of range: the extreme integer, or NaN."""
+def _fill_value(source: SoftIndex, params: Params) -> float | int:
+    """Return what the program reads out of range."""
     if params["fill_value"] is not None:
         return params["fill_value"]
-    dtype = table.table.dtype
+    return _default_fill_value(source)
+
+
+def _default_fill_value(source: SoftIndex) -> float | int:
+    """Return what JAX reads out of range by default: the extreme integer, or NaN."""
+    dtype = source.table.dtype
     if jnp.issubdtype(dtype, jnp.inexact):
         return np.nan
     if jnp.issubdtype(dtype, jnp.bool_):
@@ -275,16 +296,19 @@ def _fill_value(table: SoftIndex, params: Params) -> float | int:
 
 
 def _may_be_out_of_range(
-    table: Operand, components: Sequence[Operand], params: Params
+    source: Operand, components: Sequence[Operand], params: Params
 ) -> bool:
-    """Whether soft indices can be where a table of soft integers is to be filled."""
-    if not isinstance(table, SoftIndex) or params["mode"] != _FILL:
+    """Whether indices can be where a source of soft integers is to be filled.
+
+    Indices whose values are known only at run time can.
+    """
+    if not isinstance(source, SoftIndex) or params["mode"] != _FILL:
         return False
     axes = params["dimension_numbers"].start_index_map
     for axis, component in zip(axes, components, strict=True):
         values = values_of(component)
-        largest = table.extent[axis] - params["slice_sizes"][axis]
-        if values is not None and ((values < 0) | (values > largest)).any():
+        largest = source.extent[axis] - params["slice_sizes"][axis]
+        if values is None or ((values < 0) | (values > largest)).any():
             return True
     return False
 
@@ -350,8 +374,9 @@ def joint_indices(
 
 
 def _plain_table(x: Operand, rank: int) -> Table:
-    table = concrete(x)
-    table = jnp.asarray(x) if table is None else uniform(table)
+    """Return plain indices as a table of this rank, known if they are."""
+    table = known_array(x)
+    table = jnp.asarray(x) if table is None else without_repeats(table)
     return table.reshape((1,) * (rank - table.ndim) + table.shape)
 
 
@@ -373,24 +398,24 @@ def stack_components(tables: Sequence[Table], shape: Sequence[int]) -> Table:
 # --- reading --------------------------------------------------------------------------
 
 
-def read_at(table: Operand, components: Sequence[Operand], reading: Reading) -> Result:
-    """Return what is in a table at soft indices.
+def read_at(source: Operand, components: Sequence[Operand], reading: Reading) -> Result:
+    """Return what is in an array at soft indices.
 
     Args:
-        table: The table, plain or soft.
-        components: Indices of each axis, of the shape of the batch.
+        source: The array to read, plain or soft.
+        components: Indices of each axis, soft or plain, of the shape of the batch.
         reading: How to read.
     """
-    if is_soft(table):
-        return _read_soft_table(table, components, reading)
+    if is_soft(source):
+        return _read_soft_source(source, components, reading)
     tables, joint = joint_indices(components, reading.batch)
     sizes = joint.sizes()
     lead = len(sizes)
     are_constant = all(math.prod(t.shape[lead:]) == 1 for t in tables)
-    if are_constant and reading.read_rows is not None:
+    if joint.factors and are_constant and reading.read_rows is not None:
         # Indices that are the same at every position: one row for each joint value.
         index = stack_components([t.reshape(t.shape[:lead]) for t in tables], sizes)
-        rows = _read(reading.read_rows, table, index.reshape(-1, len(tables)))
+        rows = _read(reading.read_rows, source, index.reshape(-1, len(tables)))
         return _weigh_rows(rows, joint, reading)
     # What is the same all along an axis is read once.
     batch = reading.batch
@@ -398,7 +423,7 @@ def read_at(table: Operand, components: Sequence[Operand], reading: Reading) -> 
         batch = np.broadcast_shapes(*(t.shape[lead:] for t in tables))
     index = stack_components(tables, sizes + batch)
     index = index.reshape(math.prod(sizes), *batch, len(tables))
-    values = _read(jax.vmap(reading.read, (None, 0)), table, index)
+    values = _read(jax.vmap(reading.read, (None, 0)), source, index)
     values = values.reshape(sizes + values.shape[1:])
     return finish(values, reading.place_draws(joint), reading.shape)
 
@@ -414,13 +439,13 @@ def _weigh_rows(rows: Table, joint: Joint, reading: Reading) -> Result:
 
 
 def _read(
-    function: Callable[[Operand, Table], Table], table: Operand, index: Table
+    function: Callable[[Operand, Table], Table], source: Operand, index: Table
 ) -> Table:
-    """Read a table; what is read in known integers at known indices is known."""
-    known_table = concrete(table)
-    if known_table is None or is_inexact(known_table):
-        return function(table, jnp.asarray(index))
-    return run(lambda i: function(known_table, i), index)
+    """Read a source; what is read in known integers at known indices is known."""
+    known_source = known_array(source)
+    if known_source is None or is_inexact(known_source):
+        return function(source, jnp.asarray(index))
+    return apply_to_tables(lambda i: function(known_source, i), index)
 
 
 def _average_rows(rows: Table, joint: Joint, reading: Reading) -> Array:
@@ -434,18 +459,18 @@ def _average_rows(rows: Table, joint: Joint, reading: Reading) -> Array:
     return jnp.broadcast_to(mean, reading.shape)
 
 
-def _read_soft_table(
-    table: SoftIndex,
+def _read_soft_source(
+    source: SoftIndex,
     components: Sequence[Operand],
     reading: Reading,
     fill_value: float | int | None = None,
 ) -> SoftIndex:
-    """Return what is in a table of soft integers: its weights are read like floats.
+    """Return what is in a source of soft integers: its weights are read like floats.
 
     With a fill value, what the weights lack is the probability to be out of range.
     """
-    support = values_of(table)
-    sites = named(table, *components)
+    support = values_of(source)
+    sites = named(source, *components)
     if support is None:
         operation = f"{reading.name} in values that are known only at run time"
         raise TypeError(refusal(sites, operation))
@@ -453,12 +478,14 @@ def _read_soft_table(
     def read_weights(weights: Array) -> Array:
         return mean_of_average(read_at(weights, components, reading))
 
-    weights = on_support(table, support)
-    weights = jnp.broadcast_to(weights, weights.shape[:1] + table.extent)
+    weights = on_support(source, support)
+    weights = jnp.broadcast_to(weights, weights.shape[:1] + source.extent)
     weights = jax.vmap(read_weights)(weights)
     if fill_value is not None:
         support = np.append(support, np.asarray(fill_value, support.dtype))
         weights = jnp.concatenate([weights, 1 - weights.sum(0, keepdims=True)])
     values = support.reshape((-1,) + (1,) * len(reading.shape))
-    factor = fresh(sites, reading.shape, tokens(table, *components))
+    # Which draws are read depends on the indices, so that to other values the result is
+    # a new draw, which may be made of any of them.
+    factor = fresh(sites, reading.shape, tokens(source, *components))
     return SoftIndex(Known(values), (weights,), (factor,), reading.shape)

@@ -27,7 +27,7 @@ from numpyro_concrete.soft_index.registry import (
 )
 from numpyro_concrete.soft_index.sequences import join_time, split_time
 from numpyro_concrete.soft_index.single import is_small, on_each_value
-from numpyro_concrete.soft_index.tables import concrete, typed
+from numpyro_concrete.soft_index.tables import known_array, typed
 from numpyro_concrete.soft_index.value import (
     AbstractAverage,
     SoftIndex,
@@ -187,7 +187,7 @@ def _is_small_and_known(operands: Sequence[Operand]) -> bool:
         return False
     if not is_small(operands):
         return False
-    return all(concrete(x) is not None for x in operands if not is_soft(x))
+    return all(known_array(x) is not None for x in operands if not is_soft(x))
 
 
 def _is_short_scan(primitive: Primitive, params: Params) -> bool:

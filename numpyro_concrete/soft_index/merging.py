@@ -18,16 +18,16 @@ from numpyro_concrete.soft_index.expectation import contract, mixed
 from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.tables import (
     Table,
+    apply_to_tables,
     broadcast_table,
-    concrete,
     held,
-    run,
+    known_array,
     typed,
 )
 from numpyro_concrete.soft_index.value import SoftIndex, is_soft, named, tokens
 
 # Joint supports of known values are merged where equal from this size on.
-MERGED = 64
+MERGE_FROM = 64
 # Equal values are added by a product with a matrix up to this size of it.
 LARGEST_MATRIX = 2**20
 
@@ -91,7 +91,7 @@ def values_of(x: Operand) -> np.ndarray | None:
     """Return the few values that an operand can have, or None if they are not known."""
     if isinstance(x, SoftIndex):
         return _values_of_soft(x)
-    constant = concrete(x)
+    constant = known_array(x)
     if constant is None:
         return None
     return _few_values(constant)
@@ -109,7 +109,7 @@ def _values_of_soft(soft: SoftIndex) -> np.ndarray | None:
 
 def _few_values(table: np.ndarray) -> np.ndarray | None:
     values = np.unique(table)
-    if len(values) > MERGED:
+    if len(values) > MERGE_FROM:
         return None
     return values
 
@@ -193,7 +193,7 @@ def _sources(function: Callable, operands: Sequence[Operand]) -> np.ndarray | No
         numbers.append(np.arange(first, first + size, dtype=np.int32).reshape(shape))
         first += size
     try:
-        return run(function, *numbers)
+        return apply_to_tables(function, *numbers)
     except jax.errors.JAXTypeError:
         return None
 
@@ -211,7 +211,7 @@ def weights_on(x: Operand, support: np.ndarray, dtype: DTypeLike) -> Array:
     """Return the weight of each value of a support, also of a known plain operand."""
     if is_soft(x):
         return on_support(x, support).astype(dtype)
-    constant = np.asarray(concrete(x))
+    constant = np.asarray(known_array(x))
     values = support.reshape((-1,) + (1,) * constant.ndim)
     return jnp.asarray(values == constant, dtype)
 

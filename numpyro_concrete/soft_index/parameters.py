@@ -56,7 +56,7 @@ from numpyro_concrete.soft_index.paths import (
     soft_parameters,
 )
 from numpyro_concrete.soft_index.registry import Operand, Shape
-from numpyro_concrete.soft_index.tables import held, run
+from numpyro_concrete.soft_index.tables import apply_to_tables, held
 from numpyro_concrete.soft_index.value import (
     AbstractSoft,
     SoftIndex,
@@ -146,9 +146,13 @@ def _clip_to_constraint(parameter: SoftParameter, soft: SoftIndex) -> SoftIndex:
     high = getattr(constraint, "upper_bound", None)
     table = soft.table
     if isinstance(low, int | float):
-        table = run(lambda x: jnp.maximum(x, jnp.asarray(low, x.dtype)), table)
+        table = apply_to_tables(
+            lambda x: jnp.maximum(x, jnp.asarray(low, x.dtype)), table
+        )
     if isinstance(high, int | float):
-        table = run(lambda x: jnp.minimum(x, jnp.asarray(high, x.dtype)), table)
+        table = apply_to_tables(
+            lambda x: jnp.minimum(x, jnp.asarray(high, x.dtype)), table
+        )
     return dataclasses.replace(soft, values=held(table))
 
 

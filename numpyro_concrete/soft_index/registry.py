@@ -4,6 +4,18 @@ This is the bottom of the package: it imports none of the other modules. Modules
 it register their rules under the names of primitives. A rule calls what is above it,
 such as the rules of other primitives, through a :class:`Callback`.
 
+The contract of a rule:
+
+- Its operands are `SoftIndex`, plain arrays or, for indices of several axes, `Pieces`;
+  at least one is soft. ``averages.py`` handles averages before.
+- It returns the result for every value of the draws: soft, an average, or plain.
+- If it has none, it raises ``TypeError(refusal(sites, operation))``. The primitive is
+  then applied to each joint value if there are few, and else the error is the user's.
+- A primitive without a rule is refused if an operand is a draw.
+- Jitted functions, branches and loops have no rules of this kind, or are prepared
+  before: they are dispatched in ``trace.py``.
+- A new module of rules must be imported in ``rules.py``.
+
 Counterpart: ``pyro_concrete.soft_index.value``, which has the decorator ``rule``.
 """
 
@@ -99,7 +111,8 @@ class Callback:
 # `apply_primitive(primitive, operands, params)` applies the rule of a primitive.
 apply_primitive = Callback()
 # `evaluate(function, *operands)` runs a function of JAX under an interpreter of its
-# own, and makes averages of floats plain.
+# own, and makes averages of floats plain: for results that leave the soft values.
 evaluate = Callback()
-# `interpret(function, *operands)` does the same, and keeps averages soft.
+# `interpret(function, *operands)` does the same, and keeps averages soft, so that what
+# follows can still use their values.
 interpret = Callback()

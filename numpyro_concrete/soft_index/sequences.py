@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 
 from numpyro_concrete.soft_index.draws import (
-    Element,
     Factor,
     Known,
+    LoopElement,
     Origin,
     are_independent_along,
     may_share_a_draw,
@@ -65,7 +65,7 @@ def _element(sequence: Factor, tokens: dict[Factor, int]) -> Factor:
     shape = sequence.ids.array.shape
     if not are_independent_along([sequence], [0], shape):
         recurring.add(tokens[sequence])
-    element = Element(tokens[sequence], sequence, frozenset(recurring))
+    element = LoopElement(tokens[sequence], sequence, frozenset(recurring))
     return Factor(
         site=sequence.site,
         token=tokens[sequence],
@@ -178,7 +178,7 @@ class Outside:
             return sequence.at(of_steps[:, factor.ids.array])
         return self._made_inside(factor, elements)
 
-    def _made_inside(self, factor: Factor, elements: dict[int, Element]) -> Factor:
+    def _made_inside(self, factor: Factor, elements: dict[int, LoopElement]) -> Factor:
         """The factor of draws that each step makes, of others or anew."""
         ancestors: set[int] = set()
         for token in factor.ancestors:
@@ -211,7 +211,7 @@ class Outside:
         return self._tokens.setdefault(token, new_token())
 
     def _tokens_of(
-        self, token: int, factor: Factor, elements: dict[int, Element]
+        self, token: int, factor: Factor, elements: dict[int, LoopElement]
     ) -> frozenset[int]:
         """Tokens outside of the loop of what has a token inside of it."""
         if token < self.first_token:
@@ -224,7 +224,7 @@ class Outside:
         return factor.parents | {self.first_token}
 
     def _origins_of(
-        self, origin: Origin, elements: dict[int, Element]
+        self, origin: Origin, elements: dict[int, LoopElement]
     ) -> list[Origin] | None:
         """Origins for the draws of all steps; None if their positions are not known."""
         ids = origin.ids.array

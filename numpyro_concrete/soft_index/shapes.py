@@ -19,7 +19,12 @@ from numpyro_concrete.soft_index.registry import (
     Shape,
     rule,
 )
-from numpyro_concrete.soft_index.tables import Table, broadcast_table, held, run
+from numpyro_concrete.soft_index.tables import (
+    Table,
+    apply_to_tables,
+    broadcast_table,
+    held,
+)
 from numpyro_concrete.soft_index.value import SoftIndex, is_soft, named, refusal
 
 SHAPES = "reshape squeeze expand_dims transpose rev slice split unstack"
@@ -127,5 +132,7 @@ def _move_array(
     if math.prod(array.shape[lead:]) == 1:
         return array.reshape(leading + (1,) * rank)
     rows = broadcast_table(array, (*leading, *shape))
-    moved = run(jax.vmap(function), rows.reshape(math.prod(leading), *shape))
+    moved = apply_to_tables(
+        jax.vmap(function), rows.reshape(math.prod(leading), *shape)
+    )
     return moved.reshape(leading + moved.shape[1:])

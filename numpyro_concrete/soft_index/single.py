@@ -25,9 +25,9 @@ from numpyro_concrete.soft_index.registry import (
 )
 from numpyro_concrete.soft_index.tables import (
     Table,
+    apply_to_tables,
     as_table,
     broadcast_table,
-    run,
     words,
 )
 from numpyro_concrete.soft_index.value import SoftIndex, named, refusal
@@ -112,7 +112,7 @@ def _map_over_states(
             axes.append(None)
     if one_by_one and all(isinstance(x, np.ndarray) for x in arrays):
         return _call_for_each_state(function, arrays, axes, states)
-    return run(jax.vmap(function, tuple(axes), axis_size=states), *arrays)
+    return apply_to_tables(jax.vmap(function, tuple(axes), axis_size=states), *arrays)
 
 
 def _call_for_each_state(
@@ -128,7 +128,7 @@ def _call_for_each_state(
             x if axis is None else np.asarray(x[state])
             for x, axis in zip(arrays, axes, strict=True)
         ]
-        return run(function, *slices)
+        return apply_to_tables(function, *slices)
 
     results = [call(state) for state in range(states)]
     return [np.stack(tables) for tables in zip(*results, strict=True)]

@@ -17,7 +17,7 @@ from numpyro_concrete.soft_index.registry import Operand
 from numpyro_concrete.soft_index.value import is_soft
 
 # Known arrays stay known up to this size.
-LIMIT = 2**16
+LARGEST_KNOWN_ARRAY = 2**16
 
 # An array of NumPy if it is known while tracing, else of JAX.
 Table = Any
@@ -40,19 +40,21 @@ def is_inexact(x: Operand) -> bool:
     return jnp.issubdtype(typed(x).dtype, jnp.inexact)
 
 
-def concrete(x: Operand) -> np.ndarray | None:
+def known_array(x: Operand) -> np.ndarray | None:
     """Return a plain operand that is known while tracing, and not large, or None."""
     if is_soft(x) or isinstance(x, internals.Tracer):
         return None
     aval = internals.typeof(x)
-    if aval.size > LIMIT or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+    if aval.size > LARGEST_KNOWN_ARRAY or jnp.issubdtype(
+        aval.dtype, jax.dtypes.extended
+    ):
         return None
     return np.asarray(x, aval.dtype)
 
 
 def as_table(x: Operand) -> Table:
     """Return a plain operand: as NumPy's array if it is known while tracing."""
-    constant = concrete(x)
+    constant = known_array(x)
     if constant is None:
         return x
     return constant
@@ -65,7 +67,7 @@ def number_of(x: Operand) -> Array:
     return jnp.asarray(x)
 
 
-def uniform(x: np.ndarray) -> np.ndarray:
+def without_repeats(x: np.ndarray) -> np.ndarray:
     """Return a known array with axes of size one where it is the same all along."""
     for axis in range(x.ndim if x.size > 1 else 0):
         first = x.take([0], axis)
@@ -74,7 +76,7 @@ def uniform(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def run(function: Callable, *tables: Table) -> Any:
+def apply_to_tables(function: Callable, *tables: Table) -> Any:
     """Apply a function of JAX; of known tables the results are known, too."""
     if not all(isinstance(x, np.ndarray) for x in tables):
         return function(*tables)

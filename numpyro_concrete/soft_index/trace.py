@@ -38,7 +38,7 @@ from numpyro_concrete.soft_index.single import (
     on_elements,
     reads_soft_tables,
 )
-from numpyro_concrete.soft_index.tables import concrete, typed, words
+from numpyro_concrete.soft_index.tables import known_array, typed, words
 from numpyro_concrete.soft_index.value import (
     Pieces,
     SoftIndex,
@@ -315,7 +315,7 @@ class SoftTrace(internals.QuaxTrace):
             trace = internals.eval_trace
         with internals.set_current_trace(trace):
             result = primitive.bind(*operands, **params)
-            if primitive.name in _REPEATING and concrete(result) is None:
+            if primitive.name in _REPEATING and known_array(result) is None:
                 axes = params.get("broadcast_dimensions", range(result.ndim))
                 self._note_repetition(result, operands[0], axes)
         return result
@@ -387,12 +387,12 @@ def _is_folded(
     makes_array = primitive.name in ("iota", "broadcast_in_dim")
     if makes_array and math.prod(params["shape"]) > _LARGEST_FOLDED:
         return False
-    return all(concrete(x) is not None for x in operands)
+    return all(known_array(x) is not None for x in operands)
 
 
 def _is_folded_call(jaxpr: internals.ClosedJaxpr, operands: Sequence[Operand]) -> bool:
     """Whether a jitted function is a few steps with constants, such as a remainder."""
     if len(jaxpr.jaxpr.eqns) > _MOST_FOLDED_STEPS:
         return False
-    arrays = (concrete(x) for x in operands)
+    arrays = (known_array(x) for x in operands)
     return all(x is not None and x.size <= _LARGEST_FOLDED_OPERAND for x in arrays)

@@ -35,8 +35,8 @@ from numpyro_concrete.soft_index.registry import (
 from numpyro_concrete.soft_index.single import on_each_value
 from numpyro_concrete.soft_index.tables import (
     Table,
-    concrete,
     is_inexact,
+    known_array,
     number_of,
     typed,
 )
@@ -223,7 +223,7 @@ class SoftPlaces:
             return True
         # Places are apart where they differ in an index that is known, or in an axis
         # that is one of the batch in the array too.
-        arrays = [x for x in map(concrete, components) if x is not None]
+        arrays = [x for x in map(known_array, components) if x is not None]
         coordinates = [np.broadcast_to(x, self.batch) for x in arrays]
         positions = np.indices(self.batch)
         coordinates += [positions[a] for a in self._batching_axes]

@@ -1,7 +1,8 @@
 """What the family shares: parameters, shapes, and the scoring of its own samples.
 
-A distribution scores the last sample that it drew by the noise of the sample, which is
-exact and needs no parameters. So `rsample` caches the sample together with a function
+A distribution scores the last sample that it drew by the noise of the sample. That is
+exact, and needs no inverse of the sampling map, only the noise and the temperature. So
+`rsample` caches the sample together with a function
 that gives its log-density, and `log_prob` looks whether it is asked about that sample.
 Every other value is scored in full.
 
@@ -24,6 +25,7 @@ from pyro_concrete.distributions.parameters import (
     batch_shape_with,
     check_temperature,
 )
+from pyro_concrete.internals import number_of_writes
 from pyro_concrete.ops.precision import (
     Temperature,
     is_plain,
@@ -51,30 +53,38 @@ class _CachedDraw(NamedTuple):
 
     def is_draw_of(self, value: Tensor) -> bool:
         """Tell whether a value is the sample, unchanged since it was drawn."""
-        return value is self.draw.value and value._version == self.version
+        return value is self.draw.value and number_of_writes(value) == self.version
 
 
 class AbstractConcrete(TorchDistribution):
     """Parameters, shapes and the scoring of own samples; no density.
 
-    A subclass names its noise and its number of logits per variable in class
-    attributes, and implements `_from_noise`, `_noise_log_density` and `_log_density`.
+    A subclass sets `_class_dims` and `_uniform_to_noise`, and implements `_from_noise`,
+    `_log_density` and, if it scores from noise, `_noise_log_density`. A subclass for
+    `relax` also implements `to_simplex`, `vertex`, `center` and, if binary, `_to_prob`.
+
+    `probs` and `discrete` assume noise under which the argmax of noise plus logits has
+    the probabilities softmax(logits); of one logit, the sign has sigmoid(logits).
     """
 
     has_rsample = True
 
     # --- what a subclass declares
-    # 1: one logit for each class, on the last dim. 0: one logit, the log-odds of one.
+    # Number of class dims of the logits. 1: a logit for each class, on the last dim. 0:
+    # one logit, the log-odds of one.
     _class_dims: ClassVar[int]
-    # Maps uniforms to the noise of the family, in place.
+    # Maps independent uniforms on [0, 1), which may be 0, in place to the noise of the
+    # family. Shape: _noise_shape + sample_shape + batch_shape, and (classes,) if there
+    # are. Assign a staticmethod.
     _uniform_to_noise: ClassVar[Callable[[Tensor], Tensor]]
-    # A faster draw for numbers as temperatures and plain autograd, if there is one.
+    # A faster draw for numbers as temperatures and plain autograd, if there is one: a
+    # staticmethod.
     _fused_draw: ClassVar[FusedDraw | None] = None
     # Attributes beside the parameters, which `expand` hands on.
     _extra_attributes: ClassVar[tuple[str, ...]] = ()
     # Leading dims of the noise, for a sample that needs more than one draw of it.
     _noise_shape: Size = ()
-    # Whether own samples are scored from their noise.
+    # Whether own samples are scored from their noise; a mass scores them by value.
     _scores_from_noise: ClassVar[bool] = True
 
     # --- what an instance holds, beside `logits`
@@ -103,7 +113,8 @@ class AbstractConcrete(TorchDistribution):
         batch_shape = batch_shape_with(temperature, batch_shape)
         self._original_temperature = temperature
         self._set_parameters(_number_if_constant(temperature), logits, batch_shape)
-        # Pyro checks every element; a finite sum says as much, and costs less.
+        # Pyro checks every element. One sum is finite only if every logit is, and costs
+        # less.
         super().__init__(
             torch.Size(batch_shape),
             torch.Size(event_shape),
@@ -207,11 +218,12 @@ class AbstractConcrete(TorchDistribution):
         )
         draw = self._draw(uniform)
         self._cached_draw = None
-        # Only a value that carries gradients moves with its parameters. A compiler
-        # cannot know whether a value was changed in place; there it is scored in full.
+        # A sample without gradient keeps its value when the parameters change, so it is
+        # scored in full. So is every sample under a compiler, which cannot know whether
+        # a value was changed in place.
         moves = draw.value.requires_grad and not torch.compiler.is_compiling()
         if moves and self._scores_from_noise:
-            self._cached_draw = _CachedDraw(draw, draw.value._version)
+            self._cached_draw = _CachedDraw(draw, number_of_writes(draw.value))
         return draw.value
 
     def _draw(self, uniform: Tensor) -> _Draw:
@@ -243,6 +255,7 @@ class AbstractConcrete(TorchDistribution):
         raise NotImplementedError
 
     def _noise_log_density(self, noise: Tensor) -> Tensor:
+        """Return the log-density of the value made from this noise."""
         raise NotImplementedError
 
     def _log_density(self, value: Tensor) -> Tensor:

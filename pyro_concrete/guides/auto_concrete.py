@@ -1,8 +1,9 @@
 """AutoConcrete: a guide for relaxed models.
 
-The guide samples a factor for each latent site (`abstract.py`), inside of the model if
-that masks any (`masks.py`). `posterior.py` reads probabilities and quantiles of the
-discrete model off the parameters.
+The guide samples a factor for each latent site, inside of the model if that masks any
+(`masks.py`). Its constructor is that of `AbstractFactorGuide` (`abstract.py`), an
+`AutoNormal`, which has the locations and scales of continuous sites. `posterior.py`
+reads probabilities and quantiles of the discrete model off the parameters.
 
 Counterpart: ``numpyro_concrete.guides.auto_concrete``.
 """
@@ -109,13 +110,15 @@ class AutoConcrete(AbstractFactorGuide):
         call = Call(args, kwargs)
         if self._may_be_masked(call):
             return self._sample_in_model(call)
+        # Continuous sites, relaxed sites, then discrete sites with one value.
         values = super().forward(*args, **kwargs)
         hardening = hardened_in_prediction()
-        for name, site in self._relaxed_sites.items():
+        for relaxed_name, site in self._relaxed_sites.items():
             with hardening, self._enter_plates(site.plates):
                 fn = self._concrete_factor(site).distribution(site.leaf)
+                # Batch dims of the leaf that are event dims of the site.
                 fn = fn.to_event(site.num_event_batch_dims)
-                values[name] = pyro.sample(name, fn, infer=site.infer)
+                values[relaxed_name] = pyro.sample(relaxed_name, fn, infer=site.infer)
         for name, site in self._constant_sites.items():
             with self._enter_plates(site.plates):
                 values[name] = pyro.sample(name, site.fn)
@@ -141,7 +144,8 @@ class AutoConcrete(AbstractFactorGuide):
             return False
         state = get_rng_state()
         with poutine.block(), HardenMessenger(), torch.no_grad():
-            trace = call.apply(poutine.trace(self._visible_model[0]).get_trace)
+            model = self._visible_model[0]  # the only entry
+            trace = call.apply(poutine.trace(model).get_trace)
         set_rng_state(state)  # the search changes no sample of the guide
         for site in self._relaxed_sites.values():
             discrete_site = trace.nodes.get(site.name)
@@ -166,6 +170,9 @@ class AutoConcrete(AbstractFactorGuide):
         plates = self._create_plates(*call.args, **call.kwargs)
         messenger = FactorMessenger(self._factors(), self._constant_sites, plates)
         visible_sites = poutine.block(hide_fn=messenger.hides)
+        # From the outside in: what a prediction does to the factors; which sites the
+        # handlers around get; the model relaxed, as it is even in a prediction; and the
+        # factors in the place of its sites.
         with hardened_in_prediction(), visible_sites, TrainingMessenger(), messenger:
             call.apply(self._visible_model[0])
         return messenger.values

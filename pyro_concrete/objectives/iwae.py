@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from concrete_core.objectives.checks import validate_one_particle_baseline
-from concrete_core.objectives.chunks import even_chunks
+from concrete_core.objectives.chunks import even_chunks, validate_chunks
 from concrete_core.objectives.programs import Programs
 from concrete_core.types import Message, Program
 from pyro_concrete.internals import is_deterministic
@@ -177,7 +177,7 @@ class IWAE(ELBO):
         vectorize_particles: bool = True,
         retain_graph: bool | None = None,
     ) -> None:
-        even_chunks(num_particles, chunk_size)  # validates both
+        validate_chunks(num_particles, chunk_size)
         validate_one_particle_baseline(baseline, num_particles)
         super().__init__(
             num_particles=num_particles,

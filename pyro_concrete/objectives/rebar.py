@@ -55,7 +55,8 @@ class _ControlVariate(NamedTuple):
     Attributes:
         elbo: Discrete ELBO f of each element of the site's plates, detached.
         relaxed_elbo: Control variate c: the relaxed ELBO of each element.
-        slope: Derivative of c in the scores of the site.
+        slope: Derivative of c in the scores of the site, which are its logits plus the
+            noise of the draw.
         settings: Settings of the site.
     """
 
@@ -74,8 +75,9 @@ class REBAR(AbstractUnbiased):
     A loss for `SVI` with the unmodified discrete model and guide. f is the integrand of
     the discrete ELBO at the discrete draw b, and c the same of the model and the guide
     that `relax` makes, with discrete scoring: z is a relaxed draw of the guide, and
-    :math:`\tilde z` one given the value b. The noise of the two is coupled, so that one
-    relaxed run has both. Any temperature and any scale :math:`\eta` give the same
+    :math:`\tilde z` one given the value b. The noise of the two is coupled: they are
+    the same point and differ only in how they move with the logits, so that one relaxed
+    run has both. Any temperature and any scale :math:`\eta` give the same
     gradient on average, but not the same variance. A guide that
     `with_learned_settings` wraps has them as parameters, which are trained beside the
     others to lower the variance.
@@ -90,7 +92,8 @@ class REBAR(AbstractUnbiased):
     With several particles, the other particles are a baseline as in `RLOO`, in two
     parts. With f - :math:`\eta` c = (1 - :math:`\eta`) f + :math:`\eta` (f - c): of
     the first part their mean is always subtracted, and of the second as much as
-    `baseline` says. That takes away what relaxing adds to every draw.
+    `baseline` says, which removes the part of the control variate that all particles
+    have in common.
 
     Use it where the likelihood is smooth in relaxed values, as that of a neural network
     is, with learned settings and several particles: ``python -m benchmarks
@@ -232,6 +235,7 @@ class REBAR(AbstractUnbiased):
             for variates in control_variates
             for variate in variates.values()
         ]
+        # `SVI` maximizes the surrogate, and the squares are to be small.
         surrogate = surrogate - _settings_surrogate(sum_of_squares, settings)
         return Estimate(elbo / self.num_particles, surrogate / self.num_particles)
 
@@ -256,35 +260,41 @@ class REBAR(AbstractUnbiased):
         self, draws: list[DrawnSite], control_variates: list[_ControlVariate]
     ) -> list[Tensor]:
         """Return the gradients in the logits of one site, for each run."""
-        elbos = self._leave_one_out([variate.elbo for variate in control_variates])
-        residuals = self._leave_one_out(
+        # A single particle has no others, and its signals are the ELBOs themselves.
+        elbo_signals = self._leave_one_out(
+            [variate.elbo for variate in control_variates]
+        )
+        residual_signals = self._leave_one_out(
             [variate.elbo - variate.relaxed_elbo for variate in control_variates]
         )
         return [
-            _logit_gradient(draw, variate, elbo, residual)
-            for draw, variate, elbo, residual in zip(
-                draws, control_variates, elbos, residuals, strict=True
+            _logit_gradient(draw, variate, elbo_signal, residual_signal)
+            for draw, variate, elbo_signal, residual_signal in zip(
+                draws, control_variates, elbo_signals, residual_signals, strict=True
             )
         ]
 
 
 def _logit_gradient(
-    draw: DrawnSite, variate: _ControlVariate, elbo: Tensor, residual: Tensor
+    draw: DrawnSite,
+    variate: _ControlVariate,
+    elbo_signal: Tensor,
+    residual_signal: Tensor,
 ) -> Tensor:
     """Return the gradient in the logits of one site.
 
     Args:
         draw: The site as it was drawn.
         variate: Control variate of the site.
-        elbo: f minus its mean over the other particles.
-        residual: f - c minus its mean over the other particles.
+        elbo_signal: f minus its mean over the other particles, if there are any.
+        residual_signal: f - c minus its mean over the other particles, likewise.
     """
     scale = variate.settings.scale
     baseline = variate.settings.baseline
     # f - eta c = eta (f - c) + (1 - eta) f, each with its own baseline.
     plain_residual = variate.elbo - variate.relaxed_elbo
-    residual = baseline * residual + (1 - baseline) * plain_residual
-    signal = scale * residual + (1 - scale) * elbo
+    residual_signal = baseline * residual_signal + (1 - baseline) * plain_residual
+    signal = scale * residual_signal + (1 - scale) * elbo_signal
     rebar_gradient = categorical_rebar_gradient
     if draw.is_binary:
         rebar_gradient = binary_rebar_gradient

@@ -11,7 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from concrete_core.objectives.checks import validate_warmup
-from concrete_core.types import Program
+from concrete_core.types import Elbo, Program
 from pyro_concrete.objectives.rloo import RLOO
 from pyro_concrete.relaxation.programs import harden
 from pyro_concrete.schedules import current_step
@@ -26,7 +26,7 @@ class _Part(NamedTuple):
         guide: The guide that is trained, relaxed or hardened.
     """
 
-    elbo: ELBO
+    elbo: Elbo
     model: Program
     guide: Program
 
@@ -72,8 +72,8 @@ class RelaxedWarmup(ELBO):
     def __init__(
         self,
         num_steps: int,
-        unbiased: ELBO | None = None,
-        relaxed: ELBO | None = None,
+        unbiased: Elbo | None = None,
+        relaxed: Elbo | None = None,
     ) -> None:
         validate_warmup(num_steps)
         super().__init__()

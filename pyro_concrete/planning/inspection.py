@@ -80,7 +80,7 @@ class _Support:
     """What the support of a site allows: see `SiteNode` for the attributes."""
 
     size: int
-    obstacle: str | None = None
+    relaxation_obstacle: str | None = None
     advice: str | None = None
 
 
@@ -169,18 +169,19 @@ def _node(
     if not site.is_discrete_latent:
         return node
     support = _support(site.name, message["fn"])
-    obstacle = support.obstacle
+    relaxation_obstacle = support.relaxation_obstacle
     unsupported = _INFINITE_SUPPORT
     if support.size:
         unsupported = _reason_against_enumeration(message, plates)
     if is_read_as_number:
-        unsupported = obstacle = "the program reads its value as a number of Python"
+        unsupported = "the program reads its value as a number of Python"
+        relaxation_obstacle = unsupported
     return replace(
         node,
         support_size=support.size,
         setting=site_setting(site.infer),
         unsupported=unsupported,
-        obstacle=obstacle,
+        relaxation_obstacle=relaxation_obstacle,
         advice=support.advice,
     )
 
@@ -194,9 +195,10 @@ def _support(name: str, fn: Distribution) -> _Support:
     except NotImplementedError:
         obstacle = f"relax takes no vectors of {type(leaf).__name__}"
     try:
-        return _Support(len(fn.enumerate_support(expand=False)), obstacle)
+        size = len(fn.enumerate_support(expand=False))
     except NotImplementedError:
-        return _Support(0, obstacle)
+        size = 0
+    return _Support(size, relaxation_obstacle=obstacle)
 
 
 def _reason_against_enumeration(message: Message, plates: Plates) -> str | None:

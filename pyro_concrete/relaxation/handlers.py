@@ -12,6 +12,9 @@ run relaxed, and makes a `Site` of its distribution and its `SiteSettings`.
 3. When these are done, it puts the soft value in place of the mean, which the statement
    returns to the program (`RelaxMessenger._pyro_post_sample`).
 
+A site whose support is truncated also sends ``z_truncated_mass``, a deterministic site
+with the truncated probability.
+
 In `harden` and in predictions it leaves the site discrete instead
 (`RelaxMessenger._keep_discrete`). `HardenMessenger` goes the other way: a message
 ``z_relaxed`` comes in, it sends ``z`` with the discrete distribution to the handlers
@@ -58,11 +61,11 @@ from pyro_concrete.relaxation.site import (
     Deterministic,
     Site,
     SiteSettings,
+    backend_relaxation_of,
     can_relax,
     discrete_distribution,
     discrete_value,
     log_space_vertex,
-    native_of,
     resolve_soft_parameters,
 )
 from pyro_concrete.relaxation.surroundings import (
@@ -80,7 +83,10 @@ _AUXILIARY = {**DETERMINISTIC, "is_auxiliary": True}
 
 
 class ProgramMessenger(Messenger):
-    """A handler that makes a module of a module, so that its parameters are found."""
+    """A handler that, applied to an nn.Module, returns an nn.Module.
+
+    So the parameters of the module are found.
+    """
 
     def __call__(self, fn: Program) -> Any:
         if isinstance(fn, torch.nn.Module):
@@ -103,6 +109,7 @@ class HandledModule(torch.nn.Module):
         super().__init__()
         self.fn = fn
         self.handler = handler
+        # Of these handlers, only that of `relax` can have a parameter of its own.
         if isinstance(handler, RelaxMessenger):
             temperature = handler.settings.temperature
             if isinstance(temperature, torch.nn.Parameter):
@@ -120,7 +127,7 @@ class SurroundedMessenger(ProgramMessenger):
     _surroundings: Surroundings | None = None
 
     def __enter__(self) -> "SurroundedMessenger":
-        self._surroundings = surroundings()
+        self._surroundings = current_surroundings()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> Any:
@@ -169,6 +176,9 @@ class RelaxMessenger(SurroundedMessenger):
 
     def _pyro_sample(self, msg: Message) -> None:
         self._names.add(msg["name"])
+        # Handlers around compute with plain masks and scales. A soft mask goes into the
+        # distribution, which averages the score over its values. A score is linear in
+        # the scale, so that its mean is enough.
         if is_soft(msg["mask"]):
             msg["fn"] = msg["fn"].mask(msg["mask"])
             msg["mask"] = None
@@ -180,6 +190,7 @@ class RelaxMessenger(SurroundedMessenger):
         if not self.settings.should_relax(msg):
             return
         guidance = self.surroundings.guidance(msg)
+        # The first is about the whole program, the second about this site.
         if self.surroundings.runs_discrete or guidance.leaves_discrete:
             self._keep_discrete(msg, guidance)
         else:
@@ -219,17 +230,18 @@ class RelaxMessenger(SurroundedMessenger):
         # Handlers around this one may relax sites, too.
         msg["infer"]["relax"] = False
         truncate = self.settings.truncation(msg)
-        is_native = native_of(leaf_of(msg["fn"])) is not None
+        is_native = backend_relaxation_of(leaf_of(msg["fn"])) is not None
         if truncate is None and not is_native and guidance.relaxed_value is None:
             return
+        # The temperature is unused: only `site.discrete` is taken.
         site = Site(
             msg["name"], msg["fn"], SiteSettings(temperature=1.0, truncate=truncate)
         )
         msg["fn"] = site.discrete
         if guidance.relaxed_value is not None:
             msg["value"] = site.discrete_value(guidance.relaxed_value)
-            # Samples of a relaxed model have its mean beside it, which is none of its
-            # values, and which other handlers would set it to.
+            # Samples of a relaxed model hold z's mean, which is none of z's values;
+            # Predictive would set z to it.
             self._return(msg, ReturnedValue(handler=self, value=msg["value"]))
 
     def _observe(self, msg: Message) -> None:
@@ -302,11 +314,11 @@ class HardenMessenger(SurroundedMessenger):
         msg["stop"] = True
 
 
-def surroundings(handler: type[Messenger] | None = None) -> Surroundings:
+def current_surroundings(handler: type[Messenger] | None = None) -> Surroundings:
     """Return the handlers around a program that starts to run.
 
     Args:
-        handler: Class of a handler, the innermost of which stands for the program.
+        handler: Count only handlers outside the innermost one of this class.
     """
     handlers = active_handlers()
     if handler is not None:
@@ -314,9 +326,9 @@ def surroundings(handler: type[Messenger] | None = None) -> Surroundings:
             if isinstance(handlers[index], handler):
                 handlers = handlers[:index]
                 break
-    outer = inside_of_training(handlers)
-    is_hardened = any(isinstance(x, HardenMessenger) for x in outer)
-    return Surroundings(outer, is_hardened)
+    handlers = inside_of_training(handlers)
+    is_hardened = any(isinstance(x, HardenMessenger) for x in handlers)
+    return Surroundings(handlers, is_hardened)
 
 
 def hardened_in_prediction() -> AbstractContextManager:
@@ -324,7 +336,7 @@ def hardened_in_prediction() -> AbstractContextManager:
 
     A guide that samples relaxed sites itself enters it around them.
     """
-    return HardenMessenger() if surroundings().is_predicted else nullcontext()
+    return HardenMessenger() if current_surroundings().is_predicted else nullcontext()
 
 
 def relaxed_in_prediction(fn: Program) -> Program:

@@ -26,7 +26,7 @@ from pyro_concrete.relaxation.handlers import (
     ConfigMessenger,
     HardenMessenger,
     RelaxMessenger,
-    surroundings,
+    current_surroundings,
 )
 from pyro_concrete.relaxation.messages import Message, Program, relaxed_name
 from pyro_concrete.relaxation.settings import Settings, Sites, Temperature, Truncate
@@ -41,7 +41,7 @@ from pyro_concrete.relaxation.site import (
 from pyro_concrete.soft_index import plain
 
 # The fields of a message that a reparameterizer does not get.
-_MESSAGE: Message = {
+_MESSAGE_DEFAULTS: Message = {
     "type": "sample",
     "infer": {},
     "cond_indep_stack": (),
@@ -126,14 +126,14 @@ def relax(
         The relaxed model or guide, with the arguments of `fn`.
 
     Raises:
-        TypeError: If there is no temperature, or `estimator` is none. When the program
-            runs: by the name of the site, where it needs a drawn value (``if z:``,
-            ``z.item()``, ``range(z)``).
+        TypeError: If there is no temperature, or `estimator` is not an estimator. When
+            the program runs: by the name of the site, where it needs a drawn value
+            (``if z:``, ``z.item()``, ``range(z)``).
         ValueError: If the temperature is not positive, or the scoring is unknown or not
-            one of the estimator. When the program runs: by the name of the site, if its
-            support is unbounded and not truncated, or if model and guide relax it in
-            different ways; and if a setting names a site that the program does not
-            have.
+            one that the estimator allows. When the program runs: by the name of the
+            site, if its support is unbounded and not truncated, or if model and guide
+            relax it in different ways; and if a setting names a site that the program
+            does not have.
         NotImplementedError: By the name of the site, if its values are vectors other
             than one-hot ones.
 
@@ -297,8 +297,8 @@ class ConcreteReparam(Reparam):
         site = Site(msg["name"], fn, self.settings)
         if site.is_constant:
             return msg
-        handlers = surroundings(ReparamMessenger)
-        guidance = handlers.guidance({**_MESSAGE, **msg})
+        handlers = current_surroundings(ReparamMessenger)
+        guidance = handlers.guidance({**_MESSAGE_DEFAULTS, **msg})
         if handlers.runs_discrete or guidance.leaves_discrete:
             check_hardened(site.name, guidance)
             value = msg["value"]

@@ -3,7 +3,8 @@
 A `Site` is made of the distribution of a discrete site and of `SiteSettings`. It has
 the two distributions that the handlers sample from: `Site.relaxed` in a relaxed
 program, and `Site.discrete` in a hardened one. `Site.value` turns a sample of the first
-into what the program receives.
+into what the program receives. Distributions come in wrappers, such as `to_event`; the
+leaf is the distribution inside of its wrappers (see `wrappers`).
 
 Counterpart: ``numpyro_concrete.relaxation.site``.
 """
@@ -80,8 +81,9 @@ SiteTruncate = int | float
 class Deterministic(TorchDistribution):
     """The distribution of a deterministic site: it records a value and scores nothing.
 
-    A masked Delta compares its value with itself, which takes time. Masked by `False`
-    it scores float32 zeros, which TraceEnum_ELBO cannot add to float64.
+    The masked Delta of `pyro.deterministic` is not used: it compares its value with
+    itself, which takes time, and scores float32 zeros, which TraceEnum_ELBO cannot add
+    to float64.
     """
 
     arg_constraints = {}  # noqa: RUF012
@@ -130,8 +132,10 @@ class Deterministic(TorchDistribution):
 
 
 @dataclass(frozen=True)
-class Native:
-    """A relaxation by Pyro's own classes, of a site whose program expects floats.
+class BackendRelaxation:
+    """What a relaxed distribution of Pyro's own stands for.
+
+    The program itself samples Pyro's `RelaxedBernoulli`, and so expects floats.
 
     Attributes:
         discrete: The distribution that it relaxes.
@@ -144,9 +148,9 @@ class Native:
     estimator: AbstractEstimator | None
 
 
-def native_of(leaf: AnyDistribution) -> Native | None:
+def backend_relaxation_of(leaf: AnyDistribution) -> BackendRelaxation | None:
     """Return what a relaxed distribution of Pyro's own stands for, or None."""
-    if not is_native(type(leaf)):
+    if not is_backend_relaxation(type(leaf)):
         return None
     straight_through = (
         RelaxedBernoulliStraightThrough | RelaxedOneHotCategoricalStraightThrough
@@ -157,7 +161,7 @@ def native_of(leaf: AnyDistribution) -> Native | None:
     estimator = None
     if isinstance(leaf, straight_through):
         estimator = StraightThrough()
-    return Native(
+    return BackendRelaxation(
         discrete=family(logits=leaf.logits, validate_args=False),
         temperature=leaf.temperature,
         estimator=estimator,
@@ -165,7 +169,7 @@ def native_of(leaf: AnyDistribution) -> Native | None:
 
 
 @functools.cache
-def is_native(family: type) -> bool:
+def is_backend_relaxation(family: type) -> bool:
     """Tell whether a class of distributions is a relaxation of Pyro's own."""
     return issubclass(family, RelaxedBernoulli | RelaxedOneHotCategorical)
 
@@ -175,7 +179,7 @@ class SiteSettings:
     """How to relax one site.
 
     Attributes:
-        temperature: Temperature or schedule; None for that of a `Native` distribution.
+        temperature: Temperature or schedule; None for that of a `BackendRelaxation`.
         truncate: Truncation of an unbounded support, as for `relax`.
         estimator: Estimator of the site; None for `Relaxed`.
         scoring: What scores it, as for `relax`; None for that of the estimator.
@@ -196,6 +200,11 @@ class Site:
         settings: How to relax it.
 
     Attributes:
+        estimator: Estimator of the site.
+        families: Distributions that sample and score it.
+        native: What a relaxed distribution of the backend's own stands for, or None.
+        is_binary: Whether it has two values and one logit.
+        is_one_hot: Whether its values are one-hot vectors.
         values: Values of the support, in the order of the classes.
         logits: Log-probabilities of the values, the classes last; of a binary site the
             log-odds.
@@ -210,7 +219,7 @@ class Site:
         self.name = name
         self.estimator = settings.estimator or Relaxed()
         self.families = select_families(self.estimator, settings.scoring)
-        self.native = native = native_of(leaf_of(fn))
+        self.native = native = backend_relaxation_of(leaf_of(fn))
         if native is not None:
             fn = with_leaf(fn, lambda _: native.discrete)
         temperature = as_temperature(settings.temperature)
@@ -218,7 +227,7 @@ class Site:
         leaf = leaf_of(fn)
         self.is_binary = isinstance(leaf, Bernoulli)
         self.is_one_hot = isinstance(leaf, OneHotCategorical)
-        self._has_all_indices = self.is_binary or isinstance(leaf, Categorical)
+        self._values_are_indices = self.is_binary or isinstance(leaf, Categorical)
         self.truncated_mass: Tensor | None = None
         if self.is_binary:
             self.logits = leaf.logits
@@ -259,8 +268,10 @@ class Site:
                 return mean
         else:
             mean = simplex @ self.values.to(simplex)
+        # The classes come first in `soft_index`.
         soft = soft_index(self.name, self.values, simplex.movedim(-1, 0))
-        soft.known_range = self._has_all_indices
+        # Optional, to save work: without these three the result is the same.
+        soft.values_are_indices = self._values_are_indices
         soft.known_mean = mean
         soft.known_simplex = simplex
         return soft
@@ -295,7 +306,10 @@ class Site:
 def _temperature_for_guides(
     temperature: SiteTemperature | None,
 ) -> SiteTemperature | None:
-    """A temperature that changes, or is no tensor: guides cannot read it off."""
+    """Return the temperature that a guide must take over: a parameter or no tensor.
+
+    None for a constant tensor, which the guide can read off the distribution.
+    """
     is_constant = isinstance(temperature, Tensor)
     if is_constant and not isinstance(temperature, Parameter):
         return None
@@ -304,7 +318,7 @@ def _temperature_for_guides(
 
 def can_relax(fn: AnyDistribution) -> bool:
     """Tell whether a distribution is discrete, or a relaxation of Pyro's own."""
-    return is_discrete(fn) or is_native(type(leaf_of(fn)))
+    return is_discrete(fn) or is_backend_relaxation(type(leaf_of(fn)))
 
 
 def is_discrete(fn: AnyDistribution) -> bool:
@@ -332,6 +346,7 @@ def resolve_soft_parameters(fn: AnyDistribution, name: str) -> AnyDistribution:
     plate_size: Any = getattr(leaf, "size", None)
     if is_soft(plate_size):
         raise TypeError(refusal(plate_size.site, "using it as the size of a plate"))
+    # A class with slots alone has no attributes that could be searched.
     if not hasattr(leaf, "__dict__"):
         return fn
     has_soft_mask = any(is_soft(getattr(x, "_mask", None)) for x in wrappers_of(fn))
@@ -347,6 +362,7 @@ def discrete_distribution(fn: AnyDistribution, record: RelaxRecord) -> AnyDistri
         fn: Distribution of the relaxed site.
         record: The record of the relaxed site.
     """
+    # A guide that replaces the relaxed distribution leaves the discrete one out.
     if record.discrete is not None:
         return record.discrete
     values = record.values

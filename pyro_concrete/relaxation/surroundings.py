@@ -30,6 +30,9 @@ from pyro_concrete.relaxation.messages import Message, relaxed_name
 class Guidance:
     """What the handlers around a program have for one of its sites.
 
+    The handlers are those that replay a trace, such as an ELBO's, or that set values,
+    such as `condition`.
+
     Attributes:
         has_trace: Whether a trace is replayed.
         relaxed: Message of the relaxed site in that trace, or None.
@@ -46,7 +49,10 @@ class Guidance:
 
     @property
     def leaves_discrete(self) -> bool:
-        """Whether a replayed trace does not have the site: it is a prediction."""
+        """Whether this site is to be discrete: a replayed trace does not have it.
+
+        The site is a prediction then, in a program whose other sites are relaxed.
+        """
         is_in_trace = self.relaxed is not None or self.has_latent
         return self.has_trace and not is_in_trace and self.relaxed_value is None
 
@@ -87,7 +93,7 @@ class Surroundings:
 
     @property
     def runs_discrete(self) -> bool:
-        """Whether all sites of the program are to be discrete."""
+        """Whether all sites are to be discrete: under `harden` or in a prediction."""
         return self.is_hardened or self.is_predicted
 
     def guidance(self, msg: Message) -> Guidance:

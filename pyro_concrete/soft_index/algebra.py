@@ -74,7 +74,7 @@ def shared_positions(a: Draw, b: Draw) -> Bool[Tensor, "*positions"] | bool:
     """Where two draws are one: at all positions, at none, or at those of a mask."""
     if a.elements is b.elements:
         return True
-    if a.elements.sites.isdisjoint(b.elements.sites):
+    if a.elements.site_numbers.isdisjoint(b.elements.site_numbers):
         return False
     with untraced():
         numbers = a.elements.numbers()

@@ -20,12 +20,14 @@ from torch import Tensor
 from pyro_concrete.internals import Shape, untraced
 from pyro_concrete.soft_index.trees import over_support
 
-# What is certain is one element, wherever it is.
+# The number of a constant, which no draw has. A draw of probability one has a number of
+# its own, as it keeps its gradient.
 CERTAIN = -1
 _BITS_OF_AN_ELEMENT = 32
-# Pickled elements keep their numbers: two processes do not start with the same.
+# Pickled elements keep their numbers: two processes do not start with the same. Beside
+# the sign and the element an int64 has 31 bits, of which one is left to count on.
 _NEXT_SITE = itertools.count(secrets.randbits(30))
-# So many steps are deferred, as each of them is a call in a call.
+# Each deferred step is a call in a call, and Python's recursion limit is finite.
 _MOST_DEFERRED = 32
 
 
@@ -64,31 +66,35 @@ class Elements:
 
     Args:
         numbers: One number for each position, equal at equal elements.
-        sites: Numbers of the relaxed values that they may belong to.
+        site_numbers: Numbers of the relaxed values that they may belong to.
         origins: Numbers of the elements that each position was made of, on a leading
             dimension, or None where every position is an element of a site.
-        origin_sites: Numbers of the relaxed values that these may belong to.
+        origin_site_numbers: Numbers of the relaxed values that these may belong to.
     """
 
-    __slots__ = ("_numbers", "_origins", "origin_sites", "sites")
+    __slots__ = ("_numbers", "_origins", "origin_site_numbers", "site_numbers")
 
     def __init__(
         self,
         numbers: _Deferred,
-        sites: frozenset[int],
+        site_numbers: frozenset[int],
         origins: _Deferred | None = None,
-        origin_sites: frozenset[int] = frozenset(),
+        origin_site_numbers: frozenset[int] = frozenset(),
     ) -> None:
         self._numbers = numbers
         self._origins = origins
-        self.sites = sites
+        self.site_numbers = site_numbers
         if origins is None:
-            origin_sites = sites
-        self.origin_sites = origin_sites
+            origin_site_numbers = site_numbers
+        self.origin_site_numbers = origin_site_numbers
 
     @classmethod
     def of_new_site(cls, probabilities: Tensor) -> "Elements":
-        """Return the elements of a value that is like no other."""
+        """Return the elements of a value that is like no other.
+
+        Shapes:
+            probabilities: (support, *positions).
+        """
         return cls(*_new_numbers(probabilities))
 
     @classmethod
@@ -101,10 +107,11 @@ class Elements:
         """Return new elements that are made of others.
 
         Args:
-            probabilities: Those of the merged draw, with the positions of the parts.
+            probabilities: Those of the merged draw, (support, *positions), with the
+                positions of the parts.
             parts: Elements whose positions line up from the right.
         """
-        numbers, sites = _new_numbers(probabilities)
+        numbers, site_numbers = _new_numbers(probabilities)
 
         def origins() -> Tensor:
             rows = [part.origins() for part in parts]
@@ -115,9 +122,11 @@ class Elements:
 
         return cls(
             numbers=numbers,
-            sites=sites,
+            site_numbers=site_numbers,
             origins=_Deferred(origins, [part.deferred_origins for part in parts]),
-            origin_sites=frozenset().union(*(part.origin_sites for part in parts)),
+            origin_site_numbers=frozenset().union(
+                *(part.origin_site_numbers for part in parts)
+            ),
         )
 
     @classmethod
@@ -126,7 +135,7 @@ class Elements:
         place: Callable[..., Tensor],
         parts: Sequence["Elements"],
         shapes: Sequence[Shape],
-        sites: frozenset[int],
+        site_numbers: frozenset[int],
     ) -> "Elements":
         """Return elements that a function places among those of several tensors.
 
@@ -134,7 +143,7 @@ class Elements:
             place: Function of the numbers of each tensor's elements.
             parts: Elements of each tensor.
             shapes: Shape of each tensor.
-            sites: Numbers of the relaxed values that the elements may belong to.
+            site_numbers: Numbers of the relaxed values that the elements may belong to.
         """
 
         def numbers() -> Tensor:
@@ -143,7 +152,7 @@ class Elements:
 
         deferred = _Deferred(numbers, [part.deferred_numbers for part in parts])
         if not any(part.are_merged for part in parts):
-            return cls(deferred, sites)
+            return cls(deferred, site_numbers)
 
         def origins() -> Tensor:
             rows = [part.origins() for part in parts]
@@ -153,9 +162,11 @@ class Elements:
 
         return cls(
             numbers=deferred,
-            sites=sites,
+            site_numbers=site_numbers,
             origins=_Deferred(origins, [part.deferred_origins for part in parts]),
-            origin_sites=frozenset().union(*(part.origin_sites for part in parts)),
+            origin_site_numbers=frozenset().union(
+                *(part.origin_site_numbers for part in parts)
+            ),
         )
 
     @property
@@ -187,29 +198,32 @@ class Elements:
         """Return the elements after their positions were moved."""
         numbers = _Deferred(lambda: move(self.numbers()), [self._numbers])
         if self._origins is None:
-            return Elements(numbers, self.sites)
+            return Elements(numbers, self.site_numbers)
         origins = _Deferred(lambda: over_support(move)(self.origins()), [self._origins])
-        return Elements(numbers, self.sites, origins, self.origin_sites)
+        return Elements(numbers, self.site_numbers, origins, self.origin_site_numbers)
 
     def with_origins(self, transform: Callable[[Tensor], Tensor]) -> "Elements":
-        """Return elements that are made of other ones, found from these origins."""
+        """Return the elements with other origins, which a function finds from these."""
         origins = _Deferred(lambda: transform(self.origins()), [self.deferred_origins])
-        return Elements(self._numbers, self.sites, origins, self.origin_sites)
+        return Elements(
+            self._numbers, self.site_numbers, origins, self.origin_site_numbers
+        )
 
-    def at(self, place: int, shape: Shape) -> "Elements":
-        """Return the element at one position of a flat shape."""
+    def at(self, position: int, shape: Shape) -> "Elements":
+        """Return the element at one position of a shape, counted in row-major order."""
 
-        def of_place(numbers: Tensor) -> Tensor:
-            return numbers.expand(tuple(shape)).reshape(-1)[place]
+        def of_position(numbers: Tensor) -> Tensor:
+            return numbers.expand(tuple(shape)).reshape(-1)[position]
 
-        return self.moved(of_place)
+        return self.moved(of_position)
 
     def __reduce__(self) -> tuple:
         """Pickle as numbers."""
         origins = None
         if self._origins is not None:
             origins = self.origins()
-        return _known_elements, (self.numbers(), self.sites, origins, self.origin_sites)
+        site_numbers = self.site_numbers, self.origin_site_numbers
+        return _known_elements, (self.numbers(), origins, *site_numbers)
 
 
 def _new_numbers(probabilities: Tensor) -> tuple[_Deferred, frozenset[int]]:
@@ -225,14 +239,18 @@ def _new_numbers(probabilities: Tensor) -> tuple[_Deferred, frozenset[int]]:
 
 def _known_elements(
     numbers: Tensor,
-    sites: frozenset[int],
     origins: Tensor | None,
-    origin_sites: frozenset[int],
+    site_numbers: frozenset[int],
+    origin_site_numbers: frozenset[int],
 ) -> Elements:
-    if origins is None:
-        return Elements(_Deferred(lambda: numbers), sites)
+    deferred_origins = None
+    if origins is not None:
+        deferred_origins = _Deferred(lambda: origins)
     return Elements(
-        _Deferred(lambda: numbers), sites, _Deferred(lambda: origins), origin_sites
+        numbers=_Deferred(lambda: numbers),
+        site_numbers=site_numbers,
+        origins=deferred_origins,
+        origin_site_numbers=origin_site_numbers,
     )
 
 
@@ -250,13 +268,13 @@ def _padded(origins: Tensor, count: int, shape: Shape) -> Tensor:
 
 
 def share_origins(first: Elements, second: Elements) -> bool:
-    """Tell whether some position depends on one element through both, and is not one.
+    """Tell whether two different elements at one position depend on a common one.
 
-    Only elements that were merged can be so: others are equal or independent.
+    Only elements that were merged can: others are equal or independent.
     """
     if first is second or not (first.are_merged or second.are_merged):
         return False
-    if first.origin_sites.isdisjoint(second.origin_sites):
+    if first.origin_site_numbers.isdisjoint(second.origin_site_numbers):
         return False
     with untraced():
         shorter, longer = sorted((first.origins(), second.origins()), key=len)

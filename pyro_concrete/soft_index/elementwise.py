@@ -4,6 +4,10 @@ An elementwise function is applied to every value of the support. Integer result
 soft, and float results are averages that know their values. A function that is linear
 needs no more than the averages, and leaves the values for later.
 
+`SoftIndex` holds values and their probabilities. `SoftNumber` stands for an integer and
+`SoftReal` for a float: both hold a mean, and compute the values when something needs
+them.
+
 Counterpart: ``numpyro_concrete.soft_index.rules``.
 """
 
@@ -69,6 +73,9 @@ from pyro_concrete.soft_index.value import (
 )
 
 
+# A new name also goes into each set of `function_names` whose comment is true of it. If
+# it is in none, it is applied to values, or to averages where values are not known.
+# Operators have no underscores here: `rand` is `__rand__`.
 @rule("""
     add sub rsub subtract mul multiply div divide true_divide floor_divide remainder
     radd rmul rdiv rfloordiv rmod rpow rand ror rxor
@@ -106,7 +113,7 @@ def _elementwise(call: Call) -> Tensor:
     if all(type(x) is SoftIndex for x in operands):
         return _on_values(call, operands)
     if call.name in OF_NETWORKS and _are_averages_of_one_site(operands):
-        # The work of a network in every step, and so done without a detour.
+        # The same as `apply_without_values`, and faster: networks do it in every step.
         return soft_real(_on_plain(call), operands[0].site)
     if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
         return call.run(plain)  # a check for NaN, as validation does
@@ -145,6 +152,7 @@ def _without_joint(call: Call, error: SharedDrawsError) -> Any:
         return apply_linear(call, lost)
     of_integers = any(isinstance(x, AbstractSoftInteger) for x in operands)
     if call.name in COMPARING and not of_integers:
+        # Unlike `plain`, `average` accepts comparisons of averages, too.
         result = call.run(average)
         return SoftNumber(result, result.dtype, call.sites, lost)
     raise error
@@ -190,7 +198,7 @@ def _on_values(call: Call, operands: Sequence[SoftIndex]) -> Tensor:
     if _type_depends_on_ranks(arrays):
         values = values.to(result_dtype(call))
     if _holds_integers(call, values):
-        return soft_integer(values, draws, shape, _most_joint_values(call, values))
+        return soft_integer(values, draws, shape, _merging_threshold(call, values))
     if call.name not in CLOSED:
         return average_over_draws(values, draws, shape)
     return average_over_draws(values, draws, shape, functools.partial(are_whole, call))
@@ -205,6 +213,7 @@ def _states(
     except RuntimeError as error:
         if "ZeroDivisionError" not in str(error):
             raise
+        # An integer division by a zero that may have probability zero.
         call = call.with_arguments(with_possible_values)
         values = call.run(aligned)
     if values.requires_grad and (call.name in SINGULAR or not known_finite(values)):
@@ -213,7 +222,7 @@ def _states(
     return values
 
 
-def _most_joint_values(call: Call, values: Tensor) -> int:
+def _merging_threshold(call: Call, values: Tensor) -> int:
     """Return the number of joint values from which on equal ones are merged."""
     if call.name in LINEAR or values.numel() > MERGE_NUMBERS_FROM:
         return MERGE_FROM

@@ -70,7 +70,9 @@ class _JoinedTensors:
         self._shapes = _shapes(self._parts, shape)
         draws = [draw for x in soft_parts for draw in x.draws]
         self.site = joint_name(draws)
-        self.sites = frozenset().union(*(draw.elements.sites for draw in draws))
+        self.site_numbers = frozenset().union(
+            *(draw.elements.site_numbers for draw in draws)
+        )
 
     def _draw(self, x: Argument, axis: int) -> Draw | None:
         """Return the draw of a tensor on a leading dimension, or None."""
@@ -105,7 +107,7 @@ class _JoinedTensors:
                 of_each.append(Elements.of_a_constant())
             else:
                 of_each.append(draw.elements)
-        return Elements.placed(func, of_each, self._shapes, self.sites)
+        return Elements.placed(func, of_each, self._shapes, self.site_numbers)
 
     def common_states(self) -> Tensor | None:
         """Return the states where they are the same for all tensors and positions."""

@@ -193,7 +193,7 @@ def _lookup_by_rows(table: Tensor, dim: int, soft: SoftIndex) -> Tensor:
     rows = table
     if dim:
         rows = table.movedim(dim, 0)
-    if not soft.known_range or len(rows) != len(soft.states):
+    if not soft.values_are_indices or len(rows) != len(soft.states):
         rows = rows[soft.states.flatten()]
     probabilities = _probabilities_last(soft, draw)
     dtype = rows.dtype

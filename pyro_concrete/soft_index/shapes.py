@@ -232,7 +232,7 @@ def _copied(call: Call) -> Results:
     x = call.args[0]
     if isinstance(x, SoftIndex):
         copy = SoftIndex(x.states, x.draws, x.shape)
-        copy.known_range = x.known_range
+        copy.values_are_indices = x.values_are_indices
         copy.known_mean = x.known_mean
         copy.known_simplex = x.known_simplex
         return copy
@@ -301,7 +301,9 @@ def _cast_values(move: Move, x: SoftIndex) -> SoftIndex:
     values = move(x.states)
     if values.device == x.states.device:
         cast = SoftIndex(values, x.draws, x.shape)
-        cast.known_range = x.known_range and values.dtype is not torch.bool
+        cast.values_are_indices = (
+            x.values_are_indices and values.dtype is not torch.bool
+        )
         cast.known_simplex = x.known_simplex
         return cast
     draws = [d.with_probabilities(d.probabilities.to(values.device)) for d in x.draws]

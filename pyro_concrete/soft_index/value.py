@@ -283,9 +283,10 @@ class SoftIndex(AbstractSoftInteger):
 
     states: Tensor
     draws: tuple[Draw, ...]
-    # Known of some, to save work: that the states are 0, ..., K-1; their mean; and the
-    # probabilities with the support last. The names are none of a tensor's own.
-    known_range: bool = False
+    # Optional shortcuts, which only save work: whether the states are known to be 0, 1,
+    # ..., K-1; their mean; the probabilities with the support last. The names are none
+    # of a tensor's own.
+    values_are_indices: bool = False
     known_mean: Tensor | None = None
     known_simplex: Tensor | None = None
 
@@ -328,7 +329,7 @@ class SoftIndex(AbstractSoftInteger):
         """Take the values of another one of the same shape and type."""
         self.states = other.states
         self.draws = other.draws
-        self.known_range = False
+        self.values_are_indices = False
         self.known_mean = None
         self.known_simplex = None
 

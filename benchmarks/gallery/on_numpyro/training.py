@@ -24,7 +24,13 @@ from benchmarks.gallery.entries import Entry
 from benchmarks.gallery.methods import Method
 from benchmarks.gallery.on_numpyro import models
 from benchmarks.gallery.outcome import Outcome
-from benchmarks.gallery.phases import Backend, Phase, Plan, empty_guide, plan_training
+from benchmarks.gallery.phases import (
+    Backend,
+    Phase,
+    TrainingPlan,
+    empty_guide,
+    plan_training,
+)
 from numpyro_concrete.schedules import STEP_PARAM, count_steps
 
 NUM_DRAWS = 2000
@@ -40,7 +46,7 @@ class Run:
 
     key: Any
     params: dict[str, Any]
-    plan: Plan
+    plan: TrainingPlan
     data: dict[str, Any]
 
 

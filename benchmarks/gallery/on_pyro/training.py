@@ -19,7 +19,13 @@ from benchmarks.gallery.entries import Entry
 from benchmarks.gallery.methods import Method
 from benchmarks.gallery.on_pyro import models
 from benchmarks.gallery.outcome import Outcome
-from benchmarks.gallery.phases import Backend, Phase, Plan, empty_guide, plan_training
+from benchmarks.gallery.phases import (
+    Backend,
+    Phase,
+    TrainingPlan,
+    empty_guide,
+    plan_training,
+)
 from pyro_concrete.schedules import count_steps
 
 NUM_DRAWS = 2000
@@ -96,7 +102,7 @@ def _optimizer(rate: float, num_steps: int) -> Any:
     return pyro.optim.PyroLRScheduler(LambdaLR, options)
 
 
-def _elbo(plan: Plan, data: dict[str, Any]) -> tuple[float, float]:
+def _elbo(plan: TrainingPlan, data: dict[str, Any]) -> tuple[float, float]:
     """The discrete ELBO and its standard error."""
     elbo = infer.TraceEnum_ELBO() if plan.is_enumerated else infer.Trace_ELBO()
     with torch.no_grad():
@@ -106,7 +112,7 @@ def _elbo(plan: Plan, data: dict[str, Any]) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / NUM_DRAWS**0.5)
 
 
-def _log_evidence(entry: Entry, plan: Plan, data: dict[str, Any]) -> float:
+def _log_evidence(entry: Entry, plan: TrainingPlan, data: dict[str, Any]) -> float:
     """The log-evidence of the learned model: exact if its sites can be enumerated."""
     if not entry.learns:
         return math.nan

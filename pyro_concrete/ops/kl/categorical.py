@@ -1,15 +1,18 @@
 """The KL divergence of two Concretes of n classes.
 
-Write c for the softmax of v and psi(u) = log E exp(-e^u E^r). By Frullani's integral
-for the logarithm, and with u = log(s / n), the excess over the floor is
+Write a_p and a_q for the logits, r = t_q / t_p for the ratio of the temperatures, c for
+the softmax of v = a_q - r a_p, and phi_r(s) for the mean of exp(-s X^r), with X a unit
+exponential; psi(u) = log phi_r(e^u). The KL is a floor, the KL at equal probabilities,
+plus an excess. By Frullani's integral for the logarithm, and with u = log(s / n) in the
+formula of `exp_concrete_kl`, the excess is
 
     -sum_k log(n c_k) - n int [exp sum_k psi(u + l_k) - exp(n psi(u))] du,
     l_k = log(n c_k),
 
 which the trapezoid rule over u computes. At its nodes only the difference
 
-    gap(u) = sum_k [psi(u + l_k) - psi(u)]
-           = sum_k [psi(u + l_k) - psi(u) - psi'(u) (e^(l_k) - 1)]
+    class_sum(u) = sum_k [psi(u + l_k) - psi(u)]
+                 = sum_k [psi(u + l_k) - psi(u) - psi'(u) (e^(l_k) - 1)]
 
 is needed. The second form holds because sum_k (n c_k - 1) = 0; its terms are of second
 order in l_k, so that they keep their digits where q is close to p.
@@ -56,7 +59,7 @@ def exp_concrete_kl(
     r"""Return the KL divergence of two Concretes of n classes, exactly.
 
     With :math:`r = t_q/t_p`, c the softmax of :math:`a_q - r a_p` and
-    :math:`\varphi_r(s) = E\exp(-s E^r)` for a unit exponential E,
+    :math:`\varphi_r(s)` the mean of :math:`\exp(-s X^r)` for a unit exponential X,
 
     .. math:: KL = D_n(r) - \sum_k \log(n c_k) - n \int_0^\infty \Bigl[
         \prod_k \varphi_r(c_k s) - \varphi_r(s/n)^n\Bigr] \frac{ds}{s}.
@@ -76,7 +79,7 @@ def exp_concrete_kl(
 
     Returns:
         KL divergences in nats, of the batch shape; NaN where one temperature is more
-        than `MAX_RATIO` times the other.
+        than `MAX_RATIO` = 4 times the other, for which there are no tables.
 
     Raises:
         ValueError: If one temperature is given without the other.
@@ -121,26 +124,27 @@ def _excess(v: Tensor, ratio: Tensor | None) -> Tensor:
     rule = lattice_rule(n)
     nodes = torch.as_tensor(rule.index, device=v.device)
     if ratio is None or ratio.numel() == 1 or n >= _MANY_CLASSES:
-        gap = _class_sum_by_matrix(polynomials, nodes, classes)
+        class_sum = _class_sum_by_matrix(polynomials, nodes, classes)
     else:
-        gap = _class_sum_by_gather(polynomials, nodes, classes)
-    # Polynomials about a node start with psi and psi' there.
+        class_sum = _class_sum_by_gather(polynomials, nodes, classes)
+    # At a node, coefficients 0 and 1 of its polynomial are psi and psi'.
     at_node = polynomials[..., nodes, :2] * classes.node_factors.unsqueeze(-2)
-    gap = gap + at_node.sum(-1)
-    # exp(n psi + gap) - exp(n psi)
+    class_sum = class_sum + at_node.sum(-1)
+    # exp(n psi + class_sum) - exp(n psi). Where class_sum is small, expm1 keeps digits;
+    # where it is large, exp(class_sum) alone may overflow. Both serve around 1.
     log_even = n * polynomials[..., nodes, 0]
-    is_small = gap < 1
-    for_small = log_even.exp() * torch.where(is_small, gap, 0.0).expm1()
-    large_gap = torch.where(is_small, 0.0, gap)
-    for_large = (log_even + large_gap).exp() - log_even.exp()
+    is_small = class_sum < 1
+    for_small = log_even.exp() * torch.where(is_small, class_sum, 0.0).expm1()
+    large_class_sum = torch.where(is_small, 0.0, class_sum)
+    for_large = (log_even + large_class_sum).exp() - log_even.exp()
     integrand = torch.where(is_small, for_small, for_large)
-    return relative.minus_log_sum - n * (integrand @ constant(rule.weights, v))
+    return relative.sum_of_minus_logs - n * (integrand @ constant(rule.weights, v))
 
 
 class _Relative(NamedTuple):
     """Probabilities c relative to even ones: n c_k."""
 
-    minus_log_sum: Tensor  # -sum_k log(n c_k), (*batch)
+    sum_of_minus_logs: Tensor  # -sum_k log(n c_k), (*batch)
     minus_one: Tensor  # n c_k - 1, (*batch, n)
     log: Tensor  # log(n c_k), (*batch, n)
 
@@ -156,10 +160,10 @@ def _relative_probabilities(v: Tensor) -> _Relative:
     m = exp_minus_linear(small_x).mean(-1, keepdim=True)
     small_minus_one = (small_x.expm1() - m) / (1 + m)
     small_log = small_x - m.log1p()
-    small_minus_log_sum = n * m.squeeze(-1).log1p()
+    small_sum_of_minus_logs = n * m.squeeze(-1).log1p()
     large_log = log_softmax(torch.where(is_small, 0.0, v), -1) + math.log(n)
     return _Relative(
-        torch.where(is_small.squeeze(-1), small_minus_log_sum, -large_log.sum(-1)),
+        torch.where(is_small.squeeze(-1), small_sum_of_minus_logs, -large_log.sum(-1)),
         torch.where(is_small, small_minus_one, large_log.expm1()),
         torch.where(is_small, small_log, large_log),
     )
@@ -178,12 +182,13 @@ class _Classes(NamedTuple):
 
 
 def _classes_by_panel(relative: _Relative) -> _Classes:
+    # Below `LOWEST_LOG`, which is -100, a class adds nothing to the integral.
     log_relative = relative.log.clamp_min(LOWEST_LOG)
     panel = (log_relative.detach() / PANEL_WIDTH).round()
     remainder = log_relative - PANEL_WIDTH * panel
     powers = torch.stack([remainder**j for j in range(NUM_COEFFICIENTS)], -1)
-    # About the node itself the polynomial starts with psi(u) + psi'(u) l, which the gap
-    # subtracts again. Leave both terms out, and -psi'(u) (e^l - 1 - l) remains.
+    # About the node itself the polynomial starts with psi(u) + psi'(u) l, which the
+    # class sum subtracts again. Leave both out, and -psi'(u) (e^l - 1 - l) remains.
     is_at_node = panel == 0
     order = torch.arange(NUM_COEFFICIENTS, device=powers.device)
     powers = torch.where(is_at_node.unsqueeze(-1) & (order < 2), 0.0, powers)
@@ -214,7 +219,8 @@ def _class_sum_by_matrix(
     powers = classes.powers.reshape(-1, NUM_COEFFICIENTS)
     moments = powers.new_zeros(num_rows * num_panels, NUM_COEFFICIENTS)
     moments = moments.index_add(0, cell.flatten(), powers).reshape(*batch_shape, -1)
-    # The polynomials of all panels at all nodes.
+    # The polynomials of all panels at all nodes: (*ratio, panels, nodes, coefficients),
+    # then (*ratio, panels * coefficients, nodes).
     points = torch.as_tensor(points, device=nodes.device)
     matrix = polynomials[..., points, :].movedim(-1, -2).flatten(-3, -2)
     return torch.einsum("...i,...iu->...u", moments, matrix)
@@ -226,6 +232,7 @@ def _class_sum_by_gather(
     """Return the same for few classes and many ratios, without a matrix for each."""
     shape = (*classes.panel.shape, len(nodes))
     polynomials = polynomials.expand(*shape[:-2], *polynomials.shape[-2:])
+    # Left of the lattice psi is zero to rounding, as it is at the first point.
     points = (nodes + 2 * classes.panel.unsqueeze(-1)).clamp_min(0).flatten(-2)
     terms = [
         polynomials[..., j].gather(-1, points).reshape(shape)
@@ -243,7 +250,8 @@ def _polynomials(ratio: Tensor) -> Tensor:
     series = constant(table, ratio).reshape(num_terms, -1)
     scaled = chebyshev_polynomials(log_ratio, num_terms) @ series
     scaled = scaled.reshape(*ratio.shape, *table_shape)
-    # The series are of psi / growth, with growth = softplus(u + log(r Gamma(1+r))) / r.
+    # The series are of psi / growth, which takes fewer terms than psi. The growth is
+    # softplus(u + log(r Gamma(1+r))) / r.
     shift = log_ratio + (1 + ratio).lgamma()
     points = constant(tables.lattice(), ratio)
     growth = softplus(points + shift.unsqueeze(-1)) / ratio.unsqueeze(-1)

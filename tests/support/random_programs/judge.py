@@ -11,7 +11,16 @@ from random_programs.promises import Promise, promises_of
 
 # Errors that torch raises through C++ are RuntimeErrors.
 REFUSALS = (TypeError, NotImplementedError, ValueError, IndexError, RuntimeError)
+# Relative and absolute tolerance. That of double precision is wider than in other exact
+# tests, as rounding grows along the operations of a random program.
 SINGLE, DOUBLE = 2e-5, 1e-8
+# Log-probabilities of the classes that a corner leaves out, which are zero beside 0.
+CORNER_LOG = -1e4
+# Inside, each class has at least this share of an even probability.
+EVEN_SHARE = 0.3
+# A result depends on an element if its means differ by more than the first number, and
+# has a gradient if that is larger than the second.
+SMALLEST_EFFECT, SMALLEST_GRADIENT = 1e-6, 1e-12
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,10 @@ class Verdict:
 
 
 def judge(host, program, seed=0):
-    """Judge a program, leaving out in turn the parts that are unsupported.
+    """Return the verdict on a program without the parts that are unsupported.
+
+    The program runs, the first unsupported part is left out, and so on, until it runs
+    through. A program whose sites have one value each has nothing to compare.
 
     Raises:
         Invalid: If the discrete program does not run.
@@ -147,9 +159,9 @@ class Comparison:
         for name, index in self.discrete.indices_at(assignment).items():
             family = self.program.site(name).family
             classes = np.arange(len(family.values))
-            logs[name] = np.where(classes == index[..., None], 0.0, -1e4)
+            logs[name] = np.where(classes == index[..., None], 0.0, CORNER_LOG)
             if family.is_binary:
-                logs[name] = np.where(index == 1, 1e4, -1e4)
+                logs[name] = np.where(index == 1, -CORNER_LOG, CORNER_LOG)
         return self.point(logs)
 
     def point(self, logs):
@@ -166,7 +178,8 @@ class Comparison:
         probabilities, logs = {}, {}
         for site in self.program.sites:
             size = len(site.family.values)
-            p = 0.7 * self.rng.dirichlet(np.ones(size), site.shape) + 0.3 / size
+            p = self.rng.dirichlet(np.ones(size), site.shape)
+            p = (1 - EVEN_SHARE) * p + EVEN_SHARE / size
             probabilities[site.target], logs[site.target] = p, np.log(p)
             if site.family.is_binary:
                 logs[site.target] = np.log(p[..., 1] / p[..., 0])
@@ -179,7 +192,9 @@ class Comparison:
                 expected = np.tensordot(weights, variable.reals, 1)
                 if not self.is_close(means[name], expected):
                     return Failure(promise.value, name, expected, means[name])
-                failure = self.gradient(name, variable.reals, weights, gradients[name])
+                failure = self.missing_gradient(
+                    name, variable.reals, weights, gradients[name]
+                )
                 if failure:
                     return failure
         if "y" in means:
@@ -196,7 +211,9 @@ class Comparison:
             expected = weights @ scores
             if promise is Promise.WHOLE and not self.is_close(mean, expected):
                 return Failure("log-probability of a soft value", "y", expected, mean)
-        return self.gradient("y", scores, weights, gradient) if is_finite else None
+        if not is_finite:
+            return None
+        return self.missing_gradient("y", scores, weights, gradient)
 
     def weights(self, probabilities):
         """The probability of every joint value, of independent elements."""
@@ -208,8 +225,12 @@ class Comparison:
             )
         return np.array(found)
 
-    def gradient(self, name, states, weights, gradient):
-        """Whether a result has a gradient in each element that it depends on."""
+    def missing_gradient(self, name, states, weights, gradient):
+        """Return the failure at an element that a result has no gradient in, or None.
+
+        The gradient has to be finite, and not zero in the elements that the result
+        depends on; its value is not compared.
+        """
         if gradient is None or not self.has_gradients:
             return None
         flat = states.reshape(len(states), -1)
@@ -218,10 +239,11 @@ class Comparison:
         for column, element in enumerate(self.discrete.elements):
             values = [assignments[:, column] == i for i in range(element.size)]
             means = [np.average(totals[at], weights=weights[at]) for at in values]
-            if np.ptp(means) < 1e-6:
+            if np.ptp(means) < SMALLEST_EFFECT:
                 continue
             found = gradient[f"{element.site}_relaxed"][element.position]
-            if not np.any(np.abs(found) > 1e-12) or not np.isfinite(found).all():
+            is_nonzero = np.any(np.abs(found) > SMALLEST_GRADIENT)
+            if not is_nonzero or not np.isfinite(found).all():
                 where = f"one in {element.site}{list(element.position)}"
                 return Failure("gradient", name, where, found)
         return None
