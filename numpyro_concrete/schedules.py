@@ -270,7 +270,10 @@ def current_temperature(temperature: Temperature) -> Temperature:
 
 
 def current_step(params: Params, reason: str) -> Array:
-    """Return the number of steps that the optimizer has counted: ().
+    """Return the number of steps that the optimizer has counted.
+
+    Shapes:
+        result: ().
 
     Args:
         params: Parameters, as an optimizer returns them.

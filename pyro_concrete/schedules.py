@@ -252,7 +252,10 @@ def current_temperature(temperature: Temperature) -> Temperature:
 
 
 def current_step(reason: str) -> Tensor:
-    """Return the number of steps that the optimizer has counted, without gradient.
+    """Return the number of steps that the optimizer has counted.
+
+    Shapes:
+        result: (), without gradient.
 
     Args:
         reason: Why it is needed, for the error.

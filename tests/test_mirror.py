@@ -83,6 +83,7 @@ ONLY_PYRO = {
     "all_sites": "NumPyro's traces are dicts of sites",
     "is_subsample": "NumPyro draws subsamples at plates, not at sites",
     "ProgramMessenger": "in NumPyro parameters are not a part of programs",
+    "GradientMessenger": "JAX leaves out what is not used, such as a search for masks",
     "HandledModule": "in NumPyro parameters are not a part of programs",
     "preserved_params": "NumPyro's programs leave nothing behind",
     "SequentialPlateMessenger": "NumPyro has no sequential plates",
@@ -249,6 +250,7 @@ def test_public_methods_are_the_same(ours, theirs):
     # What the hosts' base classes ask for by another name.
     host = {"rsample", "sample", "sample_with_intermediates", "has_rsample", "apply"}
     host |= {"reparametrized_params", "pytree_data_fields", "bijective"}
+    host |= {"loss", "differentiable_loss", "loss_and_grads", "can_infer_discrete"}
     host |= {"forward", "sample_posterior", "pytree_aux_fields"}
     # A number in Pyro until it is asked for, a field in NumPyro.
     host |= {"temperature"}

@@ -3,6 +3,7 @@
 Counterpart: ``pyro_concrete.objectives.warmup``.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jax import Array, lax
@@ -79,13 +80,12 @@ class RelaxedWarmup(ELBO):
     ) -> Array:
         """Return the loss of the part of training that the optimizer is in."""
 
-        def relaxed_loss(params: Params) -> Array:
-            loss = self.relaxed.loss
-            return loss(rng_key, dict(params), model, guide, *args, **kwargs)
+        def loss_of(elbo: Elbo, model: Program, guide: Program) -> Callable:
+            return lambda params: elbo.loss(
+                rng_key, params, model, guide, *args, **kwargs
+            )
 
-        def unbiased_loss(params: Params) -> Array:
-            loss, programs = self.unbiased.loss, (harden(model), harden(guide))
-            return loss(rng_key, dict(params), *programs, *args, **kwargs)
-
+        relaxed_loss = loss_of(self.relaxed, model, guide)
+        unbiased_loss = loss_of(self.unbiased, harden(model), harden(guide))
         step = current_step(param_map, "RelaxedWarmup changes the loss at a step")
         return lax.cond(step < self.num_steps, relaxed_loss, unbiased_loss, param_map)
