@@ -75,7 +75,7 @@ class Relaxed(AbstractEstimator):
 
     Example:
         >>> Relaxed().scorings
-        ('concrete', 'discrete')
+        ('discrete', 'concrete')
 
     References:
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
@@ -84,7 +84,8 @@ class Relaxed(AbstractEstimator):
     Counterpart: :class:`pyro_concrete.Relaxed`.
     """
 
-    scorings: ClassVar = ("concrete", "discrete")
+    scorings: ClassVar = ("discrete", "concrete")
+    default_temperature: ClassVar = 0.3
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class StraightThrough(AbstractEstimator):
     Counterpart: :class:`pyro_concrete.StraightThrough`.
     """
 
-    scorings: ClassVar = ("concrete", "discrete")
+    scorings: ClassVar = ("discrete", "concrete")
+    default_temperature: ClassVar = 2 / 3
 
     def model_value(self, simplex: Array) -> Array:
         return ops.straight_through(simplex)
@@ -155,6 +157,7 @@ class GumbelRao(AbstractEstimator):
     num_samples: int = 10
 
     scorings: ClassVar = ("discrete",)
+    default_temperature: ClassVar = 0.5
 
     def __post_init__(self) -> None:
         if not self.num_samples >= 1:
@@ -198,6 +201,7 @@ class ReinMax(AbstractEstimator):
     """
 
     scorings: ClassVar = ("discrete",)
+    default_temperature: ClassVar = 1.0
 
     def draw_one_hot(
         self, noise: Array, temperature: ArrayLike, logits: Array

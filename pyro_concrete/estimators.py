@@ -76,7 +76,7 @@ class Relaxed(AbstractEstimator):
 
     Example:
         >>> Relaxed().scorings
-        ('concrete', 'discrete')
+        ('discrete', 'concrete')
 
     References:
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
@@ -85,7 +85,8 @@ class Relaxed(AbstractEstimator):
     Counterpart: :class:`numpyro_concrete.Relaxed`.
     """
 
-    scorings: ClassVar = ("concrete", "discrete")
+    scorings: ClassVar = ("discrete", "concrete")
+    default_temperature: ClassVar = 0.3
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class StraightThrough(AbstractEstimator):
     Counterpart: :class:`numpyro_concrete.StraightThrough`.
     """
 
-    scorings: ClassVar = ("concrete", "discrete")
+    scorings: ClassVar = ("discrete", "concrete")
+    default_temperature: ClassVar = 2 / 3
 
     def model_value(self, simplex: Tensor) -> Tensor:
         return ops.straight_through(simplex)
@@ -159,6 +161,7 @@ class GumbelRao(AbstractEstimator):
     num_samples: int = 10
 
     scorings: ClassVar = ("discrete",)
+    default_temperature: ClassVar = 0.5
 
     def __post_init__(self) -> None:
         if not self.num_samples >= 1:
@@ -202,6 +205,7 @@ class ReinMax(AbstractEstimator):
     """
 
     scorings: ClassVar = ("discrete",)
+    default_temperature: ClassVar = 1.0
 
     def draw_one_hot(
         self, noise: Tensor, temperature: Tensor, logits: Tensor

@@ -251,7 +251,7 @@ class ConcreteReparam(Reparam):
         temperature: scalar, or broadcastable to the batch shape of the site.
 
     Args:
-        temperature: Relaxation temperature, > 0.
+        temperature: Relaxation temperature, > 0; by default that of the estimator.
         truncate: Truncation of an unbounded support, as for `relax`.
         estimator: How the site passes gradients, as for `relax`.
         scoring: What scores it, as for `relax`.
@@ -274,7 +274,7 @@ class ConcreteReparam(Reparam):
 
     def __init__(
         self,
-        temperature: SiteTemperature,
+        temperature: SiteTemperature | None = None,
         *,
         truncate: SiteTruncate | None = None,
         estimator: AbstractEstimator | None = None,
@@ -282,6 +282,8 @@ class ConcreteReparam(Reparam):
     ) -> None:
         estimator = estimator or Relaxed()
         validate_estimator(estimator, scoring)
+        if temperature is None:
+            temperature = estimator.default_temperature
         self.settings = SiteSettings(
             temperature=validate_temperature(temperature),
             truncate=truncate,
