@@ -70,8 +70,8 @@ class AbstractEstimator(AbstractEstimatorSettings):
 class Relaxed(AbstractEstimator):
     """The soft sample itself: the relaxed model, with its exact gradient.
 
-    The default. Scored by Concrete densities, the ELBO is a bound on the evidence of
-    the relaxed model.
+    The default. Scored by Concrete densities, ``scoring="concrete"``, the ELBO is a
+    bound on the evidence of the relaxed model.
 
     Example:
         >>> Relaxed().scorings
