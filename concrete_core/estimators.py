@@ -14,10 +14,12 @@ class AbstractEstimatorSettings:
 
     Attributes:
         scorings: What may score a site, the default first.
+        default_temperature: Temperature of sites that are given none, > 0.
         num_noise_draws: Draws of noise that one discrete sample takes, >= 1.
     """
 
     scorings: ClassVar[tuple[str, ...]]
+    default_temperature: ClassVar[float]
     num_noise_draws: ClassVar[int] = 1
 
 

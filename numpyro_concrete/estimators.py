@@ -100,12 +100,12 @@ class AbstractEstimator(AbstractEstimatorSettings):
 class Relaxed(AbstractEstimator):
     """The soft sample itself: the relaxed model, with its exact gradient.
 
-    The default. Scored by Concrete densities, the ELBO is a bound on the evidence of
-    the relaxed model.
+    The default. Scored by Concrete densities, ``scoring="concrete"``, the ELBO is a
+    bound on the evidence of the relaxed model.
 
     Example:
         >>> Relaxed().scorings
-        ('concrete', 'discrete')
+        ('discrete', 'concrete')
 
     References:
         Maddison, Mnih, Teh (2017), The Concrete Distribution, eq. 20.
@@ -114,7 +114,8 @@ class Relaxed(AbstractEstimator):
     Counterpart: :class:`pyro_concrete.Relaxed`.
     """
 
-    scorings: ClassVar = ("concrete", "discrete")
+    scorings: ClassVar = ("discrete", "concrete")
+    default_temperature: ClassVar = 0.3
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ class StraightThrough(AbstractEstimator):
     Counterpart: :class:`pyro_concrete.StraightThrough`.
     """
 
-    scorings: ClassVar = ("concrete", "discrete")
+    scorings: ClassVar = ("discrete", "concrete")
+    default_temperature: ClassVar = 2 / 3
 
     def model_value(self, simplex: Array) -> Array:
         return ops.straight_through(simplex)
@@ -185,6 +187,7 @@ class GumbelRao(AbstractEstimator):
     num_samples: int = 10
 
     scorings: ClassVar = ("discrete",)
+    default_temperature: ClassVar = 0.5
 
     def __post_init__(self) -> None:
         if not self.num_samples >= 1:
@@ -228,6 +231,7 @@ class ReinMax(AbstractEstimator):
     """
 
     scorings: ClassVar = ("discrete",)
+    default_temperature: ClassVar = 1.0
 
     def draw_one_hot(
         self, noise: Array, temperature: ArrayLike, logits: Array

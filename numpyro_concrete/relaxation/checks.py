@@ -146,18 +146,16 @@ def validate_temperature(temperature: Any) -> Any:
     """Return a temperature, or a mapping of them, that is positive as far as known.
 
     Args:
-        temperature: Temperature, a schedule, or a mapping of these by site.
+        temperature: Temperature, a schedule, a mapping of these by site, or None for
+            that of the estimator.
 
     Raises:
-        TypeError: If there is none.
         ValueError: If it is not positive and finite.
     """
     if isinstance(temperature, Mapping):
         for value in temperature.values():
             validate_temperature(value)
         return temperature
-    if temperature is None:
-        raise TypeError("relax needs a temperature, for example relax(model, 0.5)")
-    if not callable(temperature):
+    if temperature is not None and not callable(temperature):
         check_temperature(temperature)
     return temperature

@@ -94,9 +94,11 @@ class Settings:
         """Return the settings of the site of a message, and note its estimator."""
         name = msg["name"]
         native = backend_relaxation_of(leaf_of(msg["fn"]))
-        temperature = self._temperature(msg, native)
         estimator = self._estimator(msg, native)
         validate_estimator(estimator, self.scoring, name)
+        temperature = self._temperature(msg, native)
+        if temperature is None and native is None:
+            temperature = estimator.default_temperature
         self.estimators_used[name] = estimator
         return SiteSettings(
             temperature=temperature,
@@ -113,17 +115,14 @@ class Settings:
     def _temperature(
         self, msg: Message, native: BackendRelaxation | None
     ) -> SiteTemperature | None:
-        """The temperature of a site; None where its distribution has one of its own."""
+        """The temperature that a site is given, or None."""
         name = msg["name"]
         temperature = _own_settings(msg).get("temperature")
         if temperature is not None:
             return temperature
         if native is not None and not _names_site(self.temperature, name):
             return None
-        temperature = setting_for_site(self.temperature, name)
-        if temperature is None and native is None:
-            raise ValueError(f"relax has no temperature for site {name!r}")
-        return temperature
+        return setting_for_site(self.temperature, name)
 
     def _estimator(self, msg: Message, native: BackendRelaxation | None) -> Any:
         """The estimator of a site, before it is validated."""
