@@ -39,6 +39,7 @@ def write(root: Path, docs: Path) -> None:
     }
     results = root / "benchmarks" / "results"
     parts |= result_tables(results)
+    parts |= gallery_tables(root / "benchmarks" / "gallery" / "results")
     for backend in BACKENDS:
         path = results / f"relaxed_kl_of_one_site_{backend}.csv"
         parts[f"kl_{backend}.md"] = kl_of_one_site(path)
@@ -174,6 +175,15 @@ def result_tables(folder: Path) -> dict[str, str]:
     }
 
 
+def gallery_tables(folder: Path) -> dict[str, str]:
+    """The summaries of the gallery of models, each with where it was made."""
+    return {
+        f"gallery_{path.stem}.md": f"{_table(*rows_of(path))}\n\n{_made_on(path)}\n"
+        for path in sorted(folder.glob("*.csv"))
+        if not path.stem.startswith("runs_")
+    }
+
+
 def kl_of_one_site(path: Path) -> str:
     """What Trace_ELBO says of the backend's own relaxed binary site, and of ours."""
     head, rows = rows_of(path)
@@ -203,15 +213,13 @@ def _results(paths: list[Path], backend: str, question: str) -> str:
 
 def _result(path: Path, question: str) -> str:
     """One file of results: where it was made, and its rows."""
-    lines = path.read_text().splitlines()
-    facts = [x.lstrip("# ").replace(": ", " ") for x in lines if x.startswith("#")]
     head, rows = rows_of(path)
     is_of_gpu = path.stem.endswith("_gpu")
     name = path.stem.removesuffix("_gpu").rpartition("_")[0]
     variant = name.removeprefix(question).strip("_").replace("_", " ")
     variant = "On a GPU" if is_of_gpu else variant
     parts = [f"**{variant[:1].upper()}{variant[1:]}**"] if variant else []
-    parts.append(f"Made on: {', '.join(facts)}.")
+    parts.append(_made_on(path))
     if len(rows) > LONG:
         if {"variable", "cells", "failed"} <= {*head}:
             parts.append(_table(*_totals(head, rows)))
@@ -220,6 +228,13 @@ def _result(path: Path, question: str) -> str:
     else:
         parts.append(_table(head, rows))
     return "\n\n".join(parts)
+
+
+def _made_on(path: Path) -> str:
+    """The machine and the versions that a file of results begins with."""
+    lines = path.read_text().splitlines()
+    facts = [x.lstrip("# ").replace(": ", " ") for x in lines if x.startswith("#")]
+    return f"Made on: {', '.join(facts)}."
 
 
 def _totals(head: list[str], rows: list[list[str]]) -> tuple:
