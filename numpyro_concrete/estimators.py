@@ -115,7 +115,7 @@ class Relaxed(AbstractEstimator):
     """
 
     scorings: ClassVar = ("discrete", "concrete")
-    default_temperature: ClassVar = 0.3
+    default_temperature: ClassVar = 0.2
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Relaxed(AbstractEstimator):
     """
 
     scorings: ClassVar = ("discrete", "concrete")
-    default_temperature: ClassVar = 0.3
+    default_temperature: ClassVar = 0.2
 
 
 @dataclass(frozen=True)

@@ -198,8 +198,10 @@ def test_a_temperature_for_each_site(backend):
     relax, program = backend.package.relax, two_sites(backend)
     mapped = relax(program, {"a": 0.5, "b": 2.0})
     assert temperatures(backend, mapped) == {"a": 0.5, "b": 2.0}
-    with pytest.raises(ValueError, match="no temperature for site 'b'"):
-        backend.call(relax(program, {"a": 0.5}))
+    # The other site has the default.
+    assert temperatures(backend, relax(program, {"a": 0.5}))["b"] == pytest.approx(0.2)
+    hard = relax(program, estimator=backend.package.ReinMax())
+    assert temperatures(backend, hard) == {"a": 1.0, "b": 1.0}
     with pytest.raises(ValueError, match="temperature must be positive"):
         relax(program, {"a": 0.5, "b": -1.0})
 

@@ -144,7 +144,7 @@ page.show(figure, "swap_the_sites_pyro_graphs")
 # - The plate, the observation and the continuous sites are unchanged.
 #
 # A lower temperature moves the samples closer to the corners of the simplex, which
-# are the discrete values, and increases the noise of gradients. The default is 0.3.
+# are the discrete values, and increases the noise of gradients. The default is 0.2.
 #
 # ## What the model receives
 #
@@ -154,7 +154,7 @@ page.show(figure, "swap_the_sites_pyro_graphs")
 
 
 # %%
-@relax(temperature=0.3)
+@relax(temperature=0.5)
 def pick():
     """A row of the table of centers."""
     kind = pyro.sample("kind", dist.Categorical(torch.tensor([0.2, 0.3, 0.5])))

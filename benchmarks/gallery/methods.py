@@ -73,7 +73,7 @@ _RLOO_8 = Objective("RLOO", 8, 8)
 _LOCAL = Objective("LocalExpectations", 1, None)
 _ANNEALED = {"scoring": "discrete", "temperature": Temperature(1.0, 0.2)}
 # What `relax` does without further arguments.
-_DEFAULT = {"scoring": "discrete", "temperature": Temperature(0.3)}
+_DEFAULT = {"scoring": "discrete", "temperature": Temperature(0.2)}
 _REINMAX = {"estimator": ("ReinMax",), "temperature": Temperature(1.0)}
 
 METHODS = {
@@ -95,8 +95,9 @@ METHODS = {
         ),
         Method("discrete 2/3", scoring="discrete", temperature=Temperature(2 / 3)),
         Method("discrete 1/2", scoring="discrete", temperature=Temperature(0.5)),
-        Method("discrete 0.3", **_DEFAULT),
-        Method("discrete 0.2", scoring="discrete", temperature=Temperature(0.2)),
+        Method("discrete 0.3", scoring="discrete", temperature=Temperature(0.3)),
+        Method("discrete 0.2", **_DEFAULT),
+        Method("discrete 0.1", scoring="discrete", temperature=Temperature(0.1)),
         Method("discrete 1 to 0.2", **_ANNEALED),
         Method(
             "discrete 1 to 0.1", scoring="discrete", temperature=Temperature(1.0, 0.1)
@@ -110,8 +111,8 @@ METHODS = {
         Method("DisARM", objective=Objective("DisARM", 1, 2)),
         Method("local expectations", objective=_LOCAL),
         Method("REBAR", objective=Objective("REBAR", 1, 2)),
-        Method("discrete 0.3, then RLOO 8", **_DEFAULT, finish=_RLOO_8),
-        Method("discrete 0.3, then local", **_DEFAULT, finish=_LOCAL),
+        Method("discrete 0.2, then RLOO 8", **_DEFAULT, finish=_RLOO_8),
+        Method("discrete 0.2, then local", **_DEFAULT, finish=_LOCAL),
         Method("discrete 1 to 0.2, then RLOO 2", **_ANNEALED, finish=_RLOO_2),
         Method("discrete 1 to 0.2, then RLOO 8", **_ANNEALED, finish=_RLOO_8),
         Method("discrete 1 to 0.2, then local", **_ANNEALED, finish=_LOCAL),

@@ -16,9 +16,9 @@ SHOWN = (
     "Trace_ELBO",
     "TraceGraph_ELBO",
     "concrete 1/2, 2/3",
-    "discrete 0.3",
-    "discrete 0.3, then local",
-    "discrete 0.3, then RLOO 8",
+    "discrete 0.2",
+    "discrete 0.2, then local",
+    "discrete 0.2, then RLOO 8",
 )
 # A method is close to the best of a model within 1 % of it or this much by data point.
 CLOSE_SHARE, CLOSE_NATS = 0.01, 0.05

@@ -70,15 +70,11 @@ class Plan(AbstractPlan):
 
         Args:
             model: The planned model, or its guide.
-            temperature: Relaxation temperature, > 0, as for `relax`; not needed if the
-                plan relaxes nothing.
+            temperature: Relaxation temperature, > 0, as for `relax`.
             **options: Further arguments of `relax`, such as `truncate`.
 
         Returns:
             The program, with the arguments of `model`. Its per-site settings are kept.
-
-        Raises:
-            TypeError: If the plan relaxes sites and no temperature is given.
 
         Example:
             >>> import numpyro, numpyro.distributions as dist
