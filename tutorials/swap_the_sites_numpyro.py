@@ -207,12 +207,12 @@ print(mixtures.table([exact, by_default], species))
 #
 # ## Closer
 #
-# The bias disappears after some unbiased steps. `LocalExpectations` needs no relaxation:
-# it trains the discrete model and the hardened guide, with an exact sum over the values
-# of each `kind` in turn. The flowers are independent, so that the sums of all of them
-# take two more runs of the model. `RelaxedWarmup` is a loss that trains relaxed for
-# some of the steps, and then with an unbiased objective such as this one or `RLOO`.
-# `count_steps` counts the steps for it.
+# The bias disappears after some unbiased steps. `LocalExpectations` trains the discrete
+# model and the hardened guide, with an exact sum over the values of each `kind` in
+# turn. The flowers are independent, so that the sums of all of them take two more runs
+# of the model. `RelaxedWarmup` is a loss that trains relaxed for some of the steps, and
+# then with an unbiased objective such as this one or `RLOO`. `count_steps` counts the
+# steps for it.
 #
 # For comparison, the first lines below train with the objective of the paper,
 # `scoring="concrete"`. It scores the sites by their Concrete densities, and is a bound
