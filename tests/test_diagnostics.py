@@ -24,8 +24,8 @@ def bits(backend, logits):
 
 def report(backend, model, guide, temperature=T, **kwargs):
     relax = backend.package.relax
-    programs = relax(model, temperature), relax(guide, temperature), model
-    return backend.evaluate(backend.package.relaxation_gap, *programs, **kwargs)
+    programs = [relax(x, temperature, scoring="concrete") for x in (model, guide)]
+    return backend.evaluate(backend.package.relaxation_gap, *programs, model, **kwargs)
 
 
 @pytest.mark.slow_on("numpyro")

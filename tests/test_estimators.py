@@ -327,7 +327,7 @@ def test_a_mark_and_a_mapping_choose_by_site(backend):
     found = {k: leaf(sites[f"{k}_relaxed"]["fn"]) for k in "abc"}
     assert found["a"].estimator == package.ReinMax()
     assert found["b"].estimator == package.GumbelRao(2)
-    assert type(found["c"]).__name__ == "ExpConcrete"
+    assert type(found["c"]).__name__ == "ExpConcreteMass"
     marked = package.config_relax(program, estimator=package.ZGR())
     sites = backend.trace(package.relax(marked, 0.5))
     assert leaf(sites["c_relaxed"]["fn"]).estimator == package.ZGR()
@@ -403,11 +403,11 @@ def test_model_and_guide_relaxed_in_different_ways_are_an_error(backend):
 
     guide = package.relax(program, 0.5, estimator=package.ReinMax())
     model = package.relax(program, 0.5)
-    match = r"'z_relaxed' is ExpConcrete in the model and HardOneHot in the guide"
+    match = r"'z_relaxed' is ExpConcreteMass in the model and HardOneHot in the guide"
     with pytest.raises(ValueError, match=match):
         backend.loss("Trace", model, guide)
-    guide = package.relax(program, 0.5, scoring="discrete")
-    with pytest.raises(ValueError, match="ExpConcreteMass in the guide"):
+    guide = package.relax(program, 0.5, scoring="concrete")
+    with pytest.raises(ValueError, match="ExpConcrete in the guide"):
         backend.loss("Trace", model, guide)
 
 

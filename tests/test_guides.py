@@ -328,7 +328,7 @@ def slopes(function, *at):
 
 
 def two_and_two_guide(backend):
-    relaxed = backend.package.relax(two_and_two(backend), T)
+    relaxed = backend.package.relax(two_and_two(backend), T, scoring="concrete")
     logits = {name: backend.array(x) for name, x in START.items()}
     guide = backend.package.AutoConcrete(relaxed, GUIDE_T, init_logits=logits)
     return relaxed, guide, backend.initial_params(guide)

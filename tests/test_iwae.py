@@ -199,7 +199,10 @@ def relaxed_bit(backend, rows):
             backend.site("z", backend.dist.Bernoulli(logits=a))
 
     relax = backend.package.relax
-    return relax(model, 1 / 2), relax(guide, 2 / 3)
+    return (
+        relax(model, 1 / 2, scoring="concrete"),
+        relax(guide, 2 / 3, scoring="concrete"),
+    )
 
 
 @pytest.mark.statistical

@@ -192,8 +192,9 @@ def test_mean_field_elbo_has_no_noise_at_unequal_temperatures(backend, by_row):
         return run
 
     relax = backend.package.relax
-    model = relax(program(model_logits), t_q)
-    guide = relax(program(guide_logits), backend.array(t_p) if by_row else t_p)
+    model = relax(program(model_logits), t_q, scoring="concrete")
+    temperature = backend.array(t_p) if by_row else t_p
+    guide = relax(program(guide_logits), temperature, scoring="concrete")
     losses = {
         backend.loss("TraceMeanField", model, guide, seed=seed) for seed in range(3)
     }

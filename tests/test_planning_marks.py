@@ -208,7 +208,12 @@ def test_a_budget_is_positive(backend):
         plan(backend, mixture(backend), budget=0)
 
 
-def test_relaxed_sites_need_a_temperature(backend):
+def test_relaxed_sites_have_the_default_temperature(backend):
     planned = plan(backend, chain(backend, 3), budget=4)
-    with pytest.raises(TypeError, match="temperature"):
-        planned.apply(chain(backend, 3))
+    sites = backend.trace(planned.apply(chain(backend, 3)))
+    found = [
+        float(backend.numpy(site["fn"].temperature))
+        for name, site in sites.items()
+        if name.endswith("_relaxed")
+    ]
+    assert found == pytest.approx([0.2] * len(planned.relaxed))

@@ -86,7 +86,8 @@ def test_works_as_a_decorator(backend, program):
 
 @pytest.mark.parametrize("t", [0.3, 1.5])
 def test_temperature_reaches_the_site(backend, t):
-    sites = backend.trace(backend.package.relax(classes(backend), t))
+    relaxed = backend.package.relax(classes(backend), t, scoring="concrete")
+    sites = backend.trace(relaxed)
     fn = sites["z_relaxed"]["fn"]
     assert_exact(backend.numpy(fn.temperature), t)
     value = backend.numpy(sites["z_relaxed"]["value"])
@@ -169,7 +170,10 @@ def test_value_and_gradient_equal_the_model_relaxed_by_hand(backend, device):
     results = [
         backend.loss_grad("Trace", m, g, data(backend), params=params, seed=7)
         for m, g in [
-            (relax(model, 0.5), relax(guide, 0.7)),
+            (
+                relax(model, 0.5, scoring="concrete"),
+                relax(guide, 0.7, scoring="concrete"),
+            ),
             (by_hand(model, 0.5), by_hand(guide, 0.7)),
         ]
     ]
@@ -234,7 +238,7 @@ def test_plate_and_mask_and_scale_reach_the_relaxed_site(backend):
         ):
             backend.site("c", backend.one_hot(backend.array(np.zeros(3))))
 
-    relaxed = backend.package.relax(program, T)
+    relaxed = backend.package.relax(program, T, scoring="concrete")
     value = backend.trace(relaxed)["c_relaxed"]["value"]
     log_prob = backend.log_prob(relaxed, values={"c_relaxed": value})["c_relaxed"]
     density = concrete.exp_concrete_log_density(backend.numpy(value), T, np.zeros(3))
@@ -475,14 +479,16 @@ def test_bad_temperature_is_an_error(backend, t):
         backend.package.ConcreteReparam(t)
 
 
-def test_missing_temperature_is_an_error(backend):
-    with pytest.raises(TypeError, match="needs a temperature"):
-        backend.package.relax(classes(backend))
+def test_without_a_temperature_it_is_scored_by_masses_at_the_default(backend):
+    fn = backend.trace(backend.package.relax(classes(backend)))["z_relaxed"]["fn"]
+    assert type(fn).__name__ == "ExpConcreteMass"
+    assert float(backend.numpy(fn.temperature)) == pytest.approx(0.2)
 
 
 def test_one_bit_has_the_relaxed_kl_for_its_loss(backend, device):
     relax = backend.package.relax
-    model, guide = relax(one_bit(backend, 0.0), 0.1), relax(one_bit_guide(backend), 0.1)
+    model = relax(one_bit(backend, 0.0), 0.1, scoring="concrete")
+    guide = relax(one_bit_guide(backend), 0.1, scoring="concrete")
     params = {"a": backend.array(2.0)}
     loss = backend.loss("TraceMeanField", model, guide, params=params)
     assert_exact(loss, 2 / np.tanh(1) - 2)

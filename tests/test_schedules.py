@@ -131,7 +131,8 @@ def test_a_learned_temperature_moves_and_is_shared_by_name(backend):
     learned = backend.package.schedules.Learned
     model, guide = mixture(backend)
     relax = backend.package.relax
-    programs = relax(model, learned(0.5, "prior")), relax(guide, learned(0.7))
+    model = relax(model, learned(0.5, "prior"), scoring="concrete")
+    programs = model, relax(guide, learned(0.7), scoring="concrete")
     _, params = backend.train("Trace", *programs, backend.array(DATA), steps=5)
     prior, own = (float(backend.numpy(params[x])) for x in ("prior", "temperature"))
     assert prior > 0

@@ -32,8 +32,8 @@ def names(backend, program):
 @pytest.mark.parametrize("prefixes", [("s",), ("s", "t")])
 def test_a_scope_around_both_programs(backend, prefixes):
     relax = backend.package.relax
-    model = relax(one_bit(backend, 0.0), T)
-    guide = relax(one_bit_guide(backend), T)
+    model = relax(one_bit(backend, 0.0), T, scoring="concrete")
+    guide = relax(one_bit_guide(backend), T, scoring="concrete")
     for prefix in prefixes:
         model, guide = (backend.scope(x, prefix) for x in (model, guide))
     loss = backend.loss(
@@ -51,8 +51,9 @@ def test_a_scope_around_an_unrelaxed_guide_is_an_error(backend):
 
 def two_scopes(backend):
     """A model of two relaxed models, each in a scope of its own."""
+    relax = backend.package.relax
     parts = [
-        backend.scope(backend.package.relax(one_bit(backend, logit), T), prefix)
+        backend.scope(relax(one_bit(backend, logit), T, scoring="concrete"), prefix)
         for prefix, logit in (("first", 0.0), ("second", 1.0))
     ]
 

@@ -178,8 +178,8 @@ def clamp_probs(value: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def logit_binary_concrete_log_mass(
-    value: Float[Array, "*batch"], logits: Float[Array, "*#batch"]
-) -> Float[Array, "*batch"]:
+    value: Float[Array, "*#batch"], logits: Float[Array, "*#batch"]
+) -> Float[Array, "*#batch"]:
     r"""Return the log-probability of a Bernoulli, averaged with soft probabilities.
 
     .. math:: \sigma(y) \log p + \sigma(-y) \log(1 - p)

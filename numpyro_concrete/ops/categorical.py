@@ -210,8 +210,8 @@ def _log_constant(num_classes: int, temperature: Temperature) -> Array | float:
 
 
 def exp_concrete_log_mass(
-    value: Float[Array, "*batch classes"], logits: Float[Array, "*#batch classes"]
-) -> Float[Array, "*batch"]:
+    value: Float[Array, "*#batch classes"], logits: Float[Array, "*#batch classes"]
+) -> Float[Array, "*#batch"]:
     r"""Return the log-probability of a categorical, averaged with soft probabilities.
 
     .. math:: \sum_k \exp(y_k) \log p_k

@@ -102,11 +102,14 @@ class Settings:
         if temperature is None and native is None:
             temperature = estimator.default_temperature
         self.estimators_used[name] = estimator
+        scoring = self.scoring
+        if scoring is None and native is not None and "concrete" in estimator.scorings:
+            scoring = "concrete"  # as the program itself scores its samples
         return SiteSettings(
             temperature=temperature,
             truncate=self.truncation(msg),
             estimator=estimator,
-            scoring=self.scoring,
+            scoring=scoring,
         )
 
     def truncation(self, msg: Message) -> SiteTruncate | None:

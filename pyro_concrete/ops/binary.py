@@ -185,8 +185,8 @@ def clamp_probs(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def logit_binary_concrete_log_mass(
-    value: Float[Tensor, "*batch"], logits: Float[Tensor, "*#batch"]
-) -> Float[Tensor, "*batch"]:
+    value: Float[Tensor, "*#batch"], logits: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*#batch"]:
     r"""Return the log-probability of a Bernoulli, averaged with soft probabilities.
 
     .. math:: \sigma(y) \log p + \sigma(-y) \log(1 - p)

@@ -256,8 +256,8 @@ def _log_constant(num_classes: Any, temperature: Temperature) -> Any:
 
 
 def exp_concrete_log_mass(
-    value: Float[Tensor, "*batch classes"], logits: Float[Tensor, "*#batch classes"]
-) -> Float[Tensor, "*batch"]:
+    value: Float[Tensor, "*#batch classes"], logits: Float[Tensor, "*#batch classes"]
+) -> Float[Tensor, "*#batch"]:
     r"""Return the log-probability of a categorical, averaged with soft probabilities.
 
     .. math:: \sum_k \exp(y_k) \log p_k

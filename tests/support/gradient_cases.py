@@ -109,7 +109,8 @@ def hard_under_densities(name, family):
             fixture.program, fixture.params, TEMPERATURES
         )
 
-    return _pathwise(name, _relaxing(family=family), expected, mean_field=False)
+    programs = _relaxing(family=family, scoring="concrete")
+    return _pathwise(name, programs, expected, mean_field=False)
 
 
 def objective(name, family, fits=lambda fixture: not fixture.enumerated):
