@@ -316,3 +316,26 @@ def _outputs(jaxpr, name):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from _outputs(inner, name)
+
+
+def test_pairs_that_are_selected_by_known_indices_stay_apart_under_jit(backend):
+    """As in a model of a network: thirty nodes, and all pairs of them."""
+    rows, columns = np.triu_indices(30, 1)
+    probs = np.random.default_rng(3).dirichlet(np.ones(3), 30)
+
+    def model(within):
+        with backend.plate("nodes", 30):
+            fn = backend.dist.Categorical(backend.array(probs))
+            z = backend.site("z", fn)
+        same = backend.jnp.where(z[rows] == z[columns], within, 0.0)
+        return backend.deterministic("same", same)
+
+    relaxed = backend.package.relax(model)
+    values = {"z_relaxed": backend.array(np.log(probs))}
+
+    def run(within):
+        conditioned = backend.numpyro.handlers.substitute(relaxed, data=values)
+        return backend.trace(conditioned, within)["same"]["value"]
+
+    found = backend.numpy(backend.jax.jit(run)(2.0))
+    assert np.allclose(found, 2 * (probs[rows] * probs[columns]).sum(-1), rtol=1e-5)

@@ -63,9 +63,11 @@ _FOLDED = words(ELEMENTWISE + SHAPES) | words("""
     reduce_and reduce_or reduce_max reduce_min reduce_sum reduce_prod
 """)  # fmt: skip
 _LARGEST_FOLDED = 2**16
-# Jitted functions of up to so many steps and elements are folded too.
+# Jitted functions of up to so many steps and elements are folded too, of integers up to
+# more elements: they are indices, and which draws they select has to stay known.
 _MOST_FOLDED_STEPS = 16
 _LARGEST_FOLDED_OPERAND = 16
+_LARGEST_FOLDED_INDEX = 2**14
 
 
 # --- tracers --------------------------------------------------------------------------
@@ -394,5 +396,14 @@ def _is_folded_call(jaxpr: internals.ClosedJaxpr, operands: Sequence[Operand]) -
     """Whether a jitted function is a few steps with constants, such as a remainder."""
     if len(jaxpr.jaxpr.eqns) > _MOST_FOLDED_STEPS:
         return False
-    arrays = (known_array(x) for x in operands)
-    return all(x is not None and x.size <= _LARGEST_FOLDED_OPERAND for x in arrays)
+    return all(map(_is_small_and_known, operands))
+
+
+def _is_small_and_known(x: Operand) -> bool:
+    array = known_array(x)
+    if array is None:
+        return False
+    is_index = array.dtype.kind in "iub"
+    return array.size <= (
+        _LARGEST_FOLDED_INDEX if is_index else _LARGEST_FOLDED_OPERAND
+    )

@@ -4,6 +4,7 @@ Counterpart: ``benchmarks.gallery.on_pyro.models``.
 """
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
@@ -152,14 +153,15 @@ def decision_tree(features, is_benign):
             for k in range(7)
         ]
         root, left, right, *lowest = (turn == 1 for turn in turns)
-        second = jnp.where(root, right, left)
-        third = jnp.where(
-            root,
-            jnp.where(right, lowest[3], lowest[2]),
-            jnp.where(left, lowest[1], lowest[0]),
-        )
-        leaf = 4 * root + 2 * second + third
-        numpyro.sample("y", dist.Bernoulli(logits=leaves[leaf]), obs=is_benign)
+        pairs = [
+            jnp.where(x, leaves[2 * k + 1], leaves[2 * k]) for k, x in enumerate(lowest)
+        ]
+        halves = [
+            jnp.where(left, pairs[1], pairs[0]),
+            jnp.where(right, pairs[3], pairs[2]),
+        ]
+        logits = jnp.where(root, halves[1], halves[0])
+        numpyro.sample("y", dist.Bernoulli(logits=logits), obs=is_benign)
 
 
 def decision_tree_guide(features, is_benign):
@@ -174,7 +176,7 @@ def decision_tree_guide(features, is_benign):
 def block_model(edges):
     within = numpyro.param("within", 0.5)
     between = numpyro.param("between", -0.5)
-    pairs = jnp.triu_indices(len(edges), 1)
+    pairs = np.triu_indices(len(edges), 1)
     with numpyro.plate("nodes", len(edges)):
         z = numpyro.sample("z", dist.Categorical(jnp.ones(3) / 3))
     is_same = z[pairs[0]] == z[pairs[1]]

@@ -149,14 +149,16 @@ def decision_tree(features, is_benign):
             for k in range(7)
         ]
         root, left, right, *lowest = (turn == 1 for turn in turns)
-        second = torch.where(root, right, left)
-        third = torch.where(
-            root,
-            torch.where(right, lowest[3], lowest[2]),
-            torch.where(left, lowest[1], lowest[0]),
-        )
-        leaf = 4 * root + 2 * second + third
-        pyro.sample("y", dist.Bernoulli(logits=leaves[leaf]), obs=is_benign)
+        pairs = [
+            torch.where(x, leaves[2 * k + 1], leaves[2 * k])
+            for k, x in enumerate(lowest)
+        ]
+        halves = [
+            torch.where(left, pairs[1], pairs[0]),
+            torch.where(right, pairs[3], pairs[2]),
+        ]
+        logits = torch.where(root, halves[1], halves[0])
+        pyro.sample("y", dist.Bernoulli(logits=logits), obs=is_benign)
 
 
 def decision_tree_guide(features, is_benign):
