@@ -20,6 +20,7 @@ BACKENDS = ("pyro", "numpyro")
 INTERNAL = {
     "CountingOptim",
     "ResolvedSchedule",
+    "current_step",
     "current_temperature",
     "is_schedule",
     "resolve_schedules",
