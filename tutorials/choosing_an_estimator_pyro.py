@@ -180,7 +180,7 @@ page.show(curves.draw_report(report), "choosing_an_estimator_pyro_report")
 # `schedules` has two alternatives. `Exponential` anneals the temperature, for
 # gradients with little noise at first and a small bias at the end. `Learned` makes it
 # a parameter. Learn only the temperature of the guide, and only with concrete
-# scoring, the default: then every temperature of the guide gives a bound for the same
+# scoring: then every temperature of the guide gives a bound for the same
 # relaxed model, and a higher bound means a better guide. A learned temperature of the
 # model would change the model instead.
 
@@ -196,7 +196,10 @@ AT = {
 exact = train(model, enumerated, EXACT_ELBO)
 by_temperature = {curves.EXACT: exact}
 for name, (prior, posterior) in AT.items():
-    programs = relax(model, prior), relax(guide, posterior)
+    programs = (
+        relax(model, prior, scoring="concrete"),
+        relax(guide, posterior, scoring="concrete"),
+    )
     by_temperature[name] = train(*programs, Trace_ELBO())
 print(curves.table(by_temperature))
 print(f"\nlearned temperature: {pyro.param('guide.temperature').item():.2f}")

@@ -145,7 +145,8 @@ def programs(method, temperatures=TEMPERATURES):
     """The model and guide to train, and the objective."""
     if method == "relaxed":
         of_model, of_guide = temperatures
-        return relax(model, of_model), relax(guide, of_guide), Trace_ELBO()
+        relaxed = relax(model, of_model, scoring="concrete")
+        return relaxed, relax(guide, of_guide, scoring="concrete"), Trace_ELBO()
     return model, guide, TraceGraph_ELBO()
 
 
@@ -304,7 +305,7 @@ PARTICLES_OF_GAP = 100
 def gap(result, num_particles):
     """Compare the relaxed programs and the discrete ones, on the test images."""
     of_model, _ = TEMPERATURES
-    programs = relax(model, of_model), result.guide, model
+    programs = relax(model, of_model, scoring="concrete"), result.guide, model
     settings = {"num_particles": num_particles, "chunk_size": 10, "plate": "images"}
     images = jnp.asarray(digits.load()[1])
     return relaxation_gap(random.key(5), result.params, *programs, images, **settings)

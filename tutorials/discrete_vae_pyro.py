@@ -142,7 +142,8 @@ def programs(method, temperatures=TEMPERATURES):
     """The model and guide to train, and the objective."""
     if method == "relaxed":
         of_model, of_guide = temperatures
-        return relax(model, of_model), relax(guide, of_guide), Trace_ELBO()
+        relaxed = relax(model, of_model, scoring="concrete")
+        return relaxed, relax(guide, of_guide, scoring="concrete"), Trace_ELBO()
     return model, guide, TraceGraph_ELBO()
 
 
@@ -298,7 +299,7 @@ def gap(result, num_particles):
     """Compare the relaxed programs and the discrete ones, on the test images."""
     pyro.get_param_store().set_state(result.params)
     of_model, _ = TEMPERATURES
-    programs = relax(model, of_model), result.guide, model
+    programs = relax(model, of_model, scoring="concrete"), result.guide, model
     settings = {"num_particles": num_particles, "chunk_size": 10, "plate": "images"}
     images = torch.as_tensor(digits.load()[1])
     with pyro.validation_enabled(False):

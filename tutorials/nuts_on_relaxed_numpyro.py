@@ -72,7 +72,9 @@ DRAWS, CHAINS = 500, 4
 
 def program(temperature):
     """The model to sample: relaxed, or with its kinds enumerated."""
-    return relax(model, temperature) if temperature else config_enumerate(model)
+    if temperature:
+        return relax(model, temperature, scoring="concrete")
+    return config_enumerate(model)
 
 
 # %% [markdown]

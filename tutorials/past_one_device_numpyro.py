@@ -109,7 +109,11 @@ def train(images, steps, num_devices=1):
     """Train on some devices; return the guide and the result of SVI."""
     rows, copies = shardings(num_devices)
     images = jax.device_put(images, rows)
-    relaxed = relax(model, schedules.Exponential(1.0, 0.4, num_steps=steps))
+    relaxed = relax(
+        model,
+        schedules.Exponential(1.0, 0.4, num_steps=steps),
+        scoring="concrete",
+    )
     guide = AutoConcrete(relaxed, init_loc_fn=init_to_sample)
     optim = schedules.count_steps(optax.adam(0.05))
     svi = SVI(relaxed, guide, optim, Trace_ELBO())

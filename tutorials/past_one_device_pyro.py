@@ -179,7 +179,11 @@ def train(images, steps, rank=0, size=1):
     """Train on this process's part of the images; return guide, images and losses."""
     pyro.clear_param_store()
     mine = torch.as_tensor(images, dtype=torch.get_default_dtype()).chunk(size)[rank]
-    relaxed = relax(model, schedules.Exponential(1.0, 0.4, num_steps=steps))
+    relaxed = relax(
+        model,
+        schedules.Exponential(1.0, 0.4, num_steps=steps),
+        scoring="concrete",
+    )
     guide = AutoConcrete(relaxed, init_loc_fn=init_to_sample)
     optim = PyroOptim(torch.optim.Adam, {"lr": 0.05})
     programs = relaxed, guide

@@ -113,7 +113,8 @@ def guide(upper, lower=None):  # noqa: ARG001 (as the model's)
 
 
 TEMPERATURE = 2 / 3
-relaxed_model, relaxed_guide = relax(model, TEMPERATURE), relax(guide, TEMPERATURE)
+relaxed_model = relax(model, TEMPERATURE, scoring="concrete")
+relaxed_guide = relax(guide, TEMPERATURE, scoring="concrete")
 
 # %% [markdown]
 # ## The same net without random variables

@@ -30,7 +30,10 @@ def steps(name: str) -> tuple[Callable, Callable]:
     args = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in data]
     trace = handlers.trace(handlers.seed(model, 0)).get_trace(*args)
     guides = [_guide(trace, by_hand=x) for x in (False, True)]
-    relaxed = relax(model, MODEL_T), relax(guides[0], GUIDE_T)
+    relaxed = (
+        relax(model, MODEL_T, scoring="concrete"),
+        relax(guides[0], GUIDE_T, scoring="concrete"),
+    )
     by_hand = globals()[name], guides[1]
     return _step(*relaxed, args), _step(*by_hand, args)
 

@@ -32,7 +32,10 @@ def steps(name: str, guide: Callable, model: Callable) -> dict[str, Callable]:
     high = LEVELS if name == "autoencoder" else 1
     images = random.randint(random.key(0), shape, 0, high + 1).astype(float)
     relaxed = [_in_plate(Discrete, program) for program in (model, guide)]
-    relaxed = relax(relaxed[0], MODEL_T), relax(relaxed[1], GUIDE_T)
+    relaxed = (
+        relax(relaxed[0], MODEL_T, scoring="concrete"),
+        relax(relaxed[1], GUIDE_T, scoring="concrete"),
+    )
     by_hand = [
         _in_plate(lambda t=t: Concrete(t), program)
         for program, t in ((model, MODEL_T), (guide, GUIDE_T))

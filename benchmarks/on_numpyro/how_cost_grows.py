@@ -27,7 +27,10 @@ def step(family: str, method: str, size: int) -> Callable[[], None]:
         "REBAR": REBAR(),
     }[method]
     if method == "relaxed":
-        model, guide = relax(model, 1 / 2), relax(guide, 2 / 3)
+        model, guide = (
+            relax(model, 1 / 2, scoring="concrete"),
+            relax(guide, 2 / 3, scoring="concrete"),
+        )
     if method == "enumerated":
         model, guide = config_enumerate(model), lambda: None
     svi = SVI(model, guide, numpyro.optim.Adam(1e-3), elbo)

@@ -106,7 +106,10 @@ def _check_relax(
             with numpyro.plate("variables", BATCH):
                 site(logits_q)
 
-        relaxed = (relax(program, temperature) for program in (model, guide))
+        relaxed = (
+            relax(program, temperature, scoring="concrete")
+            for program in (model, guide)
+        )
         return Trace_ELBO().loss(key, {}, *relaxed)
 
     value, gradients = jax.value_and_grad(loss, (0, 1, 2))(

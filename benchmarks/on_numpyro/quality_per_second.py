@@ -23,7 +23,7 @@ from numpyro_concrete import (
 )
 
 RELAXED = {
-    "Relaxed": {},
+    "Relaxed": {"scoring": "concrete"},
     "Relaxed, discrete scoring": {"scoring": "discrete"},
     "StraightThrough": {"estimator": StraightThrough(), "scoring": "discrete"},
     "GumbelRao": {"estimator": GumbelRao(10)},

@@ -42,4 +42,8 @@ def _program(site: str, logit: float, temperature: Array) -> Callable:
     if hasattr(dist, site):
         family = getattr(dist, site)
         return lambda: numpyro.sample("z", family(temperature, logits=logit))
-    return relax(lambda: numpyro.sample("z", dist.Bernoulli(logits=logit)), temperature)
+    return relax(
+        lambda: numpyro.sample("z", dist.Bernoulli(logits=logit)),
+        temperature,
+        scoring="concrete",
+    )

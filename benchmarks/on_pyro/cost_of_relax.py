@@ -28,7 +28,10 @@ def steps(name: str) -> tuple[Callable, Callable]:
     args = [torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in data]
     sites = _latent_sites(model, args)
     guides = (_guide(name, sites, by_hand=x) for x in (False, True))
-    relaxed = _svi(relax(model, MODEL_T), relax(next(guides), GUIDE_T))
+    relaxed = _svi(
+        relax(model, MODEL_T, scoring="concrete"),
+        relax(next(guides), GUIDE_T, scoring="concrete"),
+    )
     by_hand = _svi(globals()[name], next(guides))
     return (lambda: relaxed(*args)), (lambda: by_hand(*args))
 

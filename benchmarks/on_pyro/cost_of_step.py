@@ -33,7 +33,10 @@ def steps(name: str, guide: Callable, model: Callable) -> dict[str, Callable]:
     high = LEVELS if name == "autoencoder" else 1
     images = torch.randint(high + 1, shape).to(torch.get_default_dtype())
     relaxed = [_in_plate(f"{name}_r", Discrete, program) for program in (model, guide)]
-    relaxed = relax(relaxed[0], MODEL_T), relax(relaxed[1], GUIDE_T)
+    relaxed = (
+        relax(relaxed[0], MODEL_T, scoring="concrete"),
+        relax(relaxed[1], GUIDE_T, scoring="concrete"),
+    )
     by_hand = [
         _in_plate(f"{name}_h", lambda p, t=t: Concrete(p, t), program)
         for program, t in ((model, MODEL_T), (guide, GUIDE_T))

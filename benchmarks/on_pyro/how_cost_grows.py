@@ -27,7 +27,10 @@ def step(family: str, method: str, size: int) -> Callable[[], None]:
         "REBAR": REBAR(max_plate_nesting=nesting),
     }[method]
     if method == "relaxed":
-        model, guide = relax(model, 1 / 2), relax(guide, 2 / 3)
+        model, guide = (
+            relax(model, 1 / 2, scoring="concrete"),
+            relax(guide, 2 / 3, scoring="concrete"),
+        )
     if method == "enumerated":
         model, guide = config_enumerate(model), lambda: None
     return SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo).step

@@ -87,7 +87,9 @@ def _check_relax(cell: Cell) -> set[str]:
         with pyro.plate("variables", BATCH):
             site(logits_q)
 
-    relaxed = (relax(program, temperature) for program in (model, guide))
+    relaxed = (
+        relax(program, temperature, scoring="concrete") for program in (model, guide)
+    )
     loss = Trace_ELBO().differentiable_loss(*relaxed)
     gradients = torch.autograd.grad(loss, (logits_q, logits_p, temperature))
     faults = set() if _finite(loss) else {"log_prob"}

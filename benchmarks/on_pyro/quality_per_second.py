@@ -22,7 +22,7 @@ from pyro_concrete import (
 )
 
 RELAXED = {
-    "Relaxed": {},
+    "Relaxed": {"scoring": "concrete"},
     "Relaxed, discrete scoring": {"scoring": "discrete"},
     "StraightThrough": {"estimator": StraightThrough(), "scoring": "discrete"},
     "GumbelRao": {"estimator": GumbelRao(10)},

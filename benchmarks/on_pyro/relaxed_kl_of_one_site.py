@@ -36,4 +36,8 @@ def _program(site: str, logit: float, temperature: float) -> Callable:
         return lambda: pyro.sample(
             "z", family(torch.tensor(temperature), logits=logits)
         )
-    return relax(lambda: pyro.sample("z", dist.Bernoulli(logits=logits)), temperature)
+    return relax(
+        lambda: pyro.sample("z", dist.Bernoulli(logits=logits)),
+        temperature,
+        scoring="concrete",
+    )
