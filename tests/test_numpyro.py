@@ -201,7 +201,7 @@ def test_draws_of_the_posterior_are_of_the_discrete_model(backend):
 def test_nuts_runs_on_a_relaxed_model(backend):
     model, _ = two_layers(backend)
     infer = backend.numpyro.infer
-    kernel = infer.NUTS(backend.package.relax(model, T))
+    kernel = infer.NUTS(backend.package.relax(model, T, scoring="concrete"))
     mcmc = infer.MCMC(kernel, num_warmup=5, num_samples=5, progress_bar=False)
     mcmc.run(backend.jax.random.key(0), backend.array(DATA))
     samples = mcmc.get_samples()["c_relaxed"]

@@ -180,7 +180,8 @@ def test_sites_of_a_sequential_plate_have_factors_of_their_own(backend):
 
 def test_nuts_runs_on_a_relaxed_model(backend):
     model, _ = two_layers(backend)
-    kernel = backend.pyro.infer.NUTS(backend.package.relax(model, 0.5))
+    relaxed = backend.package.relax(model, 0.5, scoring="concrete")
+    kernel = backend.pyro.infer.NUTS(relaxed)
     mcmc = backend.pyro.infer.MCMC(
         kernel, num_samples=5, warmup_steps=5, disable_progbar=True
     )

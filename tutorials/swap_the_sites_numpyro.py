@@ -229,7 +229,7 @@ by_density = result("... scored by density", guide, params)
 guide = AutoConcrete(relaxed, init_loc_fn=init_to_median)
 optim = schedules.count_steps(optax.adam(RATE))
 elbo = RelaxedWarmup(STEPS // 2, LocalExpectations())
-params = train(relaxed, guide, elbo, optim)
+params = train(relaxed, guide, elbo, optim, steps=3 * STEPS)
 closer = result("... then unbiased", guide, params)
 
 results = [exact, by_default, by_density, closer]

@@ -232,7 +232,8 @@ pyro.set_rng_seed(0)
 pyro.clear_param_store()
 guide = AutoConcrete(relaxed, init_loc_fn=init_to_median)
 optim = schedules.count_steps(Adam({"lr": RATE}))
-train(relaxed, guide, RelaxedWarmup(STEPS // 2, LocalExpectations()), optim)
+elbo = RelaxedWarmup(STEPS // 2, LocalExpectations())
+train(relaxed, guide, elbo, optim, steps=3 * STEPS)
 closer = result("... then unbiased", guide)
 
 results = [exact, by_default, by_density, closer]
