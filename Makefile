@@ -73,7 +73,7 @@ SEED ?= 0
 FIRST ?= 0
 PROGRAMS ?= 2000
 PROGRAMS_NUMPYRO ?= $(shell expr $(PROGRAMS) / 4)
-FUZZ = $(ONE_THREAD) PYTHONPATH=tests/support:. $(PY) -m random_programs
+FUZZ = $(ONE_THREAD) $(COMPILE_FAST) PYTHONPATH=tests/support:. $(PY) -m random_programs
 fuzz: $(STAMP)-run $(STAMP)-test ## Compare many random programs with their relaxation
 	$(FUZZ) pyro --programs $(PROGRAMS) --seed $(SEED) --first $(FIRST)
 	$(FUZZ) numpyro --programs $(PROGRAMS_NUMPYRO) --seed $(SEED) --first $(FIRST)
