@@ -81,7 +81,7 @@ def support_of(
         >>> from numpyro.distributions import Geometric
         >>> support = support_of("n", Geometric(0.5), truncate=7)
         >>> support.values.tolist(), round(float(support.truncated_mass), 4)
-        ([0, 1, 2, 3, 4, 5, 6, 7], 0.0039)
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 0.0039)
 
     Counterpart: :func:`pyro_concrete.relaxation.finite_support.support_of`.
     """

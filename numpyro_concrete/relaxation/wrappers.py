@@ -36,7 +36,7 @@ def wrappers_of(fn: AnyDistribution) -> Iterator[AnyDistribution]:
 
     Example:
         >>> from numpyro.distributions import BernoulliProbs
-        >>> fn = BernoulliProbs(jnp.ones(2) / 2).to_event(1).mask(True)
+        >>> fn = BernoulliProbs(jnp.ones(2) / 2).to_event(1).mask(jnp.array(True))
         >>> [type(wrapper).__name__ for wrapper in wrappers_of(fn)]
         ['MaskedDistribution', 'Independent']
 

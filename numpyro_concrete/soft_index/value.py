@@ -339,10 +339,13 @@ class SoftReal(AbstractAverage):
     see the average: the result of a matrix product is a plain array.
 
     Example:
+        >>> from numpyro_concrete.soft_index.interpreter import evaluate
         >>> z = soft_index("z", [0, 1], jnp.array([0.25, 0.75]))
-        >>> x = 1.0 - z
-        >>> float(x), float(jnp.array([4.0, 8.0])[x.astype(int)])
-        (0.25, 5.0)
+        >>> float(evaluate(lambda z: 1.0 - z, z))
+        0.25
+        >>> table = jnp.array([4.0, 8.0])
+        >>> float(evaluate(lambda z: table[(1.0 - z).astype(int)], z))
+        5.0
 
     Counterpart: :class:`pyro_concrete.soft_index.SoftReal`.
     """
