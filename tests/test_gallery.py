@@ -44,6 +44,15 @@ def test_distances_are_to_the_best_run_by_data_point():
     assert (a.close, b.close) == (0.0, 0.5)
 
 
+def test_the_table_by_model_has_means_and_standard_errors():
+    head, *lines = summary.elbo_by_model(ROWS, ["enumeration", "b", "a", "absent"])
+    assert head == ["model", "data points", "best", "enumeration", "b", "a"]
+    # The standard deviation of -5 and -6 is the root of 1/2, the error half of one.
+    first, second = lines
+    assert first[1:] == ["5", "-5.00", "", "-10.00", "-5.50 ± 0.50"]
+    assert second[1:] == ["150", "-420.00", "-400.00", "-420.00", "-430.00"]
+
+
 def test_a_value_that_is_missing_is_no_distance():
     assert summary.standings(ROWS, "log_evidence") == []
 

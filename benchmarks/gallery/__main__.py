@@ -16,6 +16,8 @@ from pathlib import Path
 from benchmarks.gallery.entries import ENTRIES, Entry
 from benchmarks.gallery.methods import METHODS, Method, applies
 from benchmarks.gallery.summary import (
+    OF_TEMPERATURES,
+    SHOWN,
     STANDING_HEADER,
     Row,
     elbo_by_model,
@@ -65,9 +67,10 @@ def write_summary(rows: list[Row], folder: Path, backend: str) -> None:
             table(title, STANDING_HEADER, lines)
             path = folder / f"methods_{column}_{budget}_{backend}.csv"
             write_csv(path, backend, STANDING_HEADER, lines)
-        head, *lines = elbo_by_model(rows_of_budget)
-        table(f"Discrete ELBO by model, at equal {budget}", head, lines)
-        write_csv(folder / f"models_{budget}_{backend}.csv", backend, head, lines)
+        for name, methods in (("models", SHOWN), ("temperatures", OF_TEMPERATURES)):
+            head, *lines = elbo_by_model(rows_of_budget, methods)
+            table(f"Discrete ELBO, {name}, at equal {budget}", head, lines)
+            write_csv(folder / f"{name}_{budget}_{backend}.csv", backend, head, lines)
 
 
 def _run(

@@ -20,6 +20,16 @@ SHOWN = (
     "discrete 0.2, then local",
     "discrete 0.2, then RLOO 8",
 )
+# ... and those that it compares by their temperatures.
+OF_TEMPERATURES = (
+    "TraceGraph_ELBO",
+    "discrete 1/2",
+    "discrete 0.3",
+    "discrete 0.2",
+    "discrete 0.1",
+    "discrete 1 to 0.2",
+    "ReinMax 1",
+)
 # A method is close to the best of a model within 1 % of it or this much by data point.
 CLOSE_SHARE, CLOSE_NATS = 0.01, 0.05
 
@@ -103,17 +113,21 @@ def standings(rows: Sequence[Row], column: str = "elbo") -> list[Standing]:
     return sorted(result, key=lambda standing: (-standing.close, standing.worst_gap))
 
 
-def elbo_by_model(rows: Sequence[Row]) -> list[list[str]]:
+def elbo_by_model(rows: Sequence[Row], shown: Sequence[str] = SHOWN) -> list[list[str]]:
     """A table of the mean and standard error over seeds, by model and method.
 
+    Args:
+        rows: Results.
+        shown: The methods to show, where they have results.
+
     Returns:
-        The header, with the methods of `SHOWN` that have results, and a row by model.
+        The header, and a row by model.
     """
     values = defaultdict(list)
     for row in rows:
         values[row["model"], row["method"]].append(float(row["elbo"]))
     best = best_by_model(rows, "elbo")
-    methods = [m for m in SHOWN if any(method == m for _, method in values)]
+    methods = [m for m in shown if any(method == m for _, method in values)]
     lines = [["model", "data points", "best", *methods]]
     for name in (name for name in ENTRIES if name in best):
         cells = [_mean_and_stderr(values[name, method]) for method in methods]

@@ -6,23 +6,20 @@ program and before those around it. The handler asks its `Surroundings` whether 
 is to run relaxed, and makes a `Site` of its distribution and its `SiteSettings`.
 
 1. It sends a message of its own, ``z_relaxed``, to the handlers around: traces record
-   it, guides replay it, plates expand it. Its value is a sample in log space.
+   it, guides replay it, plates expand it. Its value is a sample in log space. A site
+   whose support is truncated also sends ``z_truncated_mass``.
 2. It turns the message of ``z`` into a deterministic site with the mean of the relaxed
    value, which goes on to the handlers around (`RelaxMessenger._relax`).
 3. When these are done, it puts the soft value in place of the mean, which the statement
    returns to the program (`RelaxMessenger.postprocess_message`).
 
-A site whose support is truncated also sends ``z_truncated_mass``, a deterministic site
-with the truncated probability.
-
 The program itself runs under an `Interpreter`, in which soft values are arrays. The
 handler is at its boundary: messages leave the program with plain arrays of the
 surrounding trace, and soft values enter on the way back.
 
-In predictions, and inside of `harden`, `DiscreteMessenger` leaves the site discrete
-instead. `HardenMessenger` goes the other way: a message ``z_relaxed`` comes in, it
-sends ``z`` with the discrete distribution to the handlers around, and returns a one-hot
-point of log space.
+In predictions and in `harden`, `DiscreteMessenger` leaves the site discrete instead. In
+the other direction `HardenMessenger` takes ``z_relaxed``, sends ``z`` with the discrete
+distribution to the handlers around, and returns a one-hot point of log space.
 
 Counterpart: ``pyro_concrete.relaxation.handlers``.
 """

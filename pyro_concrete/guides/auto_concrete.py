@@ -128,10 +128,8 @@ class AutoConcrete(AbstractFactorGuide):
         """Whether the model may mask latent sites at this call, or did at another."""
         signature = call.signature(Tensor)
         # The discrete ELBO is to be exact, unless a training loop computes it.
-        handlers = active_handlers()
-        is_evaluated = any(isinstance(x, HardenMessenger) for x in handlers)
-        if any(isinstance(x, GradientMessenger) for x in handlers):
-            is_evaluated = False
+        kinds = {type(handler) for handler in active_handlers()}
+        is_evaluated = HardenMessenger in kinds and GradientMessenger not in kinds
         must_search = is_evaluated or signature not in self._searched_signatures
         if must_search and not self._has_masked_sites:
             self._has_masked_sites = self._finds_masks(call)
