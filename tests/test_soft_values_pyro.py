@@ -277,6 +277,11 @@ def test_gradients_of_parameters_are_finite_beside_undefined_values():
         assert_exact(gradient.numpy(), slope)
 
 
+def test_a_comparison_with_itself_finds_the_values_that_are_nan():
+    x = torch.log1p(1.0 - soft([0.2, 0.3, 0.4, 0.1]))  # log 2, 0, -inf, NaN
+    assert_exact(plain(torch.where(x != x, 1.0, 0.0)).numpy(), 0.1)
+
+
 @pytest.mark.parametrize("table", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("weights", ["float64", "float32"])
 def test_infinities_of_every_precision(table, weights):

@@ -115,13 +115,24 @@ def _elementwise(call: Call) -> Tensor:
     if call.name in OF_NETWORKS and _are_averages_of_one_site(operands):
         # The same as `apply_without_values`, and faster: networks do it in every step.
         return soft_real(_on_plain(call), operands[0].site)
-    if call.name in ("eq", "ne") and call.args[0] is call.args[1]:
-        return call.run(plain)  # a check for NaN, as validation does
+    if _compares_with_itself(call) and not _is_nan_somewhere(call.args[0]):
+        return call.run(plain)
     if _has_average_without_values(operands):
         return apply_without_values(call)
     if _is_linear(call, operands):
         return apply_linear(call, lambda: _on_supports(call).exact())
     return _on_supports(call)
+
+
+def _compares_with_itself(call: Call) -> bool:
+    """Whether a call tells which values are NaN."""
+    return call.name in ("eq", "ne") and call.args[0] is call.args[1]
+
+
+def _is_nan_somewhere(x: AbstractSoft) -> bool:
+    """Whether an average is known to be NaN: then one of the values is."""
+    number = plain(x)
+    return is_plain() and bool(number.isnan().any())
 
 
 def _has_average_without_values(operands: Sequence[AbstractSoft]) -> bool:

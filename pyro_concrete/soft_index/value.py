@@ -159,7 +159,7 @@ class SoftReal(AbstractSoft):
         return AbstractSoft.__torch_function__(Tensor.expand, (), (self, *sizes))
 
     def __eq__(self, other: Argument) -> Argument:
-        """Compare values; with itself, as validation does, whether they are numbers."""
+        """Compare values; with itself, as validation does, the average."""
         if other is self:
             return self.number == self.number
         return AbstractSoft.__eq__(self, other)

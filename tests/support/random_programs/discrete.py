@@ -92,6 +92,7 @@ class Discrete:
         self.assignments = [*itertools.product(*sizes)]
         self.variables = {}
         self.scores = None
+        self._dtypes = {}
         self._environments = [self._environment(a) for a in self.assignments]
         for part in program.parts:
             self._run(part)
@@ -138,7 +139,10 @@ class Discrete:
             values = np.array(family.values)
             if family.is_one_hot:
                 values = np.eye(len(values))
-            return host.backend.array(values[indices[name]], sample_dtype(host, family))
+            if name not in self._dtypes:
+                draw = host.backend.sample(fn, 0)
+                self._dtypes[name] = host.backend.dtype(draw)
+            return host.backend.array(values[indices[name]], self._dtypes[name])
 
         names["sample"] = sample
         return names
@@ -161,19 +165,3 @@ class Discrete:
         if np.abs(finite).max() > LARGEST_NUMBER:
             raise Invalid
         return variable
-
-
-_SAMPLE_DTYPES = {}
-
-
-def sample_dtype(host, family):
-    """The type of a family's samples, from a draw."""
-    key = host.name, family.source
-    if key not in _SAMPLE_DTYPES:
-        slots = {"p": "array(0.4)", "f": "array(0.4)", "i": "0"}
-        slots["t3"] = "array([[0.2, 0.3, 0.5]])"
-        slots |= {f"p{k}": f"array({[1 / k] * k})" for k in (1, 2, 3, 4)}
-        source = family.spelled(host.name).format(**slots)
-        fn = eval(source, dict(host.names))
-        _SAMPLE_DTYPES[key] = host.backend.dtype(host.backend.sample(fn, 0))
-    return _SAMPLE_DTYPES[key]
