@@ -469,3 +469,25 @@ def test_an_epidemic_trains(backend, jnp):
     losses = svi.run(backend.jax.random.key(0), 200, progress_bar=False).losses
     assert np.isfinite(losses).all()
     assert losses[-20:].mean() < losses[:20].mean()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda j, n, z: z * 1.0,
+        lambda j, n, z: n.where(z == 1, 1.0, 2.0),
+        lambda j, n, z: n.maximum(-(z / 2.0), -0.75),
+        lambda j, n, z: j.jit(lambda a: a * 2.0)(z),
+        lambda j, n, z: n.sqrt(z),
+    ],
+)
+def test_what_other_operands_decide_the_type_of_stays_so(backend, jnp, function):
+    def of_a_half(z):
+        return function(backend.jax, jnp, z) * jnp.ones(N, "bfloat16")
+
+    result = run(of_a_half, np.eye(K)[[1, 2]].T)
+    expected = of_a_half(jnp.array([1, 2]))
+    assert result.dtype == expected.dtype
+    np.testing.assert_array_equal(
+        np.asarray(result, "float32"), np.asarray(expected, "float32")
+    )

@@ -9,7 +9,7 @@ Counterpart: none; torch dispatches on the value itself.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -74,9 +74,27 @@ _LARGEST_FOLDED_INDEX = 2**14
 
 
 class SoftTracer(internals.QuaxTracer):
-    """A soft value in the hands of the program, which cannot read it as a number."""
+    """A soft value in the hands of the program, which cannot read it as a number.
 
-    __slots__ = ()
+    Args:
+        trace: The trace in which it is one.
+        value: The soft value.
+        has_weak_type: Whether the other operands of an operation decide its type, as
+            with Python's numbers.
+    """
+
+    __slots__ = ("has_weak_type",)
+
+    def __init__(
+        self, trace: "SoftTrace", value: Operand, has_weak_type: bool = False
+    ) -> None:
+        super().__init__(trace, value)
+        self.has_weak_type = has_weak_type
+
+    @property
+    def aval(self) -> internals.ShapedArray:
+        aval: Any = super().aval
+        return aval.update(weak_type=True) if self.has_weak_type else aval
 
     @property
     def site(self) -> str:
@@ -186,14 +204,15 @@ class SoftTrace(internals.QuaxTrace):
         with internals.set_current_trace(self.parent_trace):
             if primitive.name == "gather":
                 operands = [operands[0], self._shorten_indices(operands[1])]
-            return self.wrap(apply(primitive, operands, params))
+            result = apply(primitive, operands, params)
+            return self.wrap(result, _has_weak_type(primitive, tracers, params))
 
-    def wrap(self, result: Result) -> ProgramValue:
+    def wrap(self, result: Result, has_weak_type: bool = False) -> ProgramValue:
         """Return results as values of the program."""
         if isinstance(result, list | tuple):
-            return [self.wrap(x) for x in result]
+            return [self.wrap(x, has_weak_type) for x in result]
         if is_soft(result):
-            return SoftTracer(self, result)
+            return SoftTracer(self, result, has_weak_type)
         return result
 
     def stage_value(self, val: ProgramValue) -> ProgramValue:
@@ -214,7 +233,8 @@ class SoftTrace(internals.QuaxTrace):
             try:
                 with internals.set_current_trace(self.parent_trace):
                     values = [exact(join_pieces(x)) for x in operands]
-                    return self.wrap(_call_on_values(primitive, values, params, jaxpr))
+                    results = _call_on_values(primitive, values, params, jaxpr)
+                    return self._wrap_results(results, jaxpr)
             except TypeError:
                 pass  # values that are not known, or too many of them
         return self._run_steps(jaxpr, operands)
@@ -223,7 +243,17 @@ class SoftTrace(internals.QuaxTrace):
         if not isinstance(jaxpr, internals.ClosedJaxpr):
             jaxpr = internals.ClosedJaxpr(jaxpr, ())
         with internals.set_current_trace(self):
-            return internals.jaxpr_as_fun(jaxpr)(*self.wrap(operands))
+            results = internals.jaxpr_as_fun(jaxpr)(*self.wrap(operands))
+            return self._wrap_results(map(untraced, results), jaxpr)
+
+    def _wrap_results(
+        self, results: Iterable[Operand], jaxpr: internals.ClosedJaxpr
+    ) -> list[ProgramValue]:
+        """Return results of a function as values, with the types that it has."""
+        return [
+            self.wrap(result, aval.weak_type)
+            for result, aval in zip(results, jaxpr.out_avals, strict=True)
+        ]
 
     def _loop(
         self, primitive: Primitive, operands: list[Operand], params: Params
@@ -350,6 +380,20 @@ class SoftTrace(internals.QuaxTrace):
         if repetition is None or repetition.source.size == repetition.array.size:
             return x
         return SoftIndex(repetition.source, (), (), repetition.array.shape)
+
+
+def _has_weak_type(
+    primitive: Primitive, tracers: Sequence[ProgramValue], params: Params
+) -> bool:
+    """Whether JAX gives a weak type to the result of a primitive."""
+    if primitive.name == "convert_element_type":
+        return params["weak_type"]
+    avals = [internals.typeof(x) for x in tracers]
+    of_result = avals[1:] if primitive.name == "select_n" else avals
+    if primitive.multiple_results or not all(x.weak_type for x in of_result):
+        return False
+    result, *_ = primitive.abstract_eval(*avals, **params)
+    return result.weak_type
 
 
 def _call_on_values(

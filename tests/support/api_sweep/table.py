@@ -1,11 +1,21 @@
 """The committed table: what each call does to soft integers, by their type."""
 
 import csv
+from importlib.metadata import version
 from pathlib import Path
 
 from api_sweep import sweep
 
 FOLDER = Path(__file__).parents[1]
+PINS = Path(__file__).parents[3] / "constraints.txt"
+LIBRARIES = {"pyro": "torch", "numpyro": "jax"}
+
+
+def is_of_installed_version(name):
+    """Whether the library has the version that the table was made with."""
+    library = LIBRARIES[name]
+    installed = version(library).partition("+")[0]
+    return f"{library}=={installed}" in PINS.read_text().split()
 
 
 def path_of(name):

@@ -66,6 +66,7 @@ def main():
             source = small.text(host.name)
             print(f"--- program {number}\n{source}\n# {failure}", flush=True)
         if (number + 1) % 100 == 0:
+            host.forget_compiled()
             print(f"### {number + 1}: {summary}", flush=True)
     print(f"{options.backend}: {summary}")
     for source, count in summary.unsupported.most_common():

@@ -104,6 +104,9 @@ class AbstractHost:
     def check(self, part, value):
         """Raise an error of the part if its value has no mean."""
 
+    def forget_compiled(self):
+        """Free what was compiled for programs that are done."""
+
     def score(self, observation, site):
         """The log-probability of an observed site."""
         try:
@@ -214,6 +217,10 @@ class NumPyroHost(AbstractHost):
     def seeded(self):
         """A context in which plates can draw subsamples."""
         return self.backend.numpyro.handlers.seed(rng_seed=0)
+
+    def forget_compiled(self):
+        # Each compiled function holds memory maps, of which a process has 65,530.
+        self.backend.jax.clear_caches()
 
     def without_gradient(self, x):
         return self.backend.jax.lax.stop_gradient(x)
