@@ -31,6 +31,8 @@ from jax._src.core import (
 )
 from jax.extend.linear_util import WrappedFun as WrappedFunction
 from numpyro.distributions import Distribution, MaskedDistribution
+from numpyro.handlers import substitute
+from numpyro.infer.util import _unconstrain_reparam
 
 # SVI takes an optimizer for NumPyro's own by its private base class.
 from numpyro.optim import _NumPyroOptim as NumPyroOptim
@@ -113,6 +115,20 @@ def only_handlers_around(handler: Messenger) -> Generator[None]:
 def is_enumeration(handler: Messenger) -> bool:
     """Tell whether a handler is the one by which NumPyro enumerates sites."""
     return type(handler).__module__ == _ENUMERATION
+
+
+def moves_in_unconstrained_space(handler: Messenger, name: str) -> bool:
+    """Tell whether a handler gives a site its value from unconstrained space.
+
+    NumPyro's samplers and guides do so, to move the value by its density.
+
+    Args:
+        handler: The handler.
+        name: Name of the site.
+    """
+    function = handler.substitute_fn if isinstance(handler, substitute) else None
+    is_unconstraining = getattr(function, "func", None) is _unconstrain_reparam
+    return is_unconstraining and name in function.args[0]
 
 
 # --- distributions --------------------------------------------------------------------

@@ -209,6 +209,41 @@ def test_nuts_runs_on_a_relaxed_model(backend):
     assert_exact(np.exp(samples).sum(-1), np.ones((5, 8)))
 
 
+def gaussian_and_bits(backend):
+    """A model with a continuous site beside relaxed ones, scored by masses."""
+    numpyro, dist = backend.numpyro, backend.dist
+
+    def model():
+        loc = numpyro.sample("loc", dist.Normal(0.0, 1.0))
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        c = numpyro.sample("c", dist.Categorical(backend.array([0.2, 0.3, 0.5])))
+        numpyro.sample("x", dist.Normal(loc + z + c, 1.0), obs=1.5)
+
+    return backend.package.relax(model)
+
+
+def test_a_sampler_that_needs_a_density_says_so(backend):
+    kernel = backend.numpyro.infer.NUTS(gaussian_and_bits(backend))
+    mcmc = backend.numpyro.infer.MCMC(
+        kernel, num_warmup=2, num_samples=2, progress_bar=False
+    )
+    with pytest.raises(ValueError, match=r"'z_relaxed' has no density.*concrete"):
+        mcmc.run(backend.jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ["AutoNormal", "AutoDelta", "AutoMultivariateNormal"])
+def test_guides_that_need_a_density_say_so(backend, name):
+    handlers, auto = backend.numpyro.handlers, backend.numpyro.infer.autoguide
+    relaxed = gaussian_and_bits(backend)
+    guide = getattr(auto, name)(relaxed)
+    with pytest.raises(ValueError, match=r"'z_relaxed' has no density.*AutoConcrete"):
+        handlers.seed(guide, 0)()
+    # A guide of the other sites alone does not move the relaxed ones.
+    hidden = ["z", "z_relaxed", "c", "c_relaxed"]
+    guide = getattr(auto, name)(handlers.block(relaxed, hide=hidden))
+    assert "loc" in handlers.trace(handlers.seed(guide, 0)).get_trace()
+
+
 def test_one_hot_categorical_against_categorical(backend):
     logits = backend.array(np.random.default_rng(0).normal(size=(4, 3)))
     d, host = backend.one_hot(logits), backend.dist.Categorical(logits=logits)

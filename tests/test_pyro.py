@@ -191,6 +191,40 @@ def test_nuts_runs_on_a_relaxed_model(backend):
     assert_exact(np.exp(backend.numpy(samples)).sum(-1), np.ones((5, 8)))
 
 
+def gaussian_and_bits(backend):
+    """A model with a continuous site beside relaxed ones, scored by masses."""
+    pyro, dist = backend.pyro, backend.dist
+
+    def model():
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        z = pyro.sample("z", dist.Bernoulli(backend.array(0.3)))
+        c = pyro.sample("c", dist.Categorical(backend.array([0.2, 0.3, 0.5])))
+        pyro.sample("x", dist.Normal(loc + z + c, 1.0), obs=backend.array(1.5))
+
+    return backend.package.relax(model)
+
+
+def test_a_sampler_that_needs_a_density_says_so(backend):
+    kernel = backend.pyro.infer.NUTS(gaussian_and_bits(backend))
+    mcmc = backend.pyro.infer.MCMC(
+        kernel, num_samples=2, warmup_steps=2, disable_progbar=True
+    )
+    with pytest.raises(ValueError, match=r"no density.*concrete"):
+        mcmc.run()
+
+
+@pytest.mark.parametrize("name", ["AutoNormal", "AutoMultivariateNormal"])
+def test_guides_that_need_a_density_say_so(backend, name):
+    pyro, auto = backend.pyro, backend.pyro.infer.autoguide
+    relaxed = gaussian_and_bits(backend)
+    with pytest.raises(ValueError, match=r"no density.*AutoConcrete"):
+        getattr(auto, name)(relaxed)()
+    # A guide of the other sites alone does not move the relaxed ones.
+    guide = getattr(auto, name)(pyro.poutine.block(relaxed, expose=["loc"]))
+    guide()
+    assert "loc" in pyro.poutine.trace(guide).get_trace()
+
+
 # --- handlers around and inside of relax --------------------------------------------
 
 

@@ -4,7 +4,6 @@ Counterpart: ``pyro_concrete.guides.prototype``.
 """
 
 import jax.numpy as jnp
-from numpyro.primitives import Messenger
 
 from concrete_core.guides import Program
 from numpyro_concrete.distributions import AbstractHard
@@ -12,10 +11,11 @@ from numpyro_concrete.guides.initialization import central_point
 from numpyro_concrete.guides.sites import FIXED, ConstantSite, Message, is_relaxed
 from numpyro_concrete.relaxation.finite_support import only_value
 from numpyro_concrete.relaxation.site import is_discrete
+from numpyro_concrete.relaxation.surroundings import PrototypeMessenger
 from numpyro_concrete.relaxation.wrappers import leaf_of
 
 
-class ContinuousMessenger(Messenger):
+class ContinuousMessenger(PrototypeMessenger):
     """Show the continuous sites of a model to NumPyro's guides, and no others.
 
     Enumerated sites get a value and are hidden, as are deterministic ones; so are

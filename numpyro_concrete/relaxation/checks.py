@@ -6,7 +6,12 @@ Counterpart: ``pyro_concrete.relaxation.checks``.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from numpyro_concrete.distributions import AbstractConcrete, check_temperature
+from numpyro_concrete.distributions import (
+    AbstractConcrete,
+    ExpConcreteMass,
+    LogitBinaryConcreteMass,
+    check_temperature,
+)
 from numpyro_concrete.relaxation.messages import AnyDistribution, Shape, relaxed_name
 from numpyro_concrete.relaxation.surroundings import Guidance
 from numpyro_concrete.relaxation.wrappers import leaf_of
@@ -100,13 +105,16 @@ def check_shape(
 
 
 def check_guide(name: str, fn: AnyDistribution, guidance: Guidance) -> None:
-    """Raise a ValueError if the guide's site is not relaxed, or in another way.
+    """Raise a ValueError if the guide's site does not fit the relaxed one of the model.
+
+    It is not relaxed, or in another way, or moved by a density that there is not.
 
     Args:
         name: Name of the site.
         fn: Distribution of the relaxed site in the model.
         guidance: What the handlers around the model have for the site.
     """
+    _check_density(name, fn, guidance)
     if guidance.relaxed_value is not None:
         return
     if guidance.relaxed is None:
@@ -159,3 +167,13 @@ def validate_temperature(temperature: Any) -> Any:
     if temperature is not None and not callable(temperature):
         check_temperature(temperature)
     return temperature
+
+
+def _check_density(name: str, fn: AnyDistribution, guidance: Guidance) -> None:
+    has_masses = isinstance(leaf_of(fn), ExpConcreteMass | LogitBinaryConcreteMass)
+    if guidance.needs_density and has_masses:
+        raise ValueError(
+            f"site {relaxed_name(name)!r} has no density, which NUTS and guides like "
+            "AutoNormal need: it is scored by log-probabilities of discrete values. "
+            'Relax the model with scoring="concrete", or use AutoConcrete'
+        )

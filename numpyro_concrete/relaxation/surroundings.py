@@ -17,7 +17,7 @@ from numpyro.distributions import Delta
 from numpyro.handlers import block, condition, do, mask, replay, scope, substitute
 from numpyro.primitives import Messenger
 
-from numpyro_concrete.internals import is_enumeration
+from numpyro_concrete.internals import is_enumeration, moves_in_unconstrained_space
 from numpyro_concrete.relaxation.messages import Message, relaxed_name
 
 # Handlers that hide, set or rename sites.
@@ -37,6 +37,7 @@ class Guidance:
         has_latent: Whether the trace has the site itself as an unrelaxed latent.
         relaxed_value: The value that a handler gives to the relaxed site, or None.
         value: The value that a handler gives to the site itself, or None.
+        needs_density: Whether a handler moves the relaxed site by its density.
     """
 
     has_trace: bool = False
@@ -44,6 +45,7 @@ class Guidance:
     has_latent: bool = False
     relaxed_value: Array | None = None
     value: Array | None = None
+    needs_density: bool = False
 
     @property
     def leaves_discrete(self) -> bool:
@@ -57,6 +59,10 @@ class Guidance:
 
 class TrainingMessenger(Messenger):
     """Run a program relaxed, even if handlers further out run a prediction."""
+
+
+class PrototypeMessenger(Messenger):
+    """Show a model to `AutoConcrete`, which does not move the relaxed sites."""
 
 
 def inside_of_training(handlers: Sequence[Messenger]) -> Sequence[Messenger]:
@@ -81,6 +87,7 @@ class Surroundings:
         self.is_enumerated = any(is_enumeration(x) for x in handlers)
         self.has_trace = any(isinstance(x, replay) for x in handlers)
         self.is_predicted = _are_predictive(handlers) and not self.has_trace
+        self.is_prototype = any(isinstance(x, PrototypeMessenger) for x in handlers)
 
     @property
     def runs_discrete(self) -> bool:
@@ -116,6 +123,9 @@ class Surroundings:
         site: Message,
         relaxed: Message,
     ) -> None:
+        if not self.is_prototype:
+            is_moved = moves_in_unconstrained_space(handler, relaxed["name"])
+            guidance.needs_density = guidance.needs_density or is_moved
         data: dict[str, Any] = handler.data or {}
         guidance.relaxed_value = data.get(relaxed["name"], guidance.relaxed_value)
         guidance.value = data.get(site["name"], guidance.value)

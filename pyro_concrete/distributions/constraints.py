@@ -67,6 +67,27 @@ class _DifferentiableBoolean(constraints.Constraint):
         return (value == 0) | (value == 1)
 
 
+class _ScoredByMasses(constraints.Constraint):
+    """The support of soft samples that have log-probabilities, and no density.
+
+    Args:
+        base: The support.
+    """
+
+    def __init__(self, base: constraints.Constraint) -> None:
+        self.base = base
+        super().__init__()
+
+    @property
+    def event_dim(self) -> int:
+        """The number of event dimensions of a sample."""
+        return self.base.event_dim
+
+    def check(self, value: Tensor) -> Tensor:
+        """Tell for each sample whether it is in the support."""
+        return self.base.check(value)
+
+
 class _Finite(constraints.Constraint):
     """Finite numbers."""
 
@@ -93,6 +114,8 @@ differentiable_boolean = _DifferentiableBoolean()
 differentiable_one_hot = _DifferentiableOneHot()
 log_simplex = _LogSimplex()
 rounded_simplex = _RoundedSimplex()
+log_simplex_by_masses = _ScoredByMasses(log_simplex)
+real_by_masses = _ScoredByMasses(constraints.real)
 
 
 class LogRatioTransform(Transform):
@@ -150,3 +173,17 @@ def _stick_breaking_transform(_: constraints.Constraint) -> Transform:
 @transform_to.register(rounded_simplex)
 def _softmax_transform(_: constraints.Constraint) -> Transform:
     return transform_to(constraints.simplex)
+
+
+@transform_to.register(_ScoredByMasses)
+def _transform_without_density(constraint: _ScoredByMasses) -> Transform:
+    return transform_to(constraint.base)
+
+
+@biject_to.register(_ScoredByMasses)
+def _no_bijection(_: constraints.Constraint) -> Transform:
+    raise ValueError(
+        "a relaxed site has no density, which NUTS and guides like AutoNormal need: it "
+        "is scored by log-probabilities of discrete values. Relax the model with "
+        'scoring="concrete", or use AutoConcrete'
+    )

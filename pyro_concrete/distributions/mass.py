@@ -15,6 +15,10 @@ from pyro_concrete import ops
 from pyro_concrete.distributions.abstract import AbstractConcrete
 from pyro_concrete.distributions.binary import LogitBinaryConcrete
 from pyro_concrete.distributions.categorical import ExpConcrete
+from pyro_concrete.distributions.constraints import (
+    log_simplex_by_masses,
+    real_by_masses,
+)
 
 
 class ExpConcreteMass(ExpConcrete):
@@ -48,6 +52,7 @@ class ExpConcreteMass(ExpConcrete):
     Counterpart: :class:`numpyro_concrete.distributions.ExpConcreteMass`.
     """
 
+    support = log_simplex_by_masses
     _scores_from_noise = False
 
     def entropy(self) -> Tensor:
@@ -89,6 +94,7 @@ class LogitBinaryConcreteMass(LogitBinaryConcrete):
     Counterpart: :class:`numpyro_concrete.distributions.LogitBinaryConcreteMass`.
     """
 
+    support = real_by_masses
     _scores_from_noise = False
 
     def entropy(self) -> Tensor:

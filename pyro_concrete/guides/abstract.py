@@ -146,6 +146,7 @@ class AbstractFactorGuide(AutoNormal):
             if self.init_logits != "init_loc_fn":
                 return central_point(site)
             validate_soft_samples(site)
+            return self._user_init_loc_fn(site)
         validate_bijection(site)
         return self._user_init_loc_fn(site)
 
