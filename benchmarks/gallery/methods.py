@@ -72,6 +72,7 @@ _RLOO_2 = Objective("RLOO", 2, 2)
 _RLOO_8 = Objective("RLOO", 8, 8)
 _LOCAL = Objective("LocalExpectations", 1, None)
 _ANNEALED = {"scoring": "discrete", "temperature": Temperature(1.0, 0.2)}
+_COOLED = {"scoring": "discrete", "temperature": Temperature(0.5, 0.1)}
 # What `relax` does without further arguments.
 _DEFAULT = {"scoring": "discrete", "temperature": Temperature(0.2)}
 _REINMAX = {"estimator": ("ReinMax",), "temperature": Temperature(1.0)}
@@ -102,6 +103,7 @@ METHODS = {
         Method(
             "discrete 1 to 0.1", scoring="discrete", temperature=Temperature(1.0, 0.1)
         ),
+        Method("discrete 1/2 to 0.1", **_COOLED),
         Method("straight-through 2/3", None, ("StraightThrough",), Temperature(2 / 3)),
         Method("Gumbel-Rao 1/2", None, ("GumbelRao", 10), Temperature(0.5)),
         Method("ReinMax 1", **_REINMAX),
@@ -116,6 +118,7 @@ METHODS = {
         Method("discrete 1 to 0.2, then RLOO 2", **_ANNEALED, finish=_RLOO_2),
         Method("discrete 1 to 0.2, then RLOO 8", **_ANNEALED, finish=_RLOO_8),
         Method("discrete 1 to 0.2, then local", **_ANNEALED, finish=_LOCAL),
+        Method("discrete 1/2 to 0.1, then local", **_COOLED, finish=_LOCAL),
         Method("ReinMax 1, then RLOO 8", **_REINMAX, finish=_RLOO_8),
         Method("ReinMax 1, then local", **_REINMAX, finish=_LOCAL),
     )
