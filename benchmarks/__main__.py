@@ -23,6 +23,7 @@ QUESTIONS = (
     "bias_of_temperature",
     "quality_per_second",
     "variance_of_rebar",
+    "variance_of_local_expectations",
     "planned_against_relaxed",
     "how_cost_grows",
 )

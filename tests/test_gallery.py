@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
+from benchmarks import variance_of_local_expectations
 from benchmarks.gallery import summary
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.methods import METHODS, applies
@@ -103,7 +104,7 @@ def test_local_expectations_take_the_runs_that_an_entry_says(entry):
         num_runs += 1
         return phase.model(**call)
 
-    data = {name: training._tensor(x) for name, x in entry.load().items()}
+    data = {name: training.as_tensor(x) for name, x in entry.load().items()}
     loss = training.BACKEND.loss(phase.objective)
     loss.loss_and_grads(model, phase.guide, **data, **entry.batch)
     num_runs = 0  # the first call also looks at the plates
@@ -125,3 +126,13 @@ def test_training_ends_near_the_optimum(backend, name):
     assert outcome.log_evidence == pytest.approx(best_log_evidence(), abs=0.02)
     # One point in the wrong class costs about a quarter of a nat.
     assert best_log_evidence() - 0.6 < outcome.elbo < best_log_evidence() + 0.01
+
+
+@pytest.mark.slow_on("numpyro")
+def test_local_expectations_of_independent_elements_have_no_variance(backend):
+    rows = variance_of_local_expectations.rows_of_model(
+        backend.name, ENTRIES["zero_inflated"], num_draws=12, steps=[1]
+    )
+    variances = {row[2]: float(row[5]) for row in rows}
+    assert variances["LocalExpectations"] < 1e-8
+    assert variances["RLOO"] > 1.0

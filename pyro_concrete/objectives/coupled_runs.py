@@ -304,6 +304,7 @@ def _validate_no_opt_out(program_trace: Trace, drawn_sites: Collection[str]) -> 
     for name in drawn_sites:
         if all_sites(program_trace)[name]["infer"].get("relax") is False:
             raise ValueError(
-                f"site {name!r} is marked infer={{'relax': False}}, and REBAR relaxes "
-                "it for its control variate. Remove the setting, or use RLOO"
+                f"site {name!r} is hardened or marked infer={{'relax': False}}, and "
+                "REBAR relaxes it for its control variate. Use a discrete guide of your "
+                "own without the mark, or RLOO"
             )

@@ -62,7 +62,7 @@ def outcomes(
     data = {name: jnp.asarray(x) for name, x in data.items()}
     plan = plan_training(BACKEND, entry, method, num_evaluations)
     keys = jnp.stack([random.key(seed) for seed in seeds])
-    params, milliseconds = _train(plan.phases, entry, data, keys)
+    params, milliseconds = train(plan.phases, entry, data, keys)
     results = []
     for i, seed in enumerate(seeds):
         run = Run(random.key(1000 + seed), _of_seed(params, i), plan, data)
@@ -80,7 +80,7 @@ def outcomes(
     return results
 
 
-def _train(
+def train(
     phases: Sequence[Phase], entry: Entry, data: dict[str, Any], keys: Any
 ) -> tuple[Any, float]:
     """Train from each key; the parameters, and milliseconds of training one seed."""

@@ -43,13 +43,13 @@ def outcomes(
     num_evaluations: int,
 ) -> list[Outcome]:
     """Train a model in one way from several seeds, and evaluate what came of it."""
-    data = {name: _tensor(x) for name, x in data.items()}
+    data = {name: as_tensor(x) for name, x in data.items()}
     results = []
     for seed in seeds:
         pyro.clear_param_store()
         pyro.set_rng_seed(seed)
         plan = plan_training(BACKEND, entry, method, num_evaluations)
-        milliseconds = _train(plan.phases, entry, data)
+        milliseconds = train(plan.phases, entry, data)
         elbo, stderr = _elbo(plan, data)
         results.append(
             Outcome(
@@ -64,12 +64,12 @@ def outcomes(
     return results
 
 
-def _tensor(x: Any) -> torch.Tensor:
+def as_tensor(x: Any) -> torch.Tensor:
     values = torch.as_tensor(x)
     return values.float() if values.is_floating_point() else values
 
 
-def _train(phases: Sequence[Phase], entry: Entry, data: dict[str, Any]) -> float:
+def train(phases: Sequence[Phase], entry: Entry, data: dict[str, Any]) -> float:
     """Train, and return the milliseconds that it took."""
     call = {**data, **entry.batch}
     milliseconds = 0.0
