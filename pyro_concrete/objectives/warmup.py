@@ -46,8 +46,8 @@ class RelaxedWarmup(ELBO):
 
     Args:
         num_steps: Number of steps of the warmup, >= 0.
-        unbiased: Objective after it, such as `RLOO`, `LocalExpectations` or `DisARM`; by
-            default ``RLOO(8)``. `REBAR` takes no hardened guide.
+        unbiased: Objective after it, such as `RLOO`, `LocalExpectations` or `DisARM`;
+            by default ``RLOO(8)``. `REBAR` takes no hardened guide.
         relaxed: Objective of the warmup; by default ``Trace_ELBO()``.
 
     Raises:
