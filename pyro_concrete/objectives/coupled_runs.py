@@ -305,6 +305,6 @@ def _validate_no_opt_out(program_trace: Trace, drawn_sites: Collection[str]) -> 
         if all_sites(program_trace)[name]["infer"].get("relax") is False:
             raise ValueError(
                 f"site {name!r} is hardened or marked infer={{'relax': False}}, and "
-                "REBAR relaxes it for its control variate. Use a discrete guide without "
-                "the mark, or RLOO"
+                "REBAR relaxes it for its control variate. Use a guide without harden "
+                "and the mark, or RLOO"
             )
