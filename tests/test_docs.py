@@ -1,4 +1,4 @@
-"""The examples in the docstrings and in the README run and print what they state."""
+"""The examples in docstrings, README and pages run and print what they state."""
 
 import csv
 import doctest
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 from scipy import optimize, special, stats
 
@@ -272,3 +273,69 @@ def test_the_readme_quotes_the_committed_overhead():
     pyro = [f"{ratio:.1f}" for ratio in sorted(step_ratios("pyro"))]
     assert f"takes {numpyro[0]} to {numpyro[-1]} (NumPyro)" in readme
     assert f"{pyro[0]} to {pyro[-1]} (Pyro) times as long" in readme
+
+
+# --- the pages of the documentation
+
+# JAX compiles each training, so that NumPyro's are slow; `make docs` runs both.
+PAGES = ("citing", "gpu", "guides", "how_to", "troubleshooting")
+
+
+def page_text(page):
+    return (pages.DOCS / f"{page}.md").read_text()
+
+
+@pytest.mark.slow_on("numpyro")
+@pytest.mark.parametrize(
+    ("backend_name", "page"),
+    [(name, page) for name in pages.BACKENDS for page in PAGES],
+)
+def test_snippets_of_a_page_print_what_they_say(backend_name, page, tmp_path):
+    snippets = pages.snippets(page_text(page), backend_name)
+    printed = pages.run(snippets, tmp_path)
+    assert len(printed) == len(snippets) > 0
+    for snippet, output in zip(snippets, printed, strict=True):
+        if page == "citing":  # shows no output; test_documentation_site.py compares it
+            continue
+        assert not snippet.num_unstated_prints, snippet.code
+        message = f"{snippet.code}\n--- prints ---\n{output}"
+        assert pages.agree(output, snippet.stated_output), message
+
+
+def test_every_page_with_snippets_is_run():
+    with_snippets = {
+        path.stem
+        for path in pages.DOCS.rglob("*.md")
+        if "_made" not in path.parts and "```python" in path.read_text()
+    }
+    assert with_snippets == set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_as_many_snippets_for_each_backend(page):
+    pyro, numpyro = (pages.snippets(page_text(page), x) for x in pages.BACKENDS)
+    assert len(pyro) == len(numpyro)
+    assert len(pyro) + len(numpyro) >= page_text(page).count("```python")
+
+
+def test_a_snippet_states_the_output_of_its_prints():
+    code = "for i in [0, 1]:\n    print(i)\n    # 0\n    # 1\nprint('a',\n 2)\n# a 2\n"
+    snippet = pages.Snippet(code, ("pyro",))
+    assert snippet.stated_output == "0\n1\na 2"
+    assert snippet.num_unstated_prints == 0
+    assert pages.Snippet("print(1)\nx = 2", ("pyro",)).num_unstated_prints == 1
+
+
+@pytest.mark.parametrize(
+    ("printed", "stated", "expected"),
+    [
+        ("classes [0, 1]\n", "classes\n[0, 1]", True),
+        ("classes [0, 2]", "classes [0, 1]", False),
+        ("ELBO -4.9", "ELBO -4.8", True),
+        ("ELBO -5.3", "ELBO -4.8", False),
+        ("ELBO 4.8", "ELBO -4.8", False),
+        ("ELBO -4.8", "ELBO", False),
+    ],
+)
+def test_outputs_agree_up_to_the_draws(printed, stated, expected):
+    assert pages.agree(printed, stated) is expected
