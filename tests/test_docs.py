@@ -35,6 +35,8 @@ def examples(package):
         import torch
 
         names = {"torch": torch}
+    elif package == "concrete_core":
+        names = {}
     else:
         import jax
         import jax.numpy as jnp
@@ -100,7 +102,7 @@ def stated(block):
     return re.findall(r"^print\(.*\n# (.*)$", block, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("block", readme_blocks(), ids=range(len(readme_blocks())))
+@pytest.mark.parametrize("block", readme_blocks(), ids=PACKAGES)
 def test_readme_examples_print_what_they_say(block):
     command = [sys.executable, "-W", "error", "-c", block]
     result = subprocess.run(
@@ -118,7 +120,7 @@ def test_readme_examples_print_what_they_say(block):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", readme_blocks(), ids=range(len(readme_blocks())))
+@pytest.mark.parametrize("block", readme_blocks(), ids=PACKAGES)
 def test_readme_examples_end_near_the_optimum_from_ten_seeds(block):
     first, best = "(0)", -4.78
     assert block.count(f"set_rng_seed{first}") + block.count(f"key{first}") == 1
