@@ -219,6 +219,32 @@ def test_the_pages_include_what_is_made(made, tmp_path):
 
 # --- what the pages say
 
+# Words of the project's past, for each of which the backends have a better one.
+LEFT_OUT = (
+    r"hosts?|twins?|zoo|datum|in silence|sum(med)? out|soft points?|hard values?|"
+    r"vertex|vertices|mass left out|as it stands|peers?|refused|judged"
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("api/*.md"))],
+    ids=lambda path: path.stem,
+)
+def test_pages_use_the_words_of_the_backends(path):
+    found = re.search(rf"\b({LEFT_OUT})\b", path.read_text(), flags=re.IGNORECASE)
+    assert found is None
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_a_page_opens_with_a_sentence(path):
+    text = path.read_text()
+    if "{include}" in text[:100]:  # the home page and the changelog
+        return
+    title, _, rest = text.partition("\n\n")
+    assert title.startswith("# ")
+    assert re.match(r"[A-Z`]", rest)
+
 
 @pytest.mark.parametrize("page", ["citing"])
 def test_programs_on_the_pages_run(page, made):
