@@ -277,6 +277,24 @@ def test_the_readme_quotes_the_committed_overhead():
     assert f"{pyro[0]} to {pyro[-1]} (Pyro) times as long" in readme
 
 
+def test_the_page_on_when_to_relax_says_what_the_gallery_found():
+    path = ROOT / "benchmarks/gallery/results/models_evaluations_numpyro.csv"
+    lines = [x for x in path.read_text().splitlines() if not x.startswith("#")]
+    elbos = {row.pop("model"): row for row in csv.DictReader(lines)}
+
+    def elbo(model, method):
+        return float(elbos[model][method].split()[0])
+
+    for network in ("sigmoid belief net, digits", "categorical autoencoder, digits"):
+        relaxed, score = elbo(network, "discrete 0.2"), elbo(network, "TraceGraph_ELBO")
+        assert relaxed - score > 1000
+    for model in ("hidden Markov model", "zero-inflated counts", "capture-recapture"):
+        assert elbo(model, "TraceGraph_ELBO") > elbo(model, "discrete 0.2")
+    for model in ("iris mixture", "zero-inflated counts"):
+        finished = elbo(model, "discrete 0.2, then local")
+        assert abs(finished - elbo(model, "enumeration")) < 0.2
+
+
 # --- the pages of the documentation
 
 # JAX compiles each training, so that NumPyro's are slow; `make docs` runs both.
