@@ -277,6 +277,21 @@ def test_the_readme_quotes_the_committed_overhead():
     assert f"{pyro[0]} to {pyro[-1]} (Pyro) times as long" in readme
 
 
+def test_the_page_on_gpus_states_the_card_and_the_versions():
+    page = " ".join((ROOT / "docs" / "gpu.md").read_text().split())
+    results = [*(ROOT / "benchmarks" / "results").glob("*_gpu.csv")]
+    assert len(results) == 4
+    for path in results:
+        lines = path.read_text().splitlines()
+        facts = dict(x[2:].split(": ") for x in lines if x.startswith("# "))
+        assert facts["device"] == "NVIDIA H100 80GB HBM3"
+        for name in ("torch", "pyro-ppl", "jax", "numpyro"):
+            assert name not in facts or f"{name} {facts[name]}" in page
+    report = (ROOT / "benchmarks" / "results" / "gpu_models.md").read_text()
+    assert "1 of 135 tests" in report
+    assert "134 of 135 tests passed" in page
+
+
 def test_the_page_on_when_to_relax_says_what_the_gallery_found():
     path = ROOT / "benchmarks/gallery/results/models_evaluations_numpyro.csv"
     lines = [x for x in path.read_text().splitlines() if not x.startswith("#")]
