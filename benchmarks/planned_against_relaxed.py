@@ -14,7 +14,7 @@ The second row separates the effect of training from that of marginalization: it
 the guide that was trained with all chains relaxed, and then marginalizes out those that
 the plan enumerates. The tables are known and only the states are inferred, so every
 bound is below the exact log-evidence. The forward recursion over all joint states
-computes that, in half a minute and without a gradient.
+computes that, without a gradient.
 """
 
 import functools

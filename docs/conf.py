@@ -40,7 +40,7 @@ made.draw(HERE / "_made")
 # Notebooks are shown as they were executed; the docs run nothing.
 nb_execution_mode = "off"
 nb_output_stderr = "remove"  # progress bars
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

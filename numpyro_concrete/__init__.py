@@ -3,6 +3,7 @@
 Counterpart: ``pyro_concrete``.
 """
 
+from concrete_core import __version__ as __version__
 from numpyro_concrete import plots, schedules
 from numpyro_concrete.citations import cite
 from numpyro_concrete.diagnostics import GradientReport, gradient_report, relaxation_gap
@@ -32,8 +33,6 @@ from numpyro_concrete.objectives import (
 )
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
-
-__version__ = "0.1.0"
 
 __all__ = [
     "IWAE",

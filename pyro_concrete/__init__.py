@@ -3,6 +3,7 @@
 Counterpart: ``numpyro_concrete``.
 """
 
+from concrete_core import __version__ as __version__
 from pyro_concrete import plots, schedules
 from pyro_concrete.citations import cite
 from pyro_concrete.diagnostics import GradientReport, gradient_report, relaxation_gap
@@ -25,8 +26,6 @@ from pyro_concrete.objectives import (
 )
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
-
-__version__ = "0.1.0"
 
 __all__ = [
     "IWAE",

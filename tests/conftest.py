@@ -41,6 +41,14 @@ def pytest_configure(config):
         config.pluginmanager.register(recorder, "gpu_report")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave out the modules about the other backend, which may not be installed."""
+    chosen = config.getoption("--backend")
+    if chosen != "all" and not _concerns(collection_path.name, chosen):
+        return True
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     for item in items:

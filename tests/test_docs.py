@@ -1,4 +1,4 @@
-"""The examples in the docstrings and in the README run and print what they state."""
+"""The examples in docstrings, README and pages run and print what they state."""
 
 import csv
 import doctest
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 from scipy import optimize, special, stats
 
@@ -34,6 +35,8 @@ def examples(package):
         import torch
 
         names = {"torch": torch}
+    elif package == "concrete_core":
+        names = {}
     else:
         import jax
         import jax.numpy as jnp
@@ -99,7 +102,7 @@ def stated(block):
     return re.findall(r"^print\(.*\n# (.*)$", block, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("block", readme_blocks(), ids=range(len(readme_blocks())))
+@pytest.mark.parametrize("block", readme_blocks(), ids=PACKAGES)
 def test_readme_examples_print_what_they_say(block):
     command = [sys.executable, "-W", "error", "-c", block]
     result = subprocess.run(
@@ -117,7 +120,7 @@ def test_readme_examples_print_what_they_say(block):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", readme_blocks(), ids=range(len(readme_blocks())))
+@pytest.mark.parametrize("block", readme_blocks(), ids=PACKAGES)
 def test_readme_examples_end_near_the_optimum_from_ten_seeds(block):
     first, best = "(0)", -4.78
     assert block.count(f"set_rng_seed{first}") + block.count(f"key{first}") == 1
@@ -272,3 +275,102 @@ def test_the_readme_quotes_the_committed_overhead():
     pyro = [f"{ratio:.1f}" for ratio in sorted(step_ratios("pyro"))]
     assert f"takes {numpyro[0]} to {numpyro[-1]} (NumPyro)" in readme
     assert f"{pyro[0]} to {pyro[-1]} (Pyro) times as long" in readme
+
+
+def test_the_page_on_gpus_states_the_card_and_the_versions():
+    page = " ".join((ROOT / "docs" / "gpu.md").read_text().split())
+    results = [*(ROOT / "benchmarks" / "results").glob("*_gpu.csv")]
+    assert len(results) == 4
+    for path in results:
+        lines = path.read_text().splitlines()
+        facts = dict(x[2:].split(": ") for x in lines if x.startswith("# "))
+        assert facts["device"] == "NVIDIA H100 80GB HBM3"
+        for name in ("torch", "pyro-ppl", "jax", "numpyro"):
+            assert name not in facts or f"{name} {facts[name]}" in page
+    report = (ROOT / "benchmarks" / "results" / "gpu_models.md").read_text()
+    assert "1 of 135 tests" in report
+    assert "134 of 135 tests passed" in page
+
+
+def test_the_page_on_when_to_relax_says_what_the_gallery_found():
+    path = ROOT / "benchmarks/gallery/results/models_evaluations_numpyro.csv"
+    lines = [x for x in path.read_text().splitlines() if not x.startswith("#")]
+    elbos = {row.pop("model"): row for row in csv.DictReader(lines)}
+
+    def elbo(model, method):
+        return float(elbos[model][method].split()[0])
+
+    for network in ("sigmoid belief net, digits", "categorical autoencoder, digits"):
+        relaxed, score = elbo(network, "discrete 0.2"), elbo(network, "TraceGraph_ELBO")
+        assert relaxed - score > 1000
+    for model in ("hidden Markov model", "zero-inflated counts", "capture-recapture"):
+        assert elbo(model, "TraceGraph_ELBO") > elbo(model, "discrete 0.2")
+    for model in ("iris mixture", "zero-inflated counts"):
+        finished = elbo(model, "discrete 0.2, then local")
+        assert abs(finished - elbo(model, "enumeration")) < 0.2
+
+
+# --- the pages of the documentation
+
+# JAX compiles each training, so that NumPyro's are slow; `make docs` runs both.
+PAGES = ("citing", "gpu", "guides", "how_to", "troubleshooting")
+
+
+def page_text(page):
+    return (pages.DOCS / f"{page}.md").read_text()
+
+
+@pytest.mark.slow_on("numpyro")
+@pytest.mark.parametrize(
+    ("backend_name", "page"),
+    [(name, page) for name in pages.BACKENDS for page in PAGES],
+)
+def test_snippets_of_a_page_print_what_they_say(backend_name, page, tmp_path):
+    snippets = pages.snippets(page_text(page), backend_name)
+    printed = pages.run(snippets, tmp_path)
+    assert len(printed) == len(snippets) > 0
+    for snippet, output in zip(snippets, printed, strict=True):
+        if page == "citing":  # shows no output; test_documentation_site.py compares it
+            continue
+        assert not snippet.num_unstated_prints, snippet.code
+        message = f"{snippet.code}\n--- prints ---\n{output}"
+        assert pages.agree(output, snippet.stated_output), message
+
+
+def test_every_page_with_snippets_is_run():
+    with_snippets = {
+        path.stem
+        for path in pages.DOCS.rglob("*.md")
+        if "_made" not in path.parts and "```python" in path.read_text()
+    }
+    assert with_snippets == set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_as_many_snippets_for_each_backend(page):
+    pyro, numpyro = (pages.snippets(page_text(page), x) for x in pages.BACKENDS)
+    assert len(pyro) == len(numpyro)
+    assert len(pyro) + len(numpyro) >= page_text(page).count("```python")
+
+
+def test_a_snippet_states_the_output_of_its_prints():
+    code = "for i in [0, 1]:\n    print(i)\n    # 0\n    # 1\nprint('a',\n 2)\n# a 2\n"
+    snippet = pages.Snippet(code, ("pyro",))
+    assert snippet.stated_output == "0\n1\na 2"
+    assert snippet.num_unstated_prints == 0
+    assert pages.Snippet("print(1)\nx = 2", ("pyro",)).num_unstated_prints == 1
+
+
+@pytest.mark.parametrize(
+    ("printed", "stated", "expected"),
+    [
+        ("classes [0, 1]\n", "classes\n[0, 1]", True),
+        ("classes [0, 2]", "classes [0, 1]", False),
+        ("ELBO -4.9", "ELBO -4.8", True),
+        ("ELBO -5.3", "ELBO -4.8", False),
+        ("ELBO 4.8", "ELBO -4.8", False),
+        ("ELBO -4.8", "ELBO", False),
+    ],
+)
+def test_outputs_agree_up_to_the_draws(printed, stated, expected):
+    assert pages.agree(printed, stated) is expected

@@ -121,17 +121,20 @@ def notebook(path, *texts):
 
 def test_tutorials_are_listed_by_backend_in_order(made, tmp_path):
     assert "toctree" not in made.tutorials(tmp_path)
-    notebook(tmp_path / "zebra_pyro.ipynb", "# About zebras, in Pyro\nWords.")
+    notebook(tmp_path / "zebra_pyro.ipynb", "# About zebras, in Pyro\nOne\nline.")
     notebook(tmp_path / "discrete_vae_numpyro.ipynb", "No heading.\n## Low")
-    notebook(tmp_path / "swap_the_sites_pyro.ipynb", "# Swap sites in Pyro")
-    notebook(tmp_path / "swap_the_sites_numpyro.ipynb", "# Swap sites in NumPyro")
-    table, _, pages = made.tutorials(tmp_path).partition("```{toctree}")
-    rows = table.splitlines()[2:]
-    assert [row for row in rows if row] == [
-        "| Swap sites | [Pyro](swap_the_sites_pyro.ipynb) "
-        "| [NumPyro](swap_the_sites_numpyro.ipynb) |",
-        "| discrete vae numpyro |  | [NumPyro](discrete_vae_numpyro.ipynb) |",
-        "| About zebras | [Pyro](zebra_pyro.ipynb) |  |",
+    notebook(tmp_path / "swap_the_sites_pyro.ipynb", "# Swap in Pyro\n\nA.\n\nB.")
+    notebook(tmp_path / "swap_the_sites_numpyro.ipynb", "# Swap in NumPyro", "C.")
+    tabs, _, pages = made.tutorials(tmp_path).partition("```{toctree}")
+    pyro, numpyro = tabs.split("{tab-item}")[1:]
+    assert pyro.startswith(" Pyro")
+    assert re.findall(r"^\*\*.*\n: .*$", pyro, flags=re.MULTILINE) == [
+        "**[Swap](swap_the_sites_pyro.ipynb)**\n: A.",
+        "**[About zebras](zebra_pyro.ipynb)**\n: One line.",
+    ]
+    assert re.findall(r"^\*\*.*\n: .*$", numpyro, flags=re.MULTILINE) == [
+        "**[Swap](swap_the_sites_numpyro.ipynb)**\n: C.",
+        "**[discrete vae numpyro](discrete_vae_numpyro.ipynb)**\n: No heading. ## Low",
     ]
     assert pages.split()[1:-1] == [
         "swap_the_sites_pyro",
@@ -139,6 +142,21 @@ def test_tutorials_are_listed_by_backend_in_order(made, tmp_path):
         "discrete_vae_numpyro",
         "zebra_pyro",
     ]
+
+
+def test_the_summary_of_the_api_has_a_line_for_each_entry(made):
+    summary = made.api_summary(DOCS / "api")
+    rows = re.findall(r"^\| \[`(\S+)`\]\((\w+\.md)#\S+\) \| (.+) \|$", summary, re.M)
+    assert [name for name, _, _ in rows] == [
+        name
+        for page in re.findall(r"^\| \[[^`].*\]\((\w+\.md)\) \|", summary, re.M)
+        for name in re.findall(
+            r"\{counterparts\} (\S+)", (DOCS / "api" / page).read_text()
+        )
+    ]
+    assert {name for name, _, _ in rows} == {name for name, _ in entries()}
+    assert all(sentence.endswith(".") for _, _, sentence in rows)
+    assert not re.search(r"\b(Num)?Pyro's\b", summary)
 
 
 def test_notebooks_are_copied_and_old_copies_removed(made, tmp_path):
@@ -200,6 +218,32 @@ def test_the_pages_include_what_is_made(made, tmp_path):
 
 
 # --- what the pages say
+
+# Words of the project's past, for each of which the backends have a better one.
+LEFT_OUT = (
+    r"hosts?|twins?|zoo|datum|in silence|sum(med)? out|soft points?|hard values?|"
+    r"vertex|vertices|mass left out|as it stands|peers?|refused|judged"
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("api/*.md"))],
+    ids=lambda path: path.stem,
+)
+def test_pages_use_the_words_of_the_backends(path):
+    found = re.search(rf"\b({LEFT_OUT})\b", path.read_text(), flags=re.IGNORECASE)
+    assert found is None
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_a_page_opens_with_a_sentence(path):
+    text = path.read_text()
+    if "{include}" in text[:100]:  # the home page and the changelog
+        return
+    title, _, rest = text.partition("\n\n")
+    assert title.startswith("# ")
+    assert re.match(r"[A-Z`]", rest)
 
 
 @pytest.mark.parametrize("page", ["citing"])

@@ -1,15 +1,19 @@
 """Pages and parts of pages that are made from other files of the project.
 
 From the README its introduction and example, from benchmarks/results the tables, from
-tutorials/ the notebooks and the list of them. They are functions of paths and texts;
-`write` puts their results where the pages include them.
+tutorials/ the notebooks and the list of them, from docstrings the summary of the API.
+They are functions of paths and texts; `write` puts their results where the pages
+include them.
 """
 
 import ast
 import csv
+import inspect
 import json
 import re
 from pathlib import Path
+
+from counterparts import located
 
 BACKENDS = {"pyro": "Pyro", "numpyro": "NumPyro"}
 
@@ -35,6 +39,7 @@ def write(root: Path, docs: Path) -> None:
         "introduction.md": introduction(readme),
         "example.md": example(readme),
         "tutorials.md": tutorials(root / "tutorials"),
+        "api.md": api_summary(root / "docs" / "api"),
         "benchmarks.md": benchmarks(root / "benchmarks"),
     }
     results = root / "benchmarks" / "results"
@@ -110,38 +115,79 @@ def copy_notebooks(source: Path, target: Path) -> None:
 
 
 def tutorials(folder: Path) -> str:
-    """A table of the tutorials that have notebooks, with a link for each backend."""
-    stems = {}
-    # Pyro's come first, as in the tabs.
-    for path in sorted(folder.glob("*.ipynb"), key=lambda x: ("numpyro" in x.stem, x)):
-        stems.setdefault(re.sub("_(num)?pyro$", "", path.stem), []).append(path.stem)
-    order = [name for name in TUTORIALS if name in stems]
-    order += [name for name in stems if name not in TUTORIALS]
-    rows = []
-    for name in order:
-        links = [
-            f"[{title}]({name}_{backend}.ipynb)"
-            if f"{name}_{backend}" in stems[name]
-            else ""
-            for backend, title in BACKENDS.items()
-        ]
-        rows.append(
-            f"| {_title(folder / f'{stems[name][0]}.ipynb')} | {' | '.join(links)} |\n"
-        )
-    if not rows:
+    """A tab for each backend: its tutorials in order, each with its abstract."""
+    paths = {}
+    for path in sorted(folder.glob("*.ipynb")):
+        backend = "numpyro" if path.stem.endswith("_numpyro") else "pyro"
+        paths.setdefault(backend, []).append(path)
+    if not paths:
         return "The notebooks have not been made yet: see `tutorials/`.\n"
-    table = "| tutorial | | |\n|---|---|---|\n" + "".join(rows)
-    pages = "\n".join(stem for name in order for stem in stems[name])
-    return f"{table}\n```{{toctree}}\n:hidden:\n{pages}\n```\n"
+    bodies = {
+        backend: "\n".join(map(_tutorial, sorted(paths[backend], key=_order)))
+        for backend in BACKENDS
+        if backend in paths
+    }
+    in_order = sorted((path for own in paths.values() for path in own), key=_order)
+    pages = "\n".join(path.stem for path in in_order)
+    return f"{_tabs(bodies)}\n```{{toctree}}\n:hidden:\n{pages}\n```\n"
 
 
-def _title(path: Path) -> str:
-    """The first heading of a notebook, without the backend."""
+def _order(path: Path) -> tuple[int, str, bool]:
+    """Where a notebook comes: as listed above, others after these; Pyro first."""
+    name = re.sub("_(num)?pyro$", "", path.stem)
+    place = TUTORIALS.index(name) if name in TUTORIALS else len(TUTORIALS)
+    return place, name, path.stem.endswith("_numpyro")
+
+
+def _tutorial(path: Path) -> str:
+    """The title of a notebook, as a link, and its first paragraph."""
     cells = json.loads(path.read_text())["cells"]
-    texts = ("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    heading = re.search(r"^# (.+)$", "\n".join(texts), flags=re.MULTILINE)
+    texts = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+    text = "\n\n".join(texts)
+    heading = re.search(r"^# (.+)$", text, flags=re.MULTILINE)
     title = heading.group(1) if heading else path.stem.replace("_", " ")
-    return re.sub(r",? (in|with|on|for) (Num)?Pyro$", "", title)
+    title = re.sub(r",? (in|with|on|for) (Num)?Pyro$", "", title)
+    after = text[heading.end() :] if heading else text
+    abstract = re.match(r"\s*([^#`\s].*?)(\n\n|\Z)", after, flags=re.DOTALL)
+    words = " ".join(abstract.group(1).split()) if abstract else ""
+    return f"**[{title}]({path.name})**\n: {words or title}\n"
+
+
+# --- the API
+
+
+def api_summary(folder: Path) -> str:
+    """A table for each page of the API, in order: its names, and what they are."""
+    index = (folder / "index.md").read_text()
+    names = re.search(r"```\{toctree\}\n(?::.*\n)*([^`]*)```", index)
+    pages = [folder / f"{name}.md" for name in names.group(1).split()]
+    return "\n".join(_summary_of_page(page) for page in pages)
+
+
+def _summary_of_page(page: Path) -> str:
+    text = page.read_text()
+    title = re.search(r"^# (.+)$", text, flags=re.MULTILINE).group(1)
+    entries = re.findall(r"\{counterparts\} (\S+)\n(?::backend: (\w+)\n)?", text)
+    rows = [
+        f"| [`{name}`]({page.name}#{_anchor(name)}) | {_first_sentence(name, only)} |\n"
+        for name, only in entries
+    ]
+    head = f"| [{title}]({page.name}) | |\n|---|---|\n"
+    return head + "".join(rows)
+
+
+def _first_sentence(name: str, only: str) -> str:
+    """The first line of a docstring, for both backends."""
+    docstring = inspect.getdoc(located(f"{only or 'pyro'}_concrete.{name}"))
+    sentence = " ".join(docstring.partition("\n\n")[0].split())
+    if only:
+        return f"{sentence} {BACKENDS[only]} only."
+    return re.sub(r"\bPyro's\b", "the backend's", sentence)
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that MyST gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 # --- benchmarks
