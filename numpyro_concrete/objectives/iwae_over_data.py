@@ -142,7 +142,7 @@ def iwae_bound_over_data(
         summary = summarize_particles(particles, num_particles, chunk_size, False)
         return summary.bounds, summary.outside_plate
 
-    def bounds_of_chunk(index: int, _seed: int) -> Array:
+    def bounds_of_chunk(index: int, _seed: int) -> np.ndarray:
         # The last chunk is filled up with copies of the last data point, so that the
         # model is compiled for one shape.
         start = index * chunks.size
@@ -152,7 +152,9 @@ def iwae_bound_over_data(
         bounds, outside_plate = summarize_chunk(key, params, rows)
         if jnp.isnan(outside_plate):
             raise ValueError(depends_on_draws_message(plate))
-        return bounds[: num_data - start] if len(bounds) == chunks.size else bounds
+        if len(bounds) == chunks.size:
+            bounds = bounds[: num_data - start]
+        return np.asarray(bounds)
 
     settings = {
         "num_particles": num_particles,
@@ -160,7 +162,9 @@ def iwae_bound_over_data(
         "data_chunk_size": chunks.size,
         "plate": plate,
     }
-    leaves = jax.tree.leaves((rng_key, dict(params), data, kwargs))
+    leaves: list[Any] = []
+    if checkpoint is not None:
+        leaves = jax.tree.leaves((rng_key, dict(params), data, kwargs))
     return evaluate_in_chunks(
         bounds_of_chunk,
         num_data,
