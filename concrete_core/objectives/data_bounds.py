@@ -123,7 +123,7 @@ def count_data_points(data: Sequence[Any]) -> int:
         >>> count_data_points([np.zeros((5, 2)), np.zeros(5)])
         5
     """
-    shapes = [getattr(array, "shape", None) for array in data]
+    shapes = [tuple(getattr(array, "shape", ())) for array in data]
     lengths = {shape[0] if shape else None for shape in shapes}
     if len(lengths) != 1 or None in lengths:
         raise ValueError(
@@ -171,8 +171,8 @@ def evaluate_in_chunks(
             expected = min(chunks.size, num_data - len(bounds))
             if new_bounds.shape != (expected,):
                 raise ValueError(
-                    f"plate {plate!r} has {len(new_bounds)} elements for {expected} "
-                    "data points. Give it an element for each, without a subsample"
+                    f"plate {plate!r} has size {len(new_bounds)}, and {expected} data "
+                    "points run at a time. Give it an element for each of them"
                 )
             bounds = np.concatenate([bounds, new_bounds])
             checkpoint.save(bounds, seed)
