@@ -24,6 +24,7 @@ from concrete_core.objectives.data_bounds import (
 )
 from concrete_core.objectives.programs import Programs
 from concrete_core.types import Program
+from pyro_concrete.objectives.discrete_draws import DiscreteDraws
 from pyro_concrete.objectives.particles import Particles, summarize_particles
 
 _MAX_SEED = 2**62
@@ -129,7 +130,7 @@ def iwae_bound_over_data(
         start = index * chunks.size
         rows = tuple(array[start : start + chunks.size] for array in data)
         programs = Programs(model, guide, rows, kwargs)
-        with torch.no_grad(), torch.random.fork_rng(devices):
+        with torch.no_grad(), torch.random.fork_rng(devices), DiscreteDraws():
             # A chunk has draws of its own, also after an interruption.
             torch.manual_seed(seed + index)
             particles = Particles(programs, plate=plate, vectorize=vectorize_particles)
