@@ -26,10 +26,12 @@ from numpyro_concrete.objectives import (
     IWAE,
     REBAR,
     RLOO,
+    DataBounds,
     DisARM,
     LocalExpectations,
     RelaxedWarmup,
     iwae_bound,
+    iwae_bound_over_data,
 )
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
@@ -43,6 +45,7 @@ __all__ = [
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
+    "DataBounds",
     "DisARM",
     "ExpConcrete",
     "GradientReport",
@@ -60,6 +63,7 @@ __all__ = [
     "gradient_report",
     "harden",
     "iwae_bound",
+    "iwae_bound_over_data",
     "plan_sites",
     "plots",
     "relax",

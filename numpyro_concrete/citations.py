@@ -32,6 +32,7 @@ from numpyro_concrete.objectives import (
     DisARM,
     LocalExpectations,
     iwae_bound,
+    iwae_bound_over_data,
 )
 from numpyro_concrete.planning import Plan, plan_sites
 from numpyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
@@ -71,6 +72,7 @@ _KEYS: KeysByObject = {
     REBAR: ("tucker2017rebar",),
     IWAE: ("burda2016importance", "mnih2016variational", "mnih2014neural"),
     iwae_bound: ("burda2016importance",),
+    iwae_bound_over_data: ("burda2016importance",),
     relaxation_gap: ("burda2016importance",),
     gradient_report: (),
     plan_sites: ("obermeyer2019tensor",),

@@ -19,10 +19,12 @@ from pyro_concrete.objectives import (
     IWAE,
     REBAR,
     RLOO,
+    DataBounds,
     DisARM,
     LocalExpectations,
     RelaxedWarmup,
     iwae_bound,
+    iwae_bound_over_data,
 )
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
@@ -36,6 +38,7 @@ __all__ = [
     "BinaryConcrete",
     "Concrete",
     "ConcreteReparam",
+    "DataBounds",
     "DisARM",
     "ExpConcrete",
     "GradientReport",
@@ -52,6 +55,7 @@ __all__ = [
     "gradient_report",
     "harden",
     "iwae_bound",
+    "iwae_bound_over_data",
     "plan_sites",
     "plots",
     "relax",

@@ -26,6 +26,7 @@ from pyro_concrete.objectives import (
     DisARM,
     LocalExpectations,
     iwae_bound,
+    iwae_bound_over_data,
 )
 from pyro_concrete.planning import Plan, plan_sites
 from pyro_concrete.relaxation import ConcreteReparam, config_relax, harden, relax
@@ -65,6 +66,7 @@ _KEYS: KeysByObject = {
     REBAR: ("tucker2017rebar",),
     IWAE: ("burda2016importance", "mnih2016variational", "mnih2014neural"),
     iwae_bound: ("burda2016importance",),
+    iwae_bound_over_data: ("burda2016importance",),
     relaxation_gap: ("burda2016importance",),
     gradient_report: (),
     plan_sites: ("obermeyer2019tensor",),

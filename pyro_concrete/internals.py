@@ -158,6 +158,15 @@ def without_validation(fn: Any) -> Any:
     return unvalidated
 
 
+def stored_probs(fn: Any) -> Tensor | None:
+    """Return the probabilities of a discrete distribution, or None if it has logits.
+
+    The public name `probs` computes them from the logits.
+    """
+    fn = getattr(fn, "_categorical", fn)  # inside of OneHotCategorical
+    return vars(fn).get("probs")
+
+
 # --- torch ----------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The site: what its pages are made of, and that they leave nothing out."""
 
 import contextlib
+import csv
 import doctest
 import importlib
 import inspect
@@ -318,3 +319,64 @@ def test_links_that_lead_nowhere_are_named(links, tmp_path, monkeypatch, capsys)
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr(sys, "argv", ["links.py", str(tmp_path / "empty")])
     assert links.main()
+
+
+# --- the paper
+
+
+def cell_row(**changes):
+    row = {
+        "network": "200H~784V",
+        "arity": "2",
+        "data": "mnist",
+        "estimator": "score",
+        "particles": "1",
+        "seed": "0",
+        "steps": "500000",
+        "rate": "0.0005",
+        "schedule": "cosine",
+        "weight decay": "0.0",
+        "bound": "test",
+        "evaluated particles": "5000",
+        "images": "10000",
+        "nats": "-95.04",
+        "paper concrete": "-92.1",
+        "paper vimco": "-93.8",
+        "device": "a processor",
+        "versions": "jax 1",
+    }
+    return {**row, **changes}
+
+
+def test_cells_of_the_paper_have_a_line_for_all_seeds(made, tmp_path):
+    rows = [
+        cell_row(),
+        cell_row(seed="1", nats="-96.0"),
+        cell_row(**{"evaluated particles": "1", "nats": "-99.0"}),
+        cell_row(bound="train", nats="-90.0"),
+        cell_row(particles="50", estimator="concrete", **{"weight decay": "0.001"}),
+        cell_row(data="omniglot", particles="5", **{"paper vimco": ""}),
+        cell_row(network="392V-240H-392V", estimator="discrete"),
+    ]
+    with (tmp_path / "cells_numpyro.csv").open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    tables = made.paper_tables(tmp_path)
+    assert set(tables) == {
+        f"paper_{kind}_{backend}.md"
+        for kind in ("mnist", "omniglot", "conditional")
+        for backend in BACKENDS
+    }
+    assert tables["paper_mnist_pyro.md"] == "No run is committed yet.\n"
+    lines = tables["paper_mnist_numpyro.md"].splitlines()
+    assert lines[2:] == [
+        "| 200H~784V | 2 | 1 | NVIL | 500,000 | 0.0005, cosine | 10,000 at m = 5,000 "
+        "| 2 | 95.5 (95.0 to 96.0) | 92.1 | 93.8 |",
+        "| 200H~784V | 2 | 50 | Concrete | 500,000 | 0.0005, cosine, decay 0.001 "
+        "| 10,000 at m = 5,000 | 1 | 95.0 | 92.1 | 93.8 |",
+        "",
+        "Made on: a processor, jax 1.",
+    ]
+    assert "VIMCO |" in tables["paper_omniglot_numpyro.md"].splitlines()[2]
+    assert "discrete scoring" in tables["paper_conditional_numpyro.md"]

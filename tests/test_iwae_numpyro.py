@@ -1,5 +1,7 @@
 """IWAE with NumPyro's mutable state, and under JAX's transformations."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,10 +113,32 @@ def test_missing_mutable_state_is_refused_by_name(backend):
         iwae_bound(key, params, model, guide, data, num_particles=3)
     with pytest.raises(ValueError, match=r"lack the mutable state '(steps|draws)'"):
         loss.loss(key, params, model, guide, data)
+    over_data = partial(
+        backend.package.iwae_bound_over_data, plate="data", num_particles=3
+    )
+    with pytest.raises(ValueError, match=r"lack the mutable state '(steps|draws)'"):
+        over_data(key, params, model, guide, data)
     complete = {**params, **state.mutable_state}
+    assert np.isfinite(over_data(key, complete, model, guide, data).bounds).all()
     estimate = iwae_bound(key, complete, model, guide, data, num_particles=3)
     assert np.isfinite(estimate)
     assert state.mutable_state["steps"]["count"] == complete["steps"]["count"]
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad])
+def test_over_data_it_has_no_gradient_and_is_not_traced(backend, transform):
+    model, guide = bits(backend)
+    data = backend.array(DATA)
+
+    def mean(logits):
+        params = {"t": backend.array(1.0), "logits": logits}
+        estimate = backend.package.iwae_bound_over_data(
+            jax.random.key(0), params, model, guide, data, plate="data"
+        )
+        return estimate.mean
+
+    with pytest.raises(TypeError, match=r"outside of jax\.jit, and has no gradient"):
+        transform(mean)(backend.array(np.zeros(4)))
 
 
 def test_the_guide_s_state_is_that_of_the_model(backend):

@@ -190,3 +190,38 @@ def test_the_loss_of_the_evidence(backend):
         model, guide, backend.pyro.optim.Adam({}), backend.package.IWAE(4, plate="data")
     )
     assert_exact(svi.evaluate_loss(), -3 * logsumexp(joint))
+
+
+def test_over_data_a_module_keeps_its_buffers_and_the_generator_its_state(backend):
+    torch = backend.torch
+    pyro = backend.pyro
+    model, _ = gaussian(backend)
+
+    class Guide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(1, dtype=torch.float64)
+
+        def forward(self, data):
+            pyro.module("guide", self)
+            with pyro.plate("data", len(data)):
+                loc = self.norm(data[:, None])[:, 0] / 2
+                scale = backend.array(0.5**0.5)
+                pyro.sample("w", pyro.distributions.Normal(loc, scale))
+
+    guide = Guide()
+    # Its running averages make it the identity, and the guide the posterior.
+    guide.norm.eps = 0.0
+    guide.eval()
+    data = np.linspace(-1, 1, 5)
+    torch.manual_seed(0)
+    estimate = backend.package.iwae_bound_over_data(
+        model, guide, backend.array(data), plate="data", data_chunk_size=2
+    )
+    assert_exact(estimate.bounds, -0.25 * data**2 - 0.5 * math.log(4 * math.pi))
+    assert guide.norm.num_batches_tracked == 0
+    draw_after = torch.rand(())
+    torch.manual_seed(0)
+    torch.randint(2**62, ())  # the seed of all chunks
+    assert draw_after == torch.rand(())
+    assert guide.norm.weight.grad is None

@@ -66,34 +66,14 @@ class Network:
         )
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether it is given a part of the image."""
+        return self.num_inputs > 0
+
+    @property
     def temperatures(self) -> tuple[float, float]:
         """The paper's temperatures of the model and the guide."""
         model_temperature, guide_temperature = TEMPERATURES[self.arity]
-        if self.num_inputs:  # one program is both, so both have one temperature
+        if self.is_conditional:  # one program is both, so both have one temperature
             return guide_temperature, guide_temperature
         return model_temperature, guide_temperature
-
-
-# Negative log-likelihoods of the test set in the paper, in nats an image, by network
-# and number of particles: (Concrete, VIMCO; NVIL for one particle). Table 1 for the
-# densities of MNIST, figure 4 for the conditional networks.
-PAPER = {
-    ("200H-784V", 1): (107.3, 104.4),
-    ("200H-784V", 5): (104.9, 101.9),
-    ("200H-784V", 50): (104.3, 98.8),
-    ("200H-200H-784V", 1): (102.1, 92.9),
-    ("200H-200H-784V", 5): (99.9, 91.7),
-    ("200H-200H-784V", 50): (99.5, 90.7),
-    ("200H~784V", 1): (92.1, 93.8),
-    ("200H~784V", 5): (89.5, 91.4),
-    ("200H~784V", 50): (88.5, 89.3),
-    ("200H~200H~784V", 1): (87.9, 88.4),
-    ("200H~200H~784V", 5): (86.3, 86.4),
-    ("200H~200H~784V", 50): (85.7, 85.5),
-    ("392V-240H-240H-392V", 1): (58.5, 61.4),
-    ("392V-240H-240H-392V", 5): (54.3, 54.5),
-    ("392V-240H-240H-392V", 50): (53.4, 51.8),
-    ("392V-240H-240H-240H-392V", 1): (56.3, 59.7),
-    ("392V-240H-240H-240H-392V", 5): (52.7, 53.5),
-    ("392V-240H-240H-240H-392V", 50): (52.0, 50.2),
-}

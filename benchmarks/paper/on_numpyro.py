@@ -6,7 +6,8 @@ at once by `vmap`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -26,21 +27,27 @@ from numpyro.optim import optax_to_numpyro
 from benchmarks.paper import checkpoints
 from benchmarks.paper.cells import Network
 from benchmarks.paper.datasets import Images
+from benchmarks.paper.training import (
+    BASELINE_UNITS,
+    BATCH,
+    Evaluation,
+    Progress,
+    Training,
+    independent_log_likelihood,
+)
 from numpyro_concrete import (
     IWAE,
+    DataBounds,
     OneHotCategorical,
     harden,
-    iwae_bound,
+    iwae_bound_over_data,
     relax,
 )
 
 Program = Callable[[Array], None]
 
-BATCH = 64
-# Largest learning rate; it falls to zero as half a period of a cosine.
-RATES = {"linear": 1e-3, "non-linear": 5e-4}
+TRAINS_SEEDS_AT_ONCE = True
 MIN_PROB = 1e-3  # pixels that are always off in the training images
-ESTIMATORS = ("concrete", "discrete", "score")
 
 
 # --- the programs
@@ -77,7 +84,7 @@ class Programs:
         network = self.network
         inputs, outputs = _split(network, images)
         with numpyro.plate("images", len(images)):
-            if network.num_inputs:
+            if network.is_conditional:
                 self._top_layers(inputs)
                 return
             below = 2 * (outputs - self.input_means)
@@ -86,10 +93,20 @@ class Programs:
                 hidden = self._connect(f"guide_{depth}", below, units)
                 below = self._sample_layer(f"guide_{depth}", depth, hidden)
 
+    def guide_with_baseline(self, images: Array) -> None:
+        """The guide, and a prediction of each image's log-weight from its pixels."""
+        self.guide(images)
+        _, outputs = _split(self.network, images)
+        centered = 2 * (outputs - self.pixel_means)
+        hidden = jnp.tanh(_dense("baseline_tanh", centered, BASELINE_UNITS))
+        bias = jnp.full(1, independent_log_likelihood(self.pixel_means))
+        predictions = _dense("baseline", hidden, 1, bias)
+        numpyro.deterministic("baseline", predictions[:, 0])
+
     def _top_layers(self, inputs: Array) -> Array:
         """Sample the stochastic layers from the top down, and return the lowest."""
         network = self.network
-        above = 2 * (inputs - self.input_means) if network.num_inputs else None
+        above = 2 * (inputs - self.input_means) if network.is_conditional else None
         for depth, units in enumerate(network.units):
             if above is not None:
                 above = self._connect(f"model_{depth}", above, units)
@@ -127,7 +144,7 @@ def programs_of(network: Network, images: np.ndarray) -> Programs:
     """Return the programs of a network for the training images."""
     means = jnp.asarray(images.mean(0))
     inputs, outputs = _split(network, means)
-    return Programs(network, outputs, inputs if network.num_inputs else outputs)
+    return Programs(network, outputs, inputs if network.is_conditional else outputs)
 
 
 def _split(network: Network, images: Array) -> tuple[Array, Array]:
@@ -152,54 +169,42 @@ def _logit(probs: Array) -> Array:
 # --- training
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a network is trained.
-
-    Attributes:
-        estimator: "concrete" or "discrete" scoring of relaxed sites, or "score": the
-            discrete programs by VIMCO, and for one particle by the score function with
-            the other images of the minibatch as the baseline.
-        num_particles: Number of particles for each image.
-        chunk_size: Particles that are run at a time.
-        steps: Number of steps of the whole run.
-        seeds: One seed for each network that is trained.
-        steps_at_once: Number of steps of one compiled scan, after which a state is
-            saved.
-        rate: Largest learning rate.
-    """
-
-    estimator: str
-    num_particles: int
-    steps: int
-    seeds: tuple[int, ...]
-    rate: float
-    chunk_size: int | None = None
-    steps_at_once: int = 10_000
-
-    def loss(self) -> Any:
-        """Return the loss of `SVI`."""
-        return IWAE(self.num_particles, plate="images", chunk_size=self.chunk_size)
-
-    def programs(self, programs: Programs) -> tuple[Program, Program]:
-        """Return the model and the guide that are trained."""
-        if self.estimator == "score":
-            return programs.model, programs.guide
-        model_temperature, guide_temperature = programs.network.temperatures
-        relaxed = partial(relax, scoring=self.estimator)
-        return (
-            relaxed(programs.model, model_temperature),
-            relaxed(programs.guide, guide_temperature),
-        )
+def loss_of(training: Training) -> IWAE:
+    """Return the loss of `SVI`."""
+    return IWAE(
+        training.num_particles,
+        plate="images",
+        chunk_size=training.chunk_size,
+        baseline="baseline" if training.has_baseline else None,
+    )
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is: the step, and the mean loss of an image since the last one."""
+def trained_programs(programs: Programs, training: Training) -> tuple[Program, Program]:
+    """Return the model and the guide that are trained."""
+    if training.has_baseline:
+        return programs.model, programs.guide_with_baseline
+    if training.estimator == "score":
+        return programs.model, programs.guide
+    model_temperature, guide_temperature = programs.network.temperatures
+    relaxed = partial(relax, scoring=training.estimator)
+    return (
+        relaxed(programs.model, model_temperature),
+        relaxed(programs.guide, guide_temperature),
+    )
 
-    step: int
-    losses: np.ndarray
-    params: dict[str, Array]
+
+def optimizer_of(training: Training) -> Any:
+    """Return Adam with the learning rates and the weight decay."""
+    rate: Any = training.rate
+    if training.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(training.rate, training.steps)
+    # The loss is a sum over the minibatch.
+    decay = optax.add_decayed_weights(training.weight_decay * BATCH, mask=_are_weights)
+    return optax_to_numpyro(optax.chain(decay, optax.adam(rate)))
+
+
+def _are_weights(params: Mapping[str, Any]) -> dict[str, bool]:
+    return {name: name.endswith("_weight") for name in params}
 
 
 def train(
@@ -211,9 +216,9 @@ def train(
         The progress, with losses of shape (seeds,) and parameters with a leading axis
         of seeds.
     """
-    schedule = optax.cosine_decay_schedule(training.rate, training.steps)
-    optimizer = optax_to_numpyro(optax.adam(schedule))
-    svi = SVI(*training.programs(programs), optimizer, training.loss())
+    svi = SVI(
+        *trained_programs(programs, training), optimizer_of(training), loss_of(training)
+    )
     data = jnp.asarray(images.train)
     batch_size = min(BATCH, len(data))
 
@@ -223,30 +228,42 @@ def train(
             state, loss = svi.update(state, data[rows].astype(float))
         return state, loss / batch_size
 
-    def scanned(state: Any, key: Array, num_steps: int) -> tuple[Any, Array]:
-        keys = random.split(key, num_steps)
+    def scanned(
+        state: Any, seed: Array, start: Array, num_steps: int
+    ) -> tuple[Any, Array]:
+        # A step has a key of its own, however many steps are run at once.
+        steps = start + jnp.arange(num_steps)
+        keys = jax.vmap(partial(random.fold_in, random.key(seed)))(steps)
         state, losses = lax.scan(update, state, keys)
         return state, losses.mean()
 
     def run(state: Any, start: Array, num_steps: int) -> tuple[Any, Array]:
-        fold = lambda seed: random.fold_in(random.key(seed), start)  # noqa: E731
-        keys = jax.vmap(fold)(jnp.array(training.seeds))
-        return jax.vmap(partial(scanned, num_steps=num_steps))(state, keys)
+        seeds = jnp.array(training.seeds)
+        scanned_steps = partial(scanned, start=start, num_steps=num_steps)
+        return jax.vmap(scanned_steps)(state, seeds)
 
     run = jax.jit(run, static_argnames="num_steps", donate_argnums=0)
+    params_of = jax.vmap(svi.get_params)
     first = data[:batch_size].astype(float)
     state = _stack([svi.init(random.key(x), first) for x in training.seeds])
-    step = 0
-    if checkpoint is not None:
-        step, state = checkpoints.restore(checkpoint, state)
-    while step < training.steps:
-        num_steps = min(training.steps_at_once, training.steps - step)
-        state, losses = run(state, step, num_steps=num_steps)
-        step += num_steps
+    position = checkpoints.Position(0, 0.0, np.zeros(len(training.seeds)))
+    restored = checkpoint and checkpoints.restore(checkpoint, state)
+    if restored:
+        position, state = restored
+        yield Progress(*position, params_of(state))
+    while position.step < training.steps:
+        start = time.perf_counter()
+        num_steps = min(training.steps_at_once, training.steps - position.step)
+        state, losses = run(state, position.step, num_steps=num_steps)
+        losses = np.asarray(losses)
+        position = checkpoints.Position(
+            step=position.step + num_steps,
+            seconds=position.seconds + time.perf_counter() - start,
+            losses=losses,
+        )
         if checkpoint is not None:
-            checkpoints.save(checkpoint, step, state)
-        params = jax.vmap(svi.get_params)(state)
-        yield Progress(step, np.asarray(losses), params)
+            checkpoints.save(checkpoint, position, state)
+        yield Progress(*position, params_of(state))
 
 
 def _stack(states: list[Any]) -> Any:
@@ -256,54 +273,35 @@ def _stack(states: list[Any]) -> Any:
 # --- evaluation
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Means over images of a bound on the discrete log-likelihood, in nats.
-
-    Attributes:
-        mean: Mean over images.
-        stderr: Its standard error over images.
-    """
-
-    mean: float
-    stderr: float
-
-
 def evaluate(
     programs: Programs,
-    params: dict[str, Array],
+    params: Mapping[str, Array],
     images: np.ndarray,
-    *,
-    num_particles: int,
-    chunk_size: int = 50,
-    images_at_once: int = 100,
-) -> Bounds:
-    """Return the bound of the discrete programs, at one network's parameters."""
+    evaluation: Evaluation,
+    checkpoint: Path | None,
+) -> DataBounds:
+    """Return the bounds of the discrete programs, at one network's parameters."""
     guide = harden(relax(programs.guide, 1.0))
-    settings: dict[str, Any] = {"plate": "images", "per_element": True}
-    settings |= {"num_particles": num_particles, "chunk_size": chunk_size}
 
-    @jax.jit
-    def bounds(key: Array, rows: Array) -> Array:
-        precise = jax.default_matmul_precision("highest")
-        with numpyro.validation_enabled(False), precise:
-            data = rows.astype(float)
-            return iwae_bound(key, params, programs.model, guide, data, **settings)
+    def in_floats(program: Program) -> Program:
+        return lambda rows: program(rows.astype(float))
 
-    count = max(1, len(images) // images_at_once)
-    parts = np.array_split(images, count)
-    values = [
-        np.asarray(bounds(random.key(i), jnp.asarray(x))) for i, x in enumerate(parts)
-    ]
-    flat = np.concatenate(values).astype(np.float64)
-    return Bounds(float(flat.mean()), float(flat.std(ddof=1) / len(flat) ** 0.5))
+    precise = jax.default_matmul_precision("highest")
+    with numpyro.validation_enabled(False), precise:
+        return iwae_bound_over_data(
+            random.key(0),
+            params,
+            in_floats(programs.model),
+            in_floats(guide),
+            images,
+            plate="images",
+            num_particles=evaluation.num_particles,
+            chunk_size=evaluation.chunk_size,
+            data_chunk_size=evaluation.images_at_once,
+            checkpoint=checkpoint,
+        )
 
 
-def of_seed(params: dict[str, Array], index: int) -> dict[str, Array]:
+def of_seed(params: Mapping[str, Array], index: int) -> dict[str, Array]:
     """Return the parameters of one of the networks that were trained at once."""
-    return jax.tree.map(lambda x: x[index], params)
-
-
-def default_rate(network: Network) -> float:
-    """Return the largest learning rate for a network."""
-    return RATES["linear" if network.is_linear else "non-linear"]
+    return {name: x[index] for name, x in params.items()}

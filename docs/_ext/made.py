@@ -45,6 +45,7 @@ def write(root: Path, docs: Path) -> None:
     results = root / "benchmarks" / "results"
     parts |= result_tables(results)
     parts |= gallery_tables(root / "benchmarks" / "gallery" / "results")
+    parts |= paper_tables(results / "paper")
     for backend in BACKENDS:
         path = results / f"relaxed_kl_of_one_site_{backend}.csv"
         parts[f"kl_{backend}.md"] = kl_of_one_site(path)
@@ -228,6 +229,102 @@ def gallery_tables(folder: Path) -> dict[str, str]:
         for path in sorted(folder.glob("*.csv"))
         if not path.stem.startswith("runs_")
     }
+
+
+# --- the paper
+
+# What the rows of one line of a table have in common.
+_CELL = ("network", "arity", "particles", "estimator", "steps")
+_SETTINGS = ("rate", "schedule", "weight decay", "images")
+_PAPER_HEAD = (
+    "network",
+    "values",
+    "m",
+    "trained by",
+    "steps",
+    "learning rate",
+    "images",
+    "seeds",
+    "here",
+    "paper: Concrete",
+    "paper: VIMCO, NVIL",
+)
+
+
+def paper_tables(folder: Path) -> dict[str, str]:
+    """Tables of the paper's cells that have been run: for each data set and backend.
+
+    They have the negative log-likelihood of the test set by the largest number of
+    particles that a network was evaluated with.
+    """
+    tables = {}
+    for backend in BACKENDS:
+        path = folder / f"cells_{backend}.csv"
+        rows = _rows_by_name(path) if path.exists() else []
+        rows = [row for row in rows if row["bound"] == "test"]
+        for kind in ("mnist", "omniglot", "conditional"):
+            chosen = [row for row in rows if _paper_table_of(row) == kind]
+            tables[f"paper_{kind}_{backend}.md"] = _paper_table(chosen)
+    return tables
+
+
+def _rows_by_name(path: Path) -> list[dict[str, str]]:
+    head, rows = rows_of(path)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def _paper_table_of(row: dict[str, str]) -> str:
+    """The table that a row belongs to."""
+    is_conditional = re.match(r"\d+V", row["network"]) is not None
+    return "conditional" if is_conditional else row["data"]
+
+
+def _paper_table(rows: list[dict[str, str]]) -> str:
+    """A line for each cell and its settings, with all seeds, and where it was made."""
+    if not rows:
+        return "No run is committed yet.\n"
+    cells = {}
+    for row in rows:
+        cells.setdefault(tuple(row[key] for key in (*_CELL, *_SETTINGS)), []).append(
+            row
+        )
+    order = sorted(cells, key=lambda x: (x[0], int(x[1]), int(x[2]), *x[3:]))
+    table = _table(_PAPER_HEAD, [_paper_line(cells[key]) for key in order])
+    makers = sorted({f"{row['device']}, {row['versions']}" for row in rows})
+    return f"{table}\n\nMade on: {'; '.join(makers)}.\n"
+
+
+def _paper_line(rows: list[dict[str, str]]) -> list[str]:
+    """One line of a table, from the rows of its seeds and numbers of particles."""
+    largest = max(int(row["evaluated particles"]) for row in rows)
+    by_seed = {
+        row["seed"]: row for row in rows if int(row["evaluated particles"]) == largest
+    }
+    losses = [-float(row["nats"]) for row in by_seed.values()]
+    here = f"{sum(losses) / len(losses):.1f}"
+    if len(losses) > 1:
+        here += f" ({min(losses):.1f} to {max(losses):.1f})"
+    row = rows[0]
+    is_nvil = row["particles"] == "1"
+    trained_by = {
+        "concrete": "Concrete",
+        "discrete": "discrete scoring",
+        "score": "NVIL" if is_nvil else "VIMCO",
+    }
+    decay = float(row["weight decay"])
+    return [
+        row["network"],
+        row["arity"],
+        row["particles"],
+        trained_by[row["estimator"]],
+        f"{int(row['steps']):,}",
+        f"{row['rate']}, {row['schedule']}" + f", decay {decay:g}" * (decay > 0),
+        f"{int(row['images']):,} at m = {largest:,}",
+        str(len(by_seed)),
+        here,
+        row["paper concrete"].lstrip("-"),
+        row["paper vimco"].lstrip("-"),
+    ]
 
 
 def kl_of_one_site(path: Path) -> str:

@@ -14,8 +14,10 @@ the objectives.
 Counterpart: ``numpyro_concrete.objectives``.
 """
 
+from concrete_core.objectives.data_bounds import DataBounds
 from pyro_concrete.objectives.disarm import DisARM
 from pyro_concrete.objectives.iwae import IWAE, iwae_bound
+from pyro_concrete.objectives.iwae_over_data import iwae_bound_over_data
 from pyro_concrete.objectives.local_expectations import LocalExpectations
 from pyro_concrete.objectives.rebar import REBAR
 from pyro_concrete.objectives.rloo import RLOO
@@ -25,8 +27,10 @@ __all__ = [
     "IWAE",
     "REBAR",
     "RLOO",
+    "DataBounds",
     "DisARM",
     "LocalExpectations",
     "RelaxedWarmup",
     "iwae_bound",
+    "iwae_bound_over_data",
 ]
