@@ -11,6 +11,7 @@ HOSTS = ("pyro_concrete", "numpyro_concrete")
 
 # What one twin has alone, and why.
 ONLY_NUMPYRO = {
+    "PrototypeMessenger": "Pyro asks the support of a site for its bijection",
     "OneHotCategorical": "Pyro has its own",
     "distributions/one_hot.py": "Pyro has its own",
     "distributions/batching.py": "torch batches by shapes alone",
