@@ -31,7 +31,6 @@ from jax._src.core import (
 )
 from jax.extend.linear_util import WrappedFun as WrappedFunction
 from numpyro.distributions import Distribution, MaskedDistribution
-from numpyro.handlers import substitute
 from numpyro.infer.util import _unconstrain_reparam
 
 # SVI takes an optimizer for NumPyro's own by its private base class.
@@ -126,7 +125,7 @@ def moves_in_unconstrained_space(handler: Messenger, name: str) -> bool:
         handler: The handler.
         name: Name of the site.
     """
-    function = handler.substitute_fn if isinstance(handler, substitute) else None
+    function: Any = getattr(handler, "substitute_fn", None)
     is_unconstraining = getattr(function, "func", None) is _unconstrain_reparam
     return is_unconstraining and name in function.args[0]
 

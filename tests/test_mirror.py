@@ -254,6 +254,8 @@ def test_public_methods_are_the_same(ours, theirs):
     host |= {"reparametrized_params", "pytree_data_fields", "bijective"}
     host |= {"loss", "differentiable_loss", "loss_and_grads", "can_infer_discrete"}
     host |= {"forward", "sample_posterior", "pytree_aux_fields"}
+    # Samplers ask Pyro's distributions for a support, and NumPyro's models for values.
+    host |= {"support", "needs_density"}
     # A number in Pyro until it is asked for, a field in NumPyro.
     host |= {"temperature"}
     # NumPyro's Bernoulli has a wrong gradient at log-odds of zero.

@@ -105,9 +105,9 @@ def check_shape(
 
 
 def check_guide(name: str, fn: AnyDistribution, guidance: Guidance) -> None:
-    """Raise a ValueError if the guide's site does not fit the relaxed one of the model.
+    """Raise a ValueError if the guide's site is not relaxed, or in another way.
 
-    It is not relaxed, or in another way, or moved by a density that there is not.
+    Also if the guide, or a sampler, moves it by a density that it does not have.
 
     Args:
         name: Name of the site.

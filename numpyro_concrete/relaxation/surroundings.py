@@ -8,7 +8,7 @@ Counterpart: ``pyro_concrete.relaxation.surroundings``.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class Guidance:
     has_latent: bool = False
     relaxed_value: Array | None = None
     value: Array | None = None
-    needs_density: bool = False
+    needs_density: bool = field(default=False, init=False)
 
     @property
     def leaves_discrete(self) -> bool:
