@@ -125,6 +125,17 @@ METHODS = {
 }
 
 
+# The largest number of model evaluations of a step that ends a training.
+MOST_LOCAL_RUNS = 10
+
+
+def recipe_for(entry: Entry) -> str:
+    """The method that the documentation recommends for a model."""
+    if entry.local_runs <= MOST_LOCAL_RUNS:
+        return "discrete 1/2 to 0.1, then local"
+    return "discrete 1/2 to 0.1"
+
+
 def applies(method: Method, entry: Entry, backend: str) -> bool:
     """Whether a method can train a model in a backend."""
     if method.objective.name == "TraceEnum_ELBO":
