@@ -170,7 +170,7 @@ def test_svi_does_not_compile_twice(backend):
 )
 def test_autoguides_accept_relaxed_sites(backend, name):
     model, _ = two_layers(backend)
-    relaxed = backend.package.relax(model, T)
+    relaxed = backend.package.relax(model, T, scoring="concrete")
     guide = getattr(backend.numpyro.infer.autoguide, name)(relaxed)
     losses, _ = backend.train("Trace", relaxed, guide, backend.array(DATA), steps=5)
     assert_finite(losses)

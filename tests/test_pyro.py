@@ -153,7 +153,7 @@ def test_relax_is_a_context_manager(backend):
 )
 def test_autoguides_accept_relaxed_sites(backend, name):
     model, _ = two_layers(backend)
-    relaxed = backend.package.relax(model, 0.5)
+    relaxed = backend.package.relax(model, 0.5, scoring="concrete")
     backend.pyro.clear_param_store()
     guide = getattr(backend.pyro.infer.autoguide, name)(relaxed)
     losses, _ = backend.train("Trace", relaxed, guide, backend.array(DATA), steps=5)

@@ -357,7 +357,7 @@ def sites(backend, *names, **infer):
         ("DisARM", ["bit", "class"], {}, "'class' is not a Bernoulli"),
         ("DisARM", ["count"], {}, "'count' ~ Poisson has no finite support.*RLOO"),
         ("REBAR", ["count"], {}, "'count' ~ Poisson has no finite support.*RLOO"),
-        ("REBAR", ["bit"], {"relax": False}, "'bit' is marked.*relaxes it"),
+        ("REBAR", ["bit"], {"relax": False}, "'bit' is hardened or marked.*relaxes it"),
         ("REBAR", ["bit"], {"enumerate": "parallel"}, "'bit' is marked for enum"),
         ("RLOO", ["bit"], {"enumerate": "parallel"}, "'bit' is marked for enum"),
         ("LocalExpectations", ["count"], {}, "'count' ~ Poisson has no finite.*RLOO"),

@@ -19,6 +19,8 @@ def _double_precision(backend):
 def programs(backend):
     """A model of one integer, and a guide of it with logits `a`."""
     dist = backend.dist
+    if backend.name == "pyro":
+        backend.pyro.clear_param_store()
 
     def model():
         z = backend.site("z", dist.Categorical(logits=backend.array(np.zeros(3))))

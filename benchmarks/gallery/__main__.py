@@ -63,6 +63,8 @@ def write_summary(rows: list[Row], folder: Path, backend: str) -> None:
             continue
         for column in ("elbo", "log_evidence"):
             lines = [standing.cells() for standing in standings(rows_of_budget, column)]
+            if not lines:
+                continue
             title = f"Distance to the best {column}, at equal {budget}"
             table(title, STANDING_HEADER, lines)
             path = folder / f"methods_{column}_{budget}_{backend}.csv"

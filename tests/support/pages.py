@@ -26,7 +26,7 @@ _TAB = re.compile(
 )
 _DECIMAL = re.compile(r"-?\d+\.\d*")
 # PyTorch deprecates what the JIT ELBOs of Pyro call.
-_WARNINGS = ("-W", "error", "-W", "ignore:`torch.jit.trace`:DeprecationWarning")
+_WARNINGS = ("-W", "error", "-W", "ignore:`torch.jit.trace`")
 _END_OF_SNIPPET = "--- end of a snippet ---"
 
 
