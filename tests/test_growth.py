@@ -1,7 +1,7 @@
 """The work of a step of the unbiased objectives is proportional to the sites."""
 
 import importlib
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -64,14 +64,14 @@ def test_operations_grow_in_proportion_to_the_sites(backend, objective, programs
         params = {"logits": np.array(0.3)}
         return backend.number_of_operations(elbo, model, guide, params)
 
-    few, more, most = (number(size) for size in (8, 12, 16))
+    few, more, most = (number(size) for size in (8, 10, 12))
     assert most - more == more - few
 
 
 def test_terms_of_a_plate_are_summed_as_one_by_one(backend, rng):
     """Terms in two plates, in one of them, in another of the same dim, and in none."""
-    rows, columns = frame("rows", -1), frame("columns", -2)
-    others = frame("others", -1)
+    rows, columns = Plate("rows", -1), Plate("columns", -2)
+    others = Plate("others", -1)
     shapes = {
         (rows,): (3,),
         (columns, rows): (2, 3),
@@ -97,7 +97,7 @@ def test_terms_of_a_plate_are_summed_as_one_by_one(backend, rng):
 
 
 def test_a_term_without_the_dim_of_its_plate_counts_once(backend):
-    rows = frame("rows", -1)
+    rows = Plate("rows", -1)
     terms = elbo_terms_of(backend)()
     terms.add(backend.array([1.0, 2.0]), [rows])
     terms.add(backend.array(10.0), [rows])
@@ -105,8 +105,9 @@ def test_a_term_without_the_dim_of_its_plate_counts_once(backend):
     assert_exact(backend.numpy(terms.by_element([rows])), np.array([11.0, 12.0]))
 
 
-def frame(name, dim):
-    return SimpleNamespace(name=name, dim=dim)
+class Plate(NamedTuple):
+    name: str
+    dim: int
 
 
 def elbo_terms_of(backend):
