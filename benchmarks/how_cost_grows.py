@@ -4,14 +4,16 @@ There are four families of models, each with one size that varies: `sites` in a 
 of two values each; `values` of a hundred such sites; the length of a `chain` of four
 states; and `coupled` binary sites, which explain one number together. Each is trained
 relaxed, by enumeration, with the score function (RLOO, two particles) and with REBAR
-(one). Every case is a process of its own. Its time is that of its fastest step, which a
-busy machine disturbs least, and its peak is its largest memory, with the framework in
-it; `before` is the same before the first step, which in NumPyro includes compiling.
+(one). Every case is a process of its own. Its time is that of the processor in its
+fastest step, which a busy machine disturbs least, and its peak is its largest memory,
+with the framework in it; `before` is the same before the first step, which in NumPyro
+includes compiling.
 
-Two settings remove effects that would bend the lines at large sizes. Everything runs on
-one core, because a second thread starts to help there. The C library keeps the memory
-that a step frees, in large pages, because by default the system maps and clears large
-arrays again in each step.
+Three settings remove effects that would bend the lines at large sizes. Everything runs
+on one core, because a second thread starts to help there. The C library keeps the
+memory that a step frees, in large pages, because by default the system maps and clears
+large arrays again in each step. Python's garbage collector leaves out the objects that
+were there before the first step, because it visits them only in steps that are large.
 
 A slope is that of log time against log size over the sizes of the range. At small sizes
 the fixed cost of a step dominates: `above_fixed` is the power `s` of the curve
@@ -20,7 +22,9 @@ where the curve is no such power, as with enumerated coupled sites, or hardly ri
 above its fixed part, as with a short enumerated chain in NumPyro.
 """
 
+import gc
 import json
+import math
 import os
 import subprocess
 import sys
@@ -40,21 +44,24 @@ from benchmarks.report import table, write_csv
 METHODS = ("relaxed", "enumerated", "RLOO", "REBAR")
 # Sizes by family, and the size from which on a slope is fitted.
 _SITES = (10, 100, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+_IN_A_ROW = (4, 8, 16, 32, 64, 100, 300, 1000, 3000, 10_000)
 SIZES = {
     "sites": (_SITES, 1000),
     "values": ((2, 10, 100, 1000, 10_000), 10),
-    "chain": ((4, 8, 16, 32), 4),
-    "coupled": ((4, 8, 12, 16, 20, 24, 64), 4),
+    "chain": (_IN_A_ROW, 4),
+    "coupled": ((4, 8, 12, 16, 20, 24, 64, 100, 300, 1000, 3000, 10_000), 4),
 }
-# Beyond, enumeration has no memory, and XLA compiles the others' steps for minutes.
-LARGEST = {("coupled", method): 24 for method in ("enumerated", "RLOO", "REBAR")}
+# Beyond, enumeration has no memory or takes minutes a step.
+LARGEST = {("coupled", "enumerated"): 24, ("chain", "enumerated"): 32}
+# Beyond, XLA compiles a step for more than a minute.
+LARGEST_COMPILED = {"chain": 32, "coupled": 64}
 # Of the GNU C library: one heap of large pages, which holds large arrays too and keeps
 # what is freed.
 KEEP_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:"
     f"glibc.malloc.trim_threshold={2**32}:glibc.malloc.hugetlb=1"
 }
-SECONDS, LEAST, MOST = 0.7, 5, 200  # how long to measure; fewest and most steps
+SECONDS, LEAST, MOST = 0.7, 2, 200  # how long to measure; fewest and most steps
 HEADER = ("family", "method", "size", "ms", "before_mib", "peak_mib")
 SLOPES = ("family", "method", "from", "to", "slope", "above_fixed", "peak_mib")
 
@@ -71,7 +78,7 @@ def _run(backend: str, out: Path) -> None:
         for method in METHODS:
             found = [
                 _in_a_process(backend, family, method, size)
-                for size in sizes(family, method)
+                for size in sizes(backend, family, method)
             ]
             rows += [_row(family, method, case) for case in found]
             slopes.append(_slopes(family, method, found, start))
@@ -97,9 +104,11 @@ def _one_core() -> Iterator[None]:
         os.sched_setaffinity(0, usable)
 
 
-def sizes(family: str, method: str) -> tuple[int, ...]:
+def sizes(backend: str, family: str, method: str) -> tuple[int, ...]:
     """The sizes that a method is measured at."""
-    largest = LARGEST.get((family, method), float("inf"))
+    largest = LARGEST.get((family, method), math.inf)
+    if backend == "numpyro":
+        largest = min(largest, LARGEST_COMPILED.get(family, math.inf))
     return tuple(size for size in SIZES[family][0] if size <= largest)
 
 
@@ -159,13 +168,14 @@ def measure(backend: str, family: str, method: str, size: int) -> dict[str, Any]
     module = import_module(f"benchmarks.on_{backend}.how_cost_grows")
     step: Callable[[], None] = module.step(family, method, size)
     before = peak()
-    for _ in range(2):
-        step()
+    step()
+    gc.collect()
+    gc.freeze()
     times: list[float] = []
     while len(times) < LEAST or (sum(times) < SECONDS and len(times) < MOST):
-        start = time.perf_counter()
+        start = time.process_time()
         step()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return {"size": size, "seconds": min(times), "before": before, "peak": peak()}
 
 

@@ -25,8 +25,8 @@ ARRAYS = 4  # of floats: two of logits, and their gradients
 AXES = {
     "sites": ("two-valued sites in a plate", (10, 1000, 100_000)),
     "values": ("values of each of 100 sites", (10, 1000)),
-    "chain": ("length of a chain of four states", (4, 8, 16, 32)),
-    "coupled": ("binary sites that explain one number", (4, 8, 16, 24, 64)),
+    "chain": ("length of a chain of four states", (4, 32, 300, 10_000)),
+    "coupled": ("binary sites that explain one number", (4, 24, 300, 10_000)),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from benchmarks import how_cost_grows
+from benchmarks.report import BACKENDS
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
@@ -38,12 +39,13 @@ def test_a_run_keeps_to_one_core_and_leaves_it():
 
 
 def test_enumeration_of_coupled_sites_stops_early():
-    assert max(how_cost_grows.sizes("coupled", "enumerated")) == 24
-    assert how_cost_grows.sizes("coupled", "relaxed")[-1] > 24
+    assert max(how_cost_grows.sizes("pyro", "coupled", "enumerated")) == 24
+    assert how_cost_grows.sizes("pyro", "coupled", "relaxed")[-1] > 24
 
 
-def test_every_slope_has_sizes_enough():
+@pytest.mark.parametrize("backend_name", BACKENDS)
+def test_every_slope_has_sizes_enough(backend_name):
     for family, (_, start) in how_cost_grows.SIZES.items():
         for method in how_cost_grows.METHODS:
-            sizes = how_cost_grows.sizes(family, method)
+            sizes = how_cost_grows.sizes(backend_name, family, method)
             assert sum(size >= start for size in sizes) >= 4

@@ -132,6 +132,32 @@ def test_jit_elbos_train(backend, kind):
     assert losses[-10:].mean() < losses[:10].mean()
 
 
+@pytest.mark.parametrize("scoring", ["concrete", "discrete"])
+def test_a_traced_elbo_has_the_loss_and_gradients_of_the_elbo(backend, scoring):
+    model, guide = two_layers(backend)
+    relaxed = [
+        backend.package.relax(program, temperature, scoring=scoring)
+        for program, temperature in ((model, 1 / 2), (guide, 2 / 3))
+    ]
+    data = backend.array(DATA)
+    guide(data)  # creates the parameters
+    params = {k: backend.numpy(v) for k, v in backend.pyro.get_param_store().items()}
+    settings = {"max_plate_nesting": 1}
+    plain = backend.evaluated(backend.elbo("Trace", **settings), *relaxed, data)
+    traced = backend.elbo("JitTrace", ignore_jit_warnings=True, **settings)
+    traced = backend.evaluated(traced, *relaxed, data)
+    with ignoring_jit_warnings():
+        traced(params)  # traces the loss, which draws as well
+        for seed in (1, 2):
+            loss, gradients = traced(params, seed)
+            expected_loss, expected_gradients = plain(params, seed)
+            # The model computes in float32, and a traced sum has another order.
+            assert_exact(loss, expected_loss, "float32")
+            assert gradients.keys() == expected_gradients.keys()
+            for name, gradient in gradients.items():
+                assert_exact(gradient, expected_gradients[name], "float32")
+
+
 def test_relax_is_a_context_manager(backend):
     model, _ = two_layers(backend)
     with backend.package.relax(temperature=0.5):

@@ -94,8 +94,9 @@ def chain(length: int) -> Programs:
 
     def guide():
         logits = numpyro.param("logits", jnp.zeros((length, STATES)))
-        for t in range(length):
-            numpyro.sample(f"z_{t}", dist.Categorical(logits=logits[t]))
+        # `logits[t]` has a gradient of the size of all logits at each step.
+        for t, row in enumerate(jnp.unstack(logits)):
+            numpyro.sample(f"z_{t}", dist.Categorical(logits=row))
 
     return model, guide
 
@@ -106,15 +107,15 @@ def coupled(size: int) -> Programs:
     def model():
         weights = numpyro.param("weights", jnp.linspace(-1.0, 1.5, size))
         total = jnp.zeros(())
-        for n in range(size):
+        for n, weight in enumerate(jnp.unstack(weights)):
             z = numpyro.sample(f"z_{n}", dist.Bernoulli(0.4))
-            total = total + weights[n] * z
+            total = total + weight * z
         numpyro.sample("x", dist.Normal(total, 1.0), obs=1.2)
 
     def guide():
         logits = numpyro.param("logits", jnp.zeros(size))
-        for n in range(size):
-            numpyro.sample(f"z_{n}", dist.Bernoulli(logits=logits[n]))
+        for n, logit in enumerate(jnp.unstack(logits)):
+            numpyro.sample(f"z_{n}", dist.Bernoulli(logits=logit))
 
     return model, guide
 

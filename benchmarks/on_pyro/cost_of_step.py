@@ -1,13 +1,14 @@
 """Steps of SVI with Pyro: with relax, relaxed manually, and in plain PyTorch."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import SVI, JitTrace_ELBO, Trace_ELBO
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
@@ -43,17 +44,22 @@ def steps(name: str, guide: Callable, model: Callable) -> dict[str, Callable]:
     ]
     return {
         "relax": _svi(*relaxed, images),
+        "relax_jit": _svi(*relaxed, images, JitTrace_ELBO(ignore_jit_warnings=True)),
         "by_hand": _svi(*by_hand, images),
         "plain": _plain(guide, model, images),
     }
 
 
-def _svi(model: Callable, guide: Callable, images: Tensor) -> Callable:
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": RATE}), Trace_ELBO())
+def _svi(
+    model: Callable, guide: Callable, images: Tensor, elbo: Trace_ELBO | None = None
+) -> Callable:
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": RATE}), elbo or Trace_ELBO())
 
     def step() -> None:
         # As one trains: without the checks of every parameter and value.
-        with pyro.validation_enabled(False):
+        with pyro.validation_enabled(False), warnings.catch_warnings():
+            # torch.jit.trace is deprecated, and JitTrace_ELBO has no other way.
+            warnings.simplefilter("ignore", DeprecationWarning)
             svi.step(images)
 
     return step

@@ -87,8 +87,9 @@ def chain(length: int) -> Programs:
 
     def guide():
         logits = pyro.param("logits", torch.zeros(length, STATES))
-        for t in range(length):
-            pyro.sample(f"z_{t}", dist.Categorical(logits=logits[t]))
+        # `logits[t]` has a gradient of the size of all logits at each step.
+        for t, row in enumerate(logits.unbind()):
+            pyro.sample(f"z_{t}", dist.Categorical(logits=row))
 
     return model, guide
 
@@ -99,15 +100,15 @@ def coupled(size: int) -> Programs:
     def model():
         weights = pyro.param("weights", torch.linspace(-1.0, 1.5, size))
         total = torch.zeros(())
-        for n in range(size):
+        for n, weight in enumerate(weights.unbind()):
             z = pyro.sample(f"z_{n}", dist.Bernoulli(torch.tensor(0.4)))
-            total = total + weights[n] * z
+            total = total + weight * z
         pyro.sample("x", dist.Normal(total, 1.0), obs=torch.tensor(1.2))
 
     def guide():
         logits = pyro.param("logits", torch.zeros(size))
-        for n in range(size):
-            pyro.sample(f"z_{n}", dist.Bernoulli(logits=logits[n]))
+        for n, logit in enumerate(logits.unbind()):
+            pyro.sample(f"z_{n}", dist.Bernoulli(logits=logit))
 
     return model, guide
 

@@ -6,7 +6,8 @@ Counterpart: ``pyro_concrete.objectives.abstract``.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from jax import Array, lax, random
+import jax
+from jax import Array, random
 from numpyro.infer.elbo import ELBO
 
 from concrete_core.objectives.programs import Programs
@@ -49,7 +50,7 @@ class AbstractUnbiased(ELBO):
         """Return the loss, whose gradient is the estimate."""
         programs = Programs(model, guide, args, kwargs)
         elbo, surrogate = self._estimate(rng_key, param_map, programs)
-        return -lax.stop_gradient(elbo) - (surrogate - lax.stop_gradient(surrogate))
+        return -_with_gradient_of(surrogate, elbo)
 
     def _estimate(self, rng_key: Array, params: Params, programs: Programs) -> Estimate:
         """Return the mean over particles."""
@@ -77,3 +78,23 @@ class AbstractUnbiased(ELBO):
             lambda particle_key: fn(ParticleKeys(particle_key, subsample_key)),
             random.split(key, self.num_particles),
         )
+
+
+@jax.custom_jvp
+def _with_gradient_of(surrogate: Array, value: Array) -> Array:
+    """Return a value with the gradient of a surrogate, whose own value is not computed.
+
+    The value of ``value + surrogate - stop_gradient(surrogate)`` would have XLA compute
+    the terms of all sites, only to cancel them.
+    """
+    del surrogate
+    return value
+
+
+@_with_gradient_of.defjvp
+def _with_gradient_of_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    _, value = primals
+    surrogate_tangent, _ = tangents
+    return value, surrogate_tangent

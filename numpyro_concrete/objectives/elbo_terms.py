@@ -10,7 +10,10 @@ is Rao-Blackwellization: the mean gradient is the same, and the variance is lowe
 Counterpart: ``pyro_concrete.objectives.elbo_terms``.
 """
 
+import functools
+import operator
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -18,6 +21,23 @@ from jax import Array, lax
 from concrete_core.objectives.programs import Frame
 from concrete_core.types import Messages
 from numpyro_concrete.objectives.traces import needs_score_function, scored_sites
+
+# From here on terms are stacked for a loop, which takes a copy of each.
+_MIN_TERMS_OF_LOOP = 8
+# Names and axes of plates.
+_Plates = frozenset[tuple[str, int]]
+
+
+class _Group(NamedTuple):
+    """What the terms of a sum have in common.
+
+    Attributes:
+        plates: Plates that their sites are in.
+        shape: Shape of each term, summed over the axes that no plate declares.
+    """
+
+    plates: _Plates
+    shape: tuple[int, ...]
 
 
 class ElboTerms:
@@ -40,7 +60,10 @@ class ElboTerms:
     """
 
     def __init__(self) -> None:
-        self._terms: list[tuple[dict[str, int], Array]] = []
+        # A model of many sites has few combinations of plates. The terms of each are
+        # summed once, so that the cost of all signals is linear in the sites.
+        self._terms: dict[_Group, list[Array]] = {}
+        self._sums_by_element: dict[_Plates, Array] = {}
 
     def add(self, term: Array, frames: Iterable[Frame]) -> None:
         """Add the term of a site.
@@ -49,11 +72,16 @@ class ElboTerms:
             term: Term, of the batch shape of the site.
             frames: Plates that the site is in.
         """
-        self._terms.append((_axes_of_plates(frames), term))
+        plates = _plates_with_axes(frames)
+        term = _sum_over_other_axes(jnp.asarray(term), plates)
+        # Terms that lack the axis of a plate count once, and must not broadcast.
+        group = _Group(plates, term.shape)
+        self._terms.setdefault(group, []).append(term)
+        self._sums_by_element.clear()
 
     def total(self) -> Array:
         """Return the sum of all terms: ()."""
-        return sum((jnp.sum(term) for _, term in self._terms), jnp.zeros(()))
+        return self.by_element(())
 
     def by_element(self, frames: Iterable[Frame]) -> Array:
         """Return the sum of the terms that each element of the plates influences.
@@ -68,16 +96,14 @@ class ElboTerms:
             result: sizes of the plates, at their axes; broadcasts against the batch
                 shape of the site.
         """
-        shared_axes = _axes_of_plates(frames)
-        total = jnp.zeros(())
-        for plate_axes, term in self._terms:
-            element_axes = {
-                axis
-                for name, axis in plate_axes.items()
-                if shared_axes.get(name) == axis and axis >= -jnp.ndim(term)
-            }
-            total = total + _sum_over_other_axes(jnp.asarray(term), element_axes)
-        return total
+        plates = _plates_with_axes(frames)
+        if plates not in self._sums_by_element:
+            total = jnp.zeros(())
+            for group, terms in self._terms.items():
+                term = _sum_of_terms(terms)
+                total = total + _sum_over_other_axes(term, group.plates & plates)
+            self._sums_by_element[plates] = total
+        return self._sums_by_element[plates]
 
 
 def elbo_terms(model_trace: Messages, guide_trace: Messages) -> ElboTerms:
@@ -97,14 +123,34 @@ def elbo_terms(model_trace: Messages, guide_trace: Messages) -> ElboTerms:
     return terms
 
 
-def _sum_over_other_axes(term: Array, element_axes: set[int]) -> Array:
-    """Sum over all axes but those of elements, and drop what is left of these."""
-    summed_axes = tuple(a for a in range(-term.ndim, 0) if a not in element_axes)
-    term = term.sum(summed_axes, keepdims=True)
-    num_axes = -min(element_axes, default=0)
+def _sum_of_terms(terms: list[Array]) -> Array:
+    """Sum terms of one shape.
+
+    XLA fuses a sum into each operation that reads it, together with all of its terms.
+    Each site reads the sum, so that the compiled program would grow with the square of
+    the number of sites. A loop is not fused: its result is computed once.
+    """
+    if len(terms) < _MIN_TERMS_OF_LOOP:
+        return functools.reduce(operator.add, terms)
+    stacked = jnp.stack(terms)
+    total, _ = lax.scan(
+        lambda total, term: (total + term, None), jnp.zeros_like(stacked[0]), stacked
+    )
+    return total
+
+
+def _sum_over_other_axes(term: Array, plates: _Plates) -> Array:
+    """Sum over all axes but those of plates, and drop what is left of these."""
+    plate_axes = {axis for _, axis in plates if axis >= -term.ndim}
+    summed_axes = tuple(a for a in range(-term.ndim, 0) if a not in plate_axes)
+    if summed_axes:
+        term = term.sum(summed_axes, keepdims=True)
+    num_axes = -min(plate_axes, default=0)
     return term.reshape(term.shape[term.ndim - num_axes :])
 
 
-def _axes_of_plates(frames: Iterable[Frame]) -> dict[str, int]:
-    """Return the axes of plates."""
-    return {frame.name: frame.dim for frame in frames if frame.dim is not None}
+def _plates_with_axes(frames: Iterable[Frame]) -> _Plates:
+    """Return the names and axes of plates."""
+    return frozenset(
+        (frame.name, frame.dim) for frame in frames if frame.dim is not None
+    )

@@ -11,6 +11,7 @@ Counterpart: ``numpyro_concrete.objectives.elbo_terms``.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from pyro.poutine import Trace
@@ -18,6 +19,21 @@ from torch import Tensor
 
 from concrete_core.objectives.programs import Frame
 from pyro_concrete.objectives.traces import needs_score_function, scored_sites
+
+# Names and dims of plates.
+_Plates = frozenset[tuple[str, int]]
+
+
+class _Group(NamedTuple):
+    """What the terms of a sum have in common.
+
+    Attributes:
+        plates: Plates that their sites are in.
+        shape: Shape of each term, summed over the dims that no plate declares.
+    """
+
+    plates: _Plates
+    shape: torch.Size
 
 
 class ElboTerms:
@@ -40,7 +56,10 @@ class ElboTerms:
     """
 
     def __init__(self) -> None:
-        self._terms: list[tuple[dict[str, int], Tensor]] = []
+        # A model of many sites has few combinations of plates. The terms of each are
+        # summed once, so that the cost of all signals is linear in the sites.
+        self._sums: dict[_Group, Tensor] = {}
+        self._sums_by_element: dict[_Plates, Tensor] = {}
 
     def add(self, term: Tensor, frames: Iterable[Frame]) -> None:
         """Add the term of a site.
@@ -49,11 +68,18 @@ class ElboTerms:
             term: Term, of the batch shape of the site.
             frames: Plates that the site is in.
         """
-        self._terms.append((_dims_of_plates(frames), term))
+        plates = _plates_with_dims(frames)
+        term = _sum_over_other_dims(term, plates)
+        # Terms that lack the dim of a plate count once, and must not broadcast.
+        group = _Group(plates, term.shape)
+        if group in self._sums:
+            term = self._sums[group] + term
+        self._sums[group] = term
+        self._sums_by_element.clear()
 
     def total(self) -> Tensor:
         """Return the sum of all terms: ()."""
-        return sum((term.sum() for _, term in self._terms), torch.zeros(()))
+        return self.by_element(())
 
     def by_element(self, frames: Iterable[Frame]) -> Tensor:
         """Return the sum of the terms that each element of the plates influences.
@@ -68,16 +94,13 @@ class ElboTerms:
             result: sizes of the plates, at their dims; broadcasts against the batch
                 shape of the site.
         """
-        shared_dims = _dims_of_plates(frames)
-        total = torch.zeros(())
-        for plate_dims, term in self._terms:
-            element_dims = {
-                dim
-                for name, dim in plate_dims.items()
-                if shared_dims.get(name) == dim and dim >= -term.dim()
-            }
-            total = total + _sum_over_other_dims(term, element_dims)
-        return total
+        plates = _plates_with_dims(frames)
+        if plates not in self._sums_by_element:
+            total = torch.zeros(())
+            for group, term in self._sums.items():
+                total = total + _sum_over_other_dims(term, group.plates & plates)
+            self._sums_by_element[plates] = total
+        return self._sums_by_element[plates]
 
 
 def elbo_terms(model_trace: Trace, guide_trace: Trace) -> ElboTerms:
@@ -97,15 +120,18 @@ def elbo_terms(model_trace: Trace, guide_trace: Trace) -> ElboTerms:
     return terms
 
 
-def _sum_over_other_dims(term: Tensor, element_dims: set[int]) -> Tensor:
-    """Sum over all dims but those of elements, and drop what is left of these."""
-    summed_dims = [dim for dim in range(-term.dim(), 0) if dim not in element_dims]
+def _sum_over_other_dims(term: Tensor, plates: _Plates) -> Tensor:
+    """Sum over all dims but those of plates, and drop what is left of these."""
+    plate_dims = {dim for _, dim in plates if dim >= -term.dim()}
+    summed_dims = [dim for dim in range(-term.dim(), 0) if dim not in plate_dims]
     if summed_dims:
         term = term.sum(summed_dims, keepdim=True)
-    num_dims = -min(element_dims, default=0)
+    num_dims = -min(plate_dims, default=0)
     return term.reshape(term.shape[term.dim() - num_dims :])
 
 
-def _dims_of_plates(frames: Iterable[Frame]) -> dict[str, int]:
-    """Return the dims of plates; a plate that is a loop has none."""
-    return {frame.name: frame.dim for frame in frames if frame.dim is not None}
+def _plates_with_dims(frames: Iterable[Frame]) -> _Plates:
+    """Return the names and dims of plates; a plate that is a loop has no dim."""
+    return frozenset(
+        (frame.name, frame.dim) for frame in frames if frame.dim is not None
+    )

@@ -534,3 +534,21 @@ class NumPyroBackend:
                 if hasattr(inner, "eqns"):
                     sizes.append(self._largest(inner))
         return max(sizes, default=0)
+
+    def number_of_operations(self, elbo, model, guide, params):
+        """Number of operations that the loss and its gradients take."""
+
+        def loss(params):
+            return elbo.loss(self.jax.random.key(0), params, model, guide)
+
+        gradient = self.jax.make_jaxpr(self.jax.value_and_grad(loss))(params)
+        return self._number_of_equations(gradient.jaxpr)
+
+    def _number_of_equations(self, jaxpr):
+        number = len(jaxpr.eqns)
+        for eqn in jaxpr.eqns:
+            for inner in self.jax.tree.leaves(list(eqn.params.values())):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    number += self._number_of_equations(inner)
+        return number

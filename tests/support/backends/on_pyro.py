@@ -569,3 +569,18 @@ class PyroBackend:
         with Mode():
             fn()
         return max(sizes)
+
+    def number_of_operations(self, elbo, model, guide, params):
+        """Number of operations that the loss and its gradients take."""
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        operations = []
+
+        class Mode(TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                operations.append(function)
+                return function(*args, **(kwargs or {}))
+
+        with Mode():
+            self.evaluated(elbo, model, guide)(params)
+        return len(operations)
