@@ -7,12 +7,12 @@ With `:backend: numpyro` there is one tab, for what the other backend has itself
 both packages import from concrete_core is indexed once, in the first tab.
 """
 
-import importlib
 import inspect
 import re
 from typing import ClassVar
 
 from docutils.parsers.rst import directives
+from located import located
 from sphinx.util.docutils import SphinxDirective
 
 BACKENDS = {"pyro": "Pyro", "numpyro": "NumPyro"}
@@ -50,15 +50,6 @@ class Counterparts(SphinxDirective):
             path=path,
             options="\n   :no-index:" if _is_shared(path) and backend != "pyro" else "",
         )
-
-
-def located(path):
-    """The object of a dotted path."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError:
-        return getattr(located(module), name)
 
 
 def _is_shared(path):

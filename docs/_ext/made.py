@@ -13,7 +13,7 @@ import json
 import re
 from pathlib import Path
 
-from counterparts import located
+from located import located
 
 BACKENDS = {"pyro": "Pyro", "numpyro": "NumPyro"}
 
