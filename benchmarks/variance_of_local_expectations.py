@@ -21,7 +21,7 @@ from benchmarks.report import table, write_csv
 MODELS = ("zero_inflated", "iris_mixture", "spike_and_slab", "belief_net")
 # Relaxed steps of training before each of the two samples of the gradient.
 STEPS = (1, 1000)
-DRAWS = 240
+DRAWS = 120
 PARTS = 6
 HEADER = (
     *("model", "steps", "objective", "particles", "evaluations", "variance"),
