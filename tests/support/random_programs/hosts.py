@@ -54,11 +54,14 @@ class AbstractHost:
         corners: Number of corners at which programs are compared.
         largest_support: Largest number of joint values of the sites.
         shapes: Shapes of the sites.
+        simplifies_exponentials: Whether what is not finite in the discrete program can
+            be a number of one-hot samples in the relaxed one.
     """
 
     corners: int
     largest_support: int
     shapes: tuple
+    simplifies_exponentials = False
 
     def __init__(self, name):
         self.name = name
@@ -207,6 +210,8 @@ class NumPyroHost(AbstractHost):
     corners = 3
     largest_support = 12
     shapes = ((), (), (2,))
+    # XLA computes exp(a) / exp(b) as exp(a - b), and log(exp(a)) as a.
+    simplifies_exponentials = True
 
     def __init__(self):
         super().__init__("numpyro")
