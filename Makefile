@@ -126,7 +126,7 @@ GPU_ARGS ?=
 wheels: $(STAMP)-run $(STAMP)-test ## Collect the packages that a GPU machine lacks
 	$(PY) -m pip download $(PIP_OPTIONS) --no-deps --only-binary=:all: --python-version 3.12 \
 	  --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 -d $(WHEELS) \
-	  pyro-ppl pyro-api quax plum-dispatch funsor makefun beartype
+	  numpyro pyro-ppl pyro-api quax plum-dispatch funsor makefun beartype
 
 gpu: ## Run all that needs a GPU
 	$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade \

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from asserts import assert_exact, assert_finite
+from backends import get_backend
 from cases import all_cases
 from reference import concrete
 from scipy.special import expit, softmax
@@ -135,3 +136,43 @@ def test_densities_that_are_compared_are_finite(backend, case):
     for x in of_case(backend, "cpu", case, "float64"):
         assert_finite(x, case.name)
         assert x.any()
+
+
+# --- precision of products
+
+
+def products_of(jaxpr):
+    """The products of matrices in a program, and in the programs that it calls."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            yield eqn
+        for inner in map(_inner, eqn.params.values()):
+            if inner is not None:
+                yield from products_of(inner)
+
+
+def _inner(parameter):
+    if hasattr(parameter, "eqns"):
+        return parameter
+    return getattr(parameter, "jaxpr", None)
+
+
+UNEQUAL = {
+    "exp_concrete_kl": (LOGITS, OTHER, T, T[::-1]),
+    "logit_binary_concrete_kl": (LOGITS[:, 0], OTHER[:, 0], T, T[::-1]),
+}
+
+
+@pytest.mark.parametrize(("name", "arguments"), [*OPS.items(), *UNEQUAL.items()])
+def test_no_product_of_an_op_is_rounded_by_the_device(name, arguments):
+    """On a GPU, JAX rounds the factors of a float32 product unless told otherwise."""
+    backend = get_backend("numpyro")
+    jax, op = backend.jax, getattr(backend.ops, name)
+    arrays = [backend.array(x, "float32") for x in arguments if np.ndim(x)]
+    rest = [x for x in arguments if not np.ndim(x)]
+    total = lambda *arrays: op(*arrays, *rest).sum()  # noqa: E731
+    gradient = jax.value_and_grad(total, argnums=tuple(range(len(arrays))))
+    found = [*products_of(jax.make_jaxpr(gradient)(*arrays).jaxpr)]
+    assert found or name != "exp_concrete_kl"
+    for product in found:
+        assert {*product.params["precision"]} == {jax.lax.Precision.HIGHEST}

@@ -6,10 +6,14 @@ Counterpart: ``pyro_concrete.ops.precision``.
 import math
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 Temperature = ArrayLike
+
+# A product of matrices in float32. What JAX does by default on GPUs and TPUs rounds the
+# factors to 11 or 8 bits: good for the weights of a network, too few for a density.
+FULL_PRECISION = lax.Precision.HIGHEST
 
 
 def promote_half(x: ArrayLike) -> Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from numpyro_concrete.ops.precision import FULL_PRECISION
 from numpyro_concrete.soft_index.algebra import listed_jointly
 from numpyro_concrete.soft_index.draws import SharedDrawsError
 from numpyro_concrete.soft_index.registry import (
@@ -336,7 +337,9 @@ def _multiply_matrices(
     numbers = [number_of(first), number_of(second)]
     dtype = jnp.result_type(*(x.dtype for x in numbers if is_inexact(x)))
     first_mean, second_mean = (x.astype(dtype) for x in numbers)
-    return lax.dot_general(first_mean, second_mean, dimension_numbers)
+    return lax.dot_general(
+        first_mean, second_mean, dimension_numbers, precision=FULL_PRECISION
+    )
 
 
 # --- comparisons of means -------------------------------------------------------------

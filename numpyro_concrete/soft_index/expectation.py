@@ -12,6 +12,8 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from numpyro_concrete.ops.precision import FULL_PRECISION
+
 # Up to here the terms of a sum are too few for a product of matrices of its own. With
 # more it pays to have the result in memory, once for all that reads it.
 _FEW = 2**12
@@ -82,8 +84,7 @@ def mixed(weights: Array | np.ndarray, rows: Array | np.ndarray) -> Array:
     if flat.shape[1] > 1 and flat.size * rows.size // k <= _FEW:
         total = (flat[:, :, None] * rows[:, None]).sum(0)
     else:
-        precise = lax.Precision.HIGHEST
-        total = jnp.tensordot(flat, rows, axes=(0, 0), precision=precise)
+        total = jnp.tensordot(flat, rows, axes=(0, 0), precision=FULL_PRECISION)
     return total.reshape(shape)
 
 

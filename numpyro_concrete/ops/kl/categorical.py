@@ -46,7 +46,12 @@ from numpyro_concrete.ops.kl.temperatures import (
     ratio_in_table,
     temperature_ratio,
 )
-from numpyro_concrete.ops.precision import Temperature, promote_half, with_class_dim
+from numpyro_concrete.ops.precision import (
+    FULL_PRECISION,
+    Temperature,
+    promote_half,
+    with_class_dim,
+)
 
 # From so many classes on, a matrix for each ratio costs less than a polynomial for each
 # class and node.
@@ -140,7 +145,9 @@ def _excess(v: Array, ratio: Array | None) -> Array:
     large_class_sum = jnp.where(is_small, 0.0, class_sum)
     for_large = jnp.exp(log_even + large_class_sum) - jnp.exp(log_even)
     integrand = jnp.where(is_small, for_small, for_large)
-    return relative.sum_of_minus_logs - n * (integrand @ constant(rule.weights, v))
+    weights = constant(rule.weights, v)
+    integral = jnp.matmul(integrand, weights, precision=FULL_PRECISION)
+    return relative.sum_of_minus_logs - n * integral
 
 
 class _Relative(NamedTuple):
@@ -226,7 +233,7 @@ def _class_sum_by_matrix(
     # then (*ratio, panels * coefficients, nodes).
     matrix = jnp.moveaxis(polynomials[..., points, :], -1, -2)
     matrix = matrix.reshape(*matrix.shape[:-3], -1, len(nodes))
-    return jnp.einsum("...i,...iu->...u", moments, matrix)
+    return jnp.einsum("...i,...iu->...u", moments, matrix, precision=FULL_PRECISION)
 
 
 def _class_sum_by_gather(
@@ -252,7 +259,9 @@ def _polynomials(ratio: Array) -> Array:
     table = tables.polynomial_series()
     num_terms, *table_shape = table.shape
     series = constant(table, ratio).reshape(num_terms, -1)
-    scaled = chebyshev_polynomials(log_ratio, num_terms) @ series
+    scaled = jnp.matmul(
+        chebyshev_polynomials(log_ratio, num_terms), series, precision=FULL_PRECISION
+    )
     scaled = scaled.reshape(*ratio.shape, *table_shape)
     # The series are of psi / growth, which takes fewer terms than psi. The growth is
     # softplus(u + log(r Gamma(1+r))) / r.

@@ -12,7 +12,7 @@ from jax import Array
 from concrete_core.kl import tables
 from concrete_core.kl.tables import MAX_RATIO
 from numpyro_concrete.ops.kl.series import chebyshev_polynomials, constant
-from numpyro_concrete.ops.precision import Temperature
+from numpyro_concrete.ops.precision import FULL_PRECISION, Temperature
 
 
 class TableRatio(NamedTuple):
@@ -49,4 +49,6 @@ def floor_kl(ratio: Array, num_classes: int) -> Array:
     log_ratio = jnp.log(ratio)
     series = constant(tables.floor_series(num_classes), ratio)
     polynomials = chebyshev_polynomials(log_ratio, len(series))
-    return jnp.square(log_ratio) * (polynomials @ series)
+    return jnp.square(log_ratio) * jnp.matmul(
+        polynomials, series, precision=FULL_PRECISION
+    )
