@@ -104,6 +104,19 @@ def pytest_configure(config):
 """
 
 
+def reported(folder, chosen, tests=TESTS):
+    """Run tests with the plugin; return what pytest prints, and the report."""
+    (folder / "test_some.py").write_text(tests)
+    (folder / "conftest.py").write_text(CONFTEST)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["-p", "no:jaxtyping", "-k", chosen]
+    command += ["-o", f"pythonpath={ROOT}/tests/support"]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    return done.stdout, (folder / "out" / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
@@ -113,17 +126,9 @@ def pytest_configure(config):
     ],
 )
 def test_the_plugin_counts_what_pytest_runs(tmp_path, chosen, expected):
-    (tmp_path / "test_some.py").write_text(TESTS)
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "no:jaxtyping", "-k", chosen]
-    command += ["-o", f"pythonpath={ROOT}/tests/support"]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    text = (tmp_path / "out" / "report.md").read_text()
-    assert text.splitlines()[2].startswith(expected), done.stdout
-    assert expected in done.stdout
+    printed, text = reported(tmp_path, chosen)
+    assert text.splitlines()[2].startswith(expected), printed
+    assert expected in printed
     if chosen == "it or expected":
         assert "| pyro | 1 | 0 | 0 | 1 |" in text
         assert "| numpyro | 0 | 0 | 2 | 0 |" in text
@@ -152,3 +157,10 @@ def test_a_run_that_is_cut_off_leaves_its_failures(tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "The run was not over" in text
     assert "assert 1 == 2" in text
+
+
+def test_a_run_that_is_cut_off_says_so(tmp_path):
+    stopped = TESTS + "\ndef test_then():\n    raise KeyboardInterrupt\n"
+    _, text = reported(tmp_path, "it or then", stopped)
+    assert "The run was cut off" in text
+    assert "The run was cut off" not in reported(tmp_path, "it", stopped)[1]

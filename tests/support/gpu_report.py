@@ -13,6 +13,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import pytest
+
 BACKENDS = ("pyro", "numpyro")
 PACKAGES = ("torch", "pyro-ppl", "jax", "jaxlib", "numpyro", "numpy")
 COLUMNS = ("passed", "failed", "skipped", "xfailed")
@@ -39,6 +41,7 @@ class Outcome:
 
 # The report is written after so many outcomes, and after each failure.
 OUTCOMES_BETWEEN_REPORTS = 50
+CUT_OFF = "The run was cut off: tests that are not counted below did not run."
 
 
 class Recorder:
@@ -75,8 +78,8 @@ class Recorder:
                 report.nodeid, "none", "failed", 0.0, _reason(report)
             )
 
-    def pytest_sessionfinish(self):
-        self.write()
+    def pytest_sessionfinish(self, exitstatus):
+        self.write(CUT_OFF if exitstatus == pytest.ExitCode.INTERRUPTED else "")
 
     def write(self, remark=""):
         """Write the report, with a remark after its verdict."""
