@@ -82,6 +82,7 @@ pygments_dark_style = "github-dark"  # Furo's own underlines module names
 html_title = "concrete-ppl"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["full_size.js"]
 html_math_renderer = "mathml"
 html_copy_source = html_show_copyright = html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
