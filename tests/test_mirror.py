@@ -28,6 +28,7 @@ ONLY_NUMPYRO = {
     "within_bounds": "in Pyro a site does it",
     "soft_index/operators.py": "a soft tensor has the operators of tensors",
     "relaxation/control_flow.py": "torch has no loops of its own",
+    "relaxation/minibatches.py": "Pyro records the rows of plates as sites",
     "soft_index/masks.py": "Pyro's own masked distribution takes soft masks",
     "soft_index/paths.py": "in Pyro these are in parameters.py",
     "soft_index/trace.py": "torch dispatches on the value itself",

@@ -43,6 +43,7 @@ from numpyro_concrete.relaxation.handlers import (
     hardened_in_prediction,
 )
 from numpyro_concrete.relaxation.messages import truncated_mass_name
+from numpyro_concrete.relaxation.minibatches import MinibatchMessenger
 from numpyro_concrete.relaxation.site import discrete_distribution
 from numpyro_concrete.relaxation.wrappers import element_mask
 
@@ -120,11 +121,14 @@ class AutoConcrete(AbstractFactorGuide):
         """Sample every latent site of the relaxed model, by name."""
         if self.prototype_trace is None:
             self._setup_prototype(*args, **kwargs)
-        call = Call(args, kwargs)
+        with MinibatchMessenger():
+            return self._sample(Call(args, kwargs))
+
+    def _sample(self, call: Call) -> Values:
         if self._may_be_masked(call):
             return self._sample_in_model(call)
         # Continuous sites, relaxed sites, then discrete sites with one value.
-        values = super().__call__(*args, **kwargs)
+        values = super().__call__(*call.args, **call.kwargs)
         hardening = hardened_in_prediction()
         for relaxed_name, site in self._relaxed_sites.items():
             with hardening, self._enter_plates(site.plates):

@@ -35,6 +35,7 @@ from numpyro_concrete.relaxation.handlers import (
     current_surroundings,
 )
 from numpyro_concrete.relaxation.messages import Message, Program, relaxed_name
+from numpyro_concrete.relaxation.minibatches import MinibatchMessenger
 from numpyro_concrete.relaxation.settings import (
     Settings,
     Sites,
@@ -198,7 +199,7 @@ class RelaxedProgram:
         """Run the program, relaxed unless it is hardened or predicts."""
         if current_surroundings().runs_discrete:
             names: set[str] = set()  # which the handler fills
-            with DiscreteMessenger(None, self.settings, names):
+            with MinibatchMessenger(), DiscreteMessenger(None, self.settings, names):
                 result = self.fn(*args, **kwargs)
             self.settings.check_names(names)
             return result
@@ -208,7 +209,7 @@ class RelaxedProgram:
         settings = replace(self.settings, temperature=temperature)
         with Interpreter() as interpreter:
             messenger = RelaxMessenger(interpreter, settings)
-            with messenger:
+            with MinibatchMessenger(), messenger:
                 result = self.fn(*args, **kwargs)
             settings.check_names(messenger.names)
             return interpreter.as_means(result)

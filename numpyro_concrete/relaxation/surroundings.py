@@ -85,7 +85,8 @@ class Surroundings:
         self._relevant = [x for x in reversed(handlers) if isinstance(x, _RELEVANT)]
         self.is_hardened = is_hardened
         self.is_enumerated = any(is_enumeration(x) for x in handlers)
-        self.has_trace = any(isinstance(x, replay) for x in handlers)
+        self.traces = [x.trace for x in handlers if isinstance(x, replay)]
+        self.has_trace = bool(self.traces)
         self.is_predicted = _are_predictive(handlers) and not self.has_trace
         self.is_prototype = any(isinstance(x, PrototypeMessenger) for x in handlers)
 
