@@ -93,8 +93,8 @@ def test_the_readme_has_an_example_for_each_backend():
 
 
 # Between what a seed printed where the README was written, and what it prints here: one
-# point in the wrong class, of five points in a hundred particles, costs a quarter.
-TOLERANCE = 0.3
+# point in the wrong class, of five in a hundred particles, costs from 0.29 to 0.34.
+TOLERANCE = 0.35
 
 
 def stated(block):

@@ -482,3 +482,15 @@ def test_unknown_names_of_sites_are_refused(backend):
         backend.call(relaxed, backend.array(DATA))
     with pytest.raises(TypeError, match=r"such as \['z'\]"):
         backend.package.relax(mixed(backend), T, sites="z")
+
+
+@pytest.mark.parametrize("method", ["probabilities", "median", "quantiles"])
+def test_a_guide_that_was_never_called_says_so(backend, method):
+    guide = backend.package.AutoConcrete(backend.package.relax(mixed(backend), T))
+    arguments = {
+        "probabilities": ((), ({},)),
+        "median": ((backend.array(DATA),), ({},)),
+        "quantiles": (([0.5], backend.array(DATA)), ({}, [0.5])),
+    }[method][backend.name == "numpyro"]
+    with pytest.raises(RuntimeError, match="before its first call"):
+        getattr(guide, method)(*arguments)

@@ -204,15 +204,18 @@ class AutoConcrete(AbstractFactorGuide):
         Raises:
             RuntimeError: If the guide has not been called yet.
         """
+        self._require_parameters()
+        return {
+            site.name: class_probabilities(site, self._logits_from(params, site))
+            for site in self._relaxed_sites.values()
+        }
+
+    def _require_parameters(self) -> None:
         if self.prototype_trace is None:
             raise RuntimeError(
                 "AutoConcrete has no parameters before its first call: call the guide "
                 "or train it first"
             )
-        return {
-            site.name: class_probabilities(site, self._logits_from(params, site))
-            for site in self._relaxed_sites.values()
-        }
 
     def _logits_from(self, params: Params, site: RelaxedSite) -> Array:
         return jnp.asarray(params[self._param_name(site)])
@@ -222,7 +225,11 @@ class AutoConcrete(AbstractFactorGuide):
 
         The median of a relaxed site is its least value v with P(z <= v) >= 1/2. For
         classes without an order see `probabilities`.
+
+        Raises:
+            RuntimeError: If the guide has not been called yet.
         """
+        self._require_parameters()
         discrete = self._discrete_quantiles([0.5], params)
         medians = {name: value[0] for name, value in discrete.items()}
         if not self._has_continuous_sites:
@@ -239,7 +246,11 @@ class AutoConcrete(AbstractFactorGuide):
         Returns:
             Quantiles of each level along the first axis; of relaxed sites see
             `median`.
+
+        Raises:
+            RuntimeError: If the guide has not been called yet.
         """
+        self._require_parameters()
         discrete = self._discrete_quantiles(quantiles, params)
         if not self._has_continuous_sites:
             return discrete
@@ -270,7 +281,11 @@ class AutoConcrete(AbstractFactorGuide):
                 none.
             sample_shape: Shape of the samples.
             kwargs: Keyword arguments of the model.
+
+        Raises:
+            RuntimeError: If the guide has not been called yet.
         """
+        self._require_parameters()
         continuous_key, *keys = random.split(rng_key, 1 + len(self._relaxed_sites))
         samples: Values = {}
         if self._has_continuous_sites:

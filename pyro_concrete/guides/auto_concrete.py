@@ -187,15 +187,18 @@ class AutoConcrete(AbstractFactorGuide):
         Raises:
             RuntimeError: If the guide has not been called yet.
         """
+        self._require_parameters()
+        return {
+            site.name: class_probabilities(site, self._logits_of(site))
+            for site in self._relaxed_sites.values()
+        }
+
+    def _require_parameters(self) -> None:
         if self.prototype_trace is None:
             raise RuntimeError(
                 "AutoConcrete has no parameters before its first call: call the guide "
                 "or train it first"
             )
-        return {
-            site.name: class_probabilities(site, self._logits_of(site))
-            for site in self._relaxed_sites.values()
-        }
 
     @torch.no_grad()
     def median(self, *args: Argument, **kwargs: Argument) -> dict[str, Tensor]:
@@ -203,7 +206,11 @@ class AutoConcrete(AbstractFactorGuide):
 
         The median of a relaxed site is its least value v with P(z <= v) >= 1/2. For
         classes without an order see `probabilities`.
+
+        Raises:
+            RuntimeError: If the guide has not been called yet.
         """
+        self._require_parameters()
         discrete = self._discrete_quantiles([0.5])
         medians = {name: value[0] for name, value in discrete.items()}
         return super().median(*args, **kwargs) | medians
@@ -222,7 +229,11 @@ class AutoConcrete(AbstractFactorGuide):
         Returns:
             Quantiles of each level along the first axis; of relaxed sites see
             `median`.
+
+        Raises:
+            RuntimeError: If the guide has not been called yet.
         """
+        self._require_parameters()
         continuous = super().quantiles(quantiles, *args, **kwargs)
         return continuous | self._discrete_quantiles(quantiles)
 
