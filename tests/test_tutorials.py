@@ -23,6 +23,7 @@ SWAP_PICTURES = ("graphs", "flowers", "heaps")
 HALVES = ("means", "binary", "train", "one draw", "nats per image")
 SLOW = pytest.mark.slow
 SPLIT = ("driven by", "as planned", "evidence", "all relaxed", "then summed out")
+TOPICS = ("relaxed", "enumerated", "marginalized", "distance", "sampled")
 CHOICE = ("enumeration, which is exact", "cos 1", "learned temperature", "disarm")
 
 
@@ -50,6 +51,8 @@ CHOICE = ("enumeration, which is exact", "cos 1", "learned temperature", "disarm
         pytest.param("structured_prediction_numpyro", HALVES, (), marks=SLOW),
         pytest.param("past_one_device_pyro", PARTS, (), marks=SLOW),
         pytest.param("past_one_device_numpyro", PARTS, (), marks=SLOW),
+        ("lda_pyro", TOPICS, ()),
+        pytest.param("lda_numpyro", TOPICS, (), marks=SLOW),
         ("enumerate_and_relax_pyro", SPLIT, ()),
         pytest.param("enumerate_and_relax_numpyro", SPLIT, (), marks=SLOW),
         pytest.param("choosing_an_estimator_pyro", CHOICE, (), marks=SLOW),

@@ -20,6 +20,7 @@ BACKENDS = {"pyro": "Pyro", "numpyro": "NumPyro"}
 # In the order in which to read them; others that are there come after these.
 TUTORIALS = (
     "swap_the_sites",
+    "lda",
     "discrete_vae",
     "enumerate_and_relax",
     "choosing_an_estimator",

@@ -1,0 +1,194 @@
+# %% [markdown]
+# # Topics of documents, in Pyro
+#
+# In latent Dirichlet allocation (LDA, [Blei, Ng and Jordan,
+# 2003](https://www.jmlr.org/papers/v3/blei03a.html)), each word of a document has a
+# topic, an integer that selects a row of a table of word probabilities. This short
+# example relaxes the topics of all words and trains on minibatches of documents, with
+# a guide that also serves new documents. In this model, enumeration can marginalize out
+# the topics, which lets us check the result.
+#
+# The example is one file and makes its own data. Run it as
+# `python tutorials/lda_pyro.py`, with `--short` for a few steps. The NumPyro version
+# is `lda_numpyro.py`.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import page
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
+from scipy.optimize import linear_sum_assignment
+from torch.nn.functional import softplus
+
+from pyro_concrete import harden, relax
+
+STEPS = 20 if page.options().short else 2000
+
+# %% [markdown]
+# ## Documents whose topics can be seen
+#
+# The 16 words are the cells of a square, and a topic is one of its rows or columns, as
+# in [Griffiths and Steyvers, 2004](https://doi.org/10.1073/pnas.0307752101). Each of
+# the 400 documents has 20 words, most of them from one or two topics.
+
+# %%
+SIDE, LENGTH = 4, 20
+TOPICS, VOCABULARY = 2 * SIDE, SIDE**2
+
+
+def bars():
+    """Word probabilities of the topics that made the data: (topics, vocabulary)."""
+    square = np.eye(SIDE)[:, :, None] * np.ones(SIDE)
+    return np.concatenate([square, square.swapaxes(1, 2)]).reshape(TOPICS, -1) / SIDE
+
+
+rng = np.random.default_rng(0)
+shares = rng.dirichlet(np.full(TOPICS, 0.15), size=400)
+words = np.array([rng.choice(VOCABULARY, LENGTH, p=p) for p in shares @ bars()])
+words = torch.as_tensor(words)
+
+# %% [markdown]
+# ## The model
+#
+# `topic` is an integer, and `table[topic]` is the usual way to use it. The shares of
+# the topics in a document are the softmax of normal scores, as in a [correlated topic
+# model](https://doi.org/10.1214/07-AOAS114). The table is a parameter, and the plate
+# of documents takes a minibatch.
+
+# %%
+BATCH = 50
+
+
+def model(words, infer=None):
+    """Words, each from the topic that it has."""
+    start = lambda: torch.randn(TOPICS, VOCABULARY)  # noqa: E731
+    table = pyro.param("table", start).softmax(-1)
+    with pyro.plate("documents", len(words), BATCH, dim=-2) as rows:
+        prior = dist.Normal(torch.zeros(1, TOPICS), 2.0).to_event(1)
+        scores = pyro.sample("scores", prior)
+        with pyro.plate("words", LENGTH, dim=-1):
+            topics = dist.Categorical(logits=scores)
+            topic = pyro.sample("topic", topics, infer=infer)
+            word = dist.Categorical(table[topic])
+            pyro.sample("word", word, obs=words[rows])
+
+
+# %% [markdown]
+# ## The guide
+#
+# The scores of a document are a linear function of its word counts, and the topic of a
+# word depends on these scores and on the word. No parameter belongs to a single
+# document.
+
+# %%
+
+
+def sample_scores(documents):
+    """The scores of the topics in each document of a minibatch."""
+    by_word = pyro.param("by_word", torch.zeros(VOCABULARY, TOPICS))
+    scale = softplus(pyro.param("scale", torch.zeros(TOPICS)))
+    loc = by_word[documents].sum(1, keepdim=True)
+    return pyro.sample("scores", dist.Normal(loc, scale).to_event(1))
+
+
+def guide_of_scores(words):
+    """The scores of the topics in each document."""
+    with pyro.plate("documents", len(words), BATCH, dim=-2) as rows:
+        sample_scores(words[rows])
+
+
+def guide(words):
+    """The scores of the topics in each document, and the topic of each word."""
+    evidence = pyro.param("evidence", torch.zeros(VOCABULARY, TOPICS))
+    with pyro.plate("documents", len(words), BATCH, dim=-2) as rows:
+        scores = sample_scores(words[rows])
+        with pyro.plate("words", LENGTH, dim=-1):
+            topics = dist.Categorical(logits=scores + evidence[words[rows]])
+            pyro.sample("topic", topics)
+
+
+# %% [markdown]
+# ## Training
+#
+# `relax` makes both programs differentiable. For comparison, `TraceEnum_ELBO`
+# marginalizes out the topics, and needs a guide of the scores alone.
+
+# %%
+
+
+def train(model, guide, elbo):
+    """Train on minibatches from the start, and return the parameters."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), elbo)
+    with pyro.validation_enabled(False):
+        for _ in range(STEPS):
+            svi.step(words)
+    return pyro.get_param_store().get_state()
+
+
+def enumerated(words):
+    """The model, with topics that the ELBO enumerates."""
+    model(words, infer={"enumerate": "parallel"})
+
+
+enumerated_pair = enumerated, guide_of_scores
+enumerating_elbo = TraceEnum_ELBO(max_plate_nesting=2)
+found = {
+    "relaxed": train(relax(model), relax(guide), Trace_ELBO()),
+    "enumerated": train(*enumerated_pair, enumerating_elbo),
+}
+
+# %% [markdown]
+# ## The result
+#
+# The output has the discrete ELBO of a word, in nats: with the topics marginalized out,
+# which is what a table is worth, and with the topics sampled from the relaxed guide.
+# The distance is that of a topic from the one that made the data: the share of its
+# probability that is on other words.
+
+# %%
+
+
+@torch.no_grad()
+def nats(elbo, model, guide, params):
+    """An ELBO of a word, over minibatches."""
+    pyro.get_param_store().set_state(params)
+    losses = [elbo.loss(model, guide, words) for _ in range(100)]
+    return -np.mean(losses) / words.numel()
+
+
+def aligned(params):
+    """The topics in the order of those that made the data."""
+    table = params["params"]["table"].detach().softmax(-1).numpy()
+    distances = np.abs(bars()[:, None] - table).sum(-1) / 2
+    _, order = linear_sum_assignment(distances)
+    return table[order]
+
+
+tables = {"the data": bars()}
+for name, params in found.items():
+    tables[name] = aligned(params)
+    distance = np.abs(tables[name] - bars()).sum(-1).mean() / 2
+    worth = nats(enumerating_elbo, *enumerated_pair, params)
+    print(f"{name:10}  marginalized {worth:.3f}  distance {distance:.2f}")
+sampled = nats(Trace_ELBO(), model, harden(relax(guide)), found["relaxed"])
+print(f"relaxed     sampled      {sampled:.3f}")
+
+# %%
+figure, grid = plt.subplots(len(tables), TOPICS, figsize=(8, 3.4), layout="constrained")
+for axes, (name, table) in zip(grid, tables.items(), strict=True):
+    for ax, topic in zip(axes, table, strict=True):
+        ax.imshow(topic.reshape(SIDE, SIDE), cmap="Blues", vmin=0, vmax=1 / SIDE)
+        ax.set(xticks=[], yticks=[])
+    axes[0].set_ylabel(name)
+figure.suptitle("Word probabilities of the topics")
+page.show(figure, "lda_pyro")
+
+# %% [markdown]
+# Relaxed training finds the topics as well as enumeration does. Prefer enumeration
+# where it is possible. Relax where it is not: if the topic of a word depends on that of
+# the word before it, say, or if a network takes the topics of all words as its input.
