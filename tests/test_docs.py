@@ -297,6 +297,38 @@ def test_the_page_on_gpus_states_the_card_and_the_versions():
     assert f"{sum(map(int, counts))} of the 756 tests" in page
 
 
+def test_the_page_on_the_paper_says_what_the_cells_show():
+    path = ROOT / "benchmarks/results/paper/cells_numpyro.csv"
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["bound"] == "test"]
+
+    def bound(network, estimator, m, particles="5000"):
+        cell = network, estimator, m, particles
+        names = "network", "estimator", "particles", "evaluated particles"
+        (row,) = (x for x in rows if tuple(x[n] for n in names) == cell)
+        return -float(row["nats"])
+
+    one, two = "200H~784V", "200H~200H~784V"
+    assert round(bound(two, "discrete", "1") - 87.9, 1) == 1.0
+    assert round(bound(one, "discrete", "1") - 92.1, 1) == 2.3
+    found = bound("392V-240H-240H-392V", "concrete", "1", "100")
+    assert abs(found - 58.5) < 0.22
+    gain = bound(two, "concrete", "1") - bound(two, "discrete", "1")
+    assert round(gain, 1) == 1.6
+    concrete, discrete = (bound(one, x, "50") for x in ("concrete", "discrete"))
+    vimco = bound(one, "score", "50")
+    assert round(discrete - concrete, 1) == 0.4
+    assert round(vimco - concrete, 1) == 2.0
+    assert round(vimco - discrete, 1) == 1.6
+    assert round(bound(one, "discrete", "1") - discrete, 1) == 1.2
+    assert round(bound(one, "concrete", "1") - concrete, 1) == 1.7
+    by_elbo = [
+        bound(net, "concrete", "1", "1") - bound(net, "discrete", "1", "1")
+        for net in (two, one)
+    ]
+    assert [round(x) for x in by_elbo] == [4, 7]
+
+
 def test_the_page_on_when_to_relax_says_what_the_gallery_found():
     path = ROOT / "benchmarks/gallery/results/models_evaluations_numpyro.csv"
     lines = [x for x in path.read_text().splitlines() if not x.startswith("#")]

@@ -24,6 +24,7 @@ HALVES = ("means", "binary", "train", "one draw", "nats per image")
 SLOW = pytest.mark.slow
 SPLIT = ("driven by", "as planned", "evidence", "all relaxed", "then summed out")
 TOPICS = ("relaxed", "enumerated", "marginalized", "distance", "sampled")
+HOLES = ("complete rows", "slopes", "relaxed, iwae", "holes correctly")
 CHOICE = ("enumeration, which is exact", "cos 1", "learned temperature", "disarm")
 
 
@@ -53,6 +54,8 @@ CHOICE = ("enumeration, which is exact", "cos 1", "learned temperature", "disarm
         pytest.param("past_one_device_numpyro", PARTS, (), marks=SLOW),
         ("lda_pyro", TOPICS, ()),
         pytest.param("lda_numpyro", TOPICS, (), marks=SLOW),
+        ("missing_data_pyro", HOLES, ()),
+        pytest.param("missing_data_numpyro", HOLES, (), marks=SLOW),
         ("enumerate_and_relax_pyro", SPLIT, ()),
         pytest.param("enumerate_and_relax_numpyro", SPLIT, (), marks=SLOW),
         pytest.param("choosing_an_estimator_pyro", CHOICE, (), marks=SLOW),

@@ -8,7 +8,7 @@
 # a guide that also serves new documents. In this model, enumeration can marginalize out
 # the topics, which lets us check the result.
 #
-# The example is one file and makes its own data. Run it as
+# The example makes its own data. Run it as
 # `python tutorials/lda_numpyro.py`, with `--short` for a few steps. The Pyro version
 # is `lda_pyro.py`.
 

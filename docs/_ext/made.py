@@ -21,6 +21,7 @@ BACKENDS = {"pyro": "Pyro", "numpyro": "NumPyro"}
 TUTORIALS = (
     "swap_the_sites",
     "lda",
+    "missing_data",
     "discrete_vae",
     "enumerate_and_relax",
     "choosing_an_estimator",
