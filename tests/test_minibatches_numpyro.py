@@ -68,6 +68,20 @@ def test_an_enumerated_model_has_the_rows_of_an_automatic_guide(package):
     np.testing.assert_array_equal(programs.rows_of_model[-1], rows)
 
 
+def test_a_plate_that_is_opened_again_has_the_same_rows(package):
+    rows_of_plates = []
+
+    def guide():
+        for _ in range(2):
+            with numpyro.plate("data", SIZE, subsample_size=BATCH) as rows:
+                rows_of_plates.append(rows)
+
+    for program in (package.relax(guide), package.harden(package.relax(guide))):
+        numpyro.handlers.seed(program, 0)()
+        first, second = rows_of_plates[-2:]
+        np.testing.assert_array_equal(first, second)
+
+
 def test_rows_that_a_plain_guide_draws_are_an_error(package):
     programs = Programs()
     relaxed = package.relax(programs.model, sites=lambda msg: False)

@@ -1,8 +1,9 @@
-"""Plates that take a subsample, in programs whose sites are enumerated.
+"""Plates that take a subsample: a program and its guide are to have the same rows.
 
-NumPyro's `TraceEnum_ELBO` does not record plates, so that a model draws other rows than
-its guide: local parameters of some rows would meet the data of others. A program of
-ours notes the rows of a guide at the sites in its plates, where the model finds them.
+NumPyro draws new rows where a program opens a plate again. Its `TraceEnum_ELBO` does
+not record plates, so that a model draws other rows than its guide: local parameters of
+some rows would meet the data of others. A program of ours keeps the rows of its plates,
+and notes those of a guide at the sites in its plates, where the model finds them.
 
 Counterpart: none; Pyro records the rows of plates as sites.
 """
@@ -17,7 +18,7 @@ ROWS = "_rows_of_plates"
 
 
 class MinibatchMessenger(SurroundedMessenger):
-    """Let an enumerated model have the rows of its guide.
+    """Let a program have one set of rows, and an enumerated model those of its guide.
 
     Raises:
         NotImplementedError: When the program runs, by the name of a plate in which the
@@ -29,11 +30,12 @@ class MinibatchMessenger(SurroundedMessenger):
         self._rows: dict[str, Array] = {}
 
     def process_message(self, msg: Message) -> None:
-        if not self.surroundings.is_enumerated:
-            return
+        is_enumerated = self.surroundings.is_enumerated
         if msg["type"] == "plate" and msg["value"] is None:
-            msg["value"] = _rows_of_guide(msg["name"], self.surroundings.traces)
-        elif msg["type"] == "sample":
+            msg["value"] = self._rows.get(msg["name"])
+            if msg["value"] is None and is_enumerated:
+                msg["value"] = _rows_of_guide(msg["name"], self.surroundings.traces)
+        elif msg["type"] == "sample" and is_enumerated:
             names = {frame.name for frame in msg["cond_indep_stack"]}
             rows = {name: x for name, x in self._rows.items() if name in names}
             if rows:
