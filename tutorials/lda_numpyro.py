@@ -116,9 +116,10 @@ def guide(words):
 # ## Training
 #
 # `relax` makes both programs differentiable. For comparison, `TraceEnum_ELBO`
-# marginalizes out the topics, and needs a guide of the scores alone. There, `relax`
-# leaves the marked site as it is, but makes model and guide use the same minibatch,
-# which NumPyro's `TraceEnum_ELBO` does not.
+# marginalizes out the topics, and needs a guide of the scores alone. The enumerated
+# pair also goes through `relax`, which leaves the site marked for enumeration as it is,
+# but makes the model and the guide use the same minibatch. NumPyro's `TraceEnum_ELBO`
+# alone does not do this.
 
 # %%
 
@@ -144,10 +145,10 @@ found = {
 # %% [markdown]
 # ## The result
 #
-# The output has the discrete ELBO of a word, in nats: with the topics marginalized out,
-# which is what a table is worth, and with the topics sampled from the relaxed guide.
-# The distance is that of a topic from the one that made the data: the share of its
-# probability that is on other words.
+# The output shows the discrete ELBO per word, in nats: first with the topics
+# marginalized out, which measures how good a table is, and then with the topics sampled
+# from the relaxed guide. The distance is between a learned topic and the topic that
+# generated the data: the share of its probability that is on the wrong words.
 
 # %%
 

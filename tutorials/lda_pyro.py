@@ -145,10 +145,10 @@ found = {
 # %% [markdown]
 # ## The result
 #
-# The output has the discrete ELBO of a word, in nats: with the topics marginalized out,
-# which is what a table is worth, and with the topics sampled from the relaxed guide.
-# The distance is that of a topic from the one that made the data: the share of its
-# probability that is on other words.
+# The output shows the discrete ELBO per word, in nats: first with the topics
+# marginalized out, which measures how good a table is, and then with the topics sampled
+# from the relaxed guide. The distance is between a learned topic and the topic that
+# generated the data: the share of its probability that is on the wrong words.
 
 # %%
 

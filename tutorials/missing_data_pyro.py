@@ -2,9 +2,10 @@
 # # Missing discrete data, in Pyro
 #
 # A regression needs all of its inputs, and in a survey some answers are always missing.
-# A model of the answers makes latent variables of the missing ones, about which the
-# outcome says something. They are discrete, so that gradients need them enumerated or
-# relaxed. This short example relaxes them, with `obs_mask` telling Pyro which
+# A model of the answers turns the missing ones into latent variables, about which the
+# outcome carries information. They are discrete, so training with gradients requires
+# enumerating or relaxing them. This short example relaxes them, with `obs_mask` telling
+# Pyro which
 # answers are known. It shows where a single sample is not enough and `IWAE` helps, and
 # compares the result with what one does without a model.
 #
@@ -31,7 +32,7 @@ STEPS = 20 if page.options().short else 2000
 # ## A survey with holes
 #
 # Each of 300 people is asked eight yes-or-no questions, and has an outcome that is
-# linear in the answers. One answer of five is missing, and most rows have a hole.
+# linear in the answers. One answer in five is missing, and most rows have a hole.
 
 # %%
 PEOPLE, QUESTIONS, NOISE = 300, 8, 0.7
@@ -71,9 +72,10 @@ def model(answers, is_known, outcome):
 # ## Training
 #
 # `AutoConcrete` has probabilities for each missing answer. They are independent of each
-# other: if one of two answers was yes and the other no, and it is unknown which, it has
-# to settle on one way. Training with the ELBO then fits the regression to the ways that
-# the guide settled on, and the slopes are biased. `IWAE` draws ten samples of each row,
+# other: if one of two answers was yes and the other no, but it is unknown which, the
+# guide has to settle on one possibility. Training with the ELBO then fits the
+# regression to the possibilities that the guide settled on, and the slopes are biased.
+# `IWAE` draws ten samples of each row,
 # and weights them by how well they explain it, which corrects much of this.
 
 # %%
@@ -102,9 +104,9 @@ guide, params = train(IWAE(10, plate="people"))
 # %% [markdown]
 # ## The slopes
 #
-# Least squares on the complete rows leaves out most of the data. With each hole filled
-# by the mean answer to its question, it keeps the rows, but what is not known adds to
-# the noise. The first line is what one could learn if there were no holes.
+# Least squares on the complete rows leaves out most of the data. Filling each hole with
+# the mean answer to its question keeps all rows, but what is not known adds to the
+# noise. The first line of the output shows what one could learn if there were no holes.
 
 # %%
 
@@ -132,7 +134,7 @@ for name, slopes in estimates.items():
 # %% [markdown]
 # ## The missing answers
 #
-# A row with k holes has 2^k ways to fill them. These are few enough to compute the
+# A row with k holes can be filled in 2^k ways. These are few enough to compute the
 # exact probabilities of the answers at the learned parameters.
 
 # %%
@@ -180,5 +182,5 @@ right.set(xlabel="exact", ylabel="guide", title="Probability of yes in a hole")
 page.show(figure, "missing_data_pyro")
 
 # %% [markdown]
-# With few holes in a row, enumeration is possible too, and exact. Relaxing takes the
+# If each row has few holes, enumeration is possible, too, and exact. Relaxing takes the
 # same time however many there are.
