@@ -243,13 +243,13 @@ _PAPER_HEAD = (
     "values",
     "m",
     "trained by",
+    "here",
+    "paper: Concrete",
+    "paper: VIMCO, NVIL",
     "steps",
     "learning rate",
     "images",
     "seeds",
-    "here",
-    "paper: Concrete",
-    "paper: VIMCO, NVIL",
 )
 
 
@@ -318,13 +318,13 @@ def _paper_line(rows: list[dict[str, str]]) -> list[str]:
         row["arity"],
         row["particles"],
         trained_by[row["estimator"]],
+        here,
+        row["paper concrete"].lstrip("-"),
+        row["paper vimco"].lstrip("-"),
         f"{int(row['steps']):,}",
         f"{row['rate']}, {row['schedule']}" + f", decay {decay:g}" * (decay > 0),
         f"{int(row['images']):,} at m = {int(row['evaluated particles']):,}",
         str(len(rows)),
-        here,
-        row["paper concrete"].lstrip("-"),
-        row["paper vimco"].lstrip("-"),
     ]
 
 
