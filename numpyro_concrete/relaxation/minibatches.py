@@ -8,6 +8,8 @@ and notes those of a guide at the sites in its plates, where the model finds the
 Counterpart: none; Pyro records the rows of plates as sites.
 """
 
+from collections.abc import Mapping, Sequence
+
 from jax import Array
 
 from numpyro_concrete.relaxation.handlers import SurroundedMessenger
@@ -48,7 +50,7 @@ class MinibatchMessenger(SurroundedMessenger):
                 self._rows[msg["name"]] = msg["value"]
 
 
-def _rows_of_guide(name: str, traces: list[dict[str, Message]]) -> Array | None:
+def _rows_of_guide(name: str, traces: Sequence[Mapping[str, Message]]) -> Array | None:
     """Return the rows of a plate in the traces that are replayed, or None."""
     sites = [site for trace in traces for site in trace.values()]
     for site in sites:
