@@ -189,5 +189,5 @@ page.show(figure, "lda_numpyro")
 
 # %% [markdown]
 # Relaxed training finds the topics as well as enumeration does. Prefer enumeration
-# where it is possible. Relax where it is not: if the topic of a word depends on that of
-# the word before it, say, or if a network takes the topics of all words as its input.
+# where it is possible. Relax where it is not: if the topic of a word depends on those
+# of many other words, say, or if a network takes the topics of all words as its input.
