@@ -74,12 +74,12 @@ def model(answers, is_known, outcome):
 # %% [markdown]
 # ## Training
 #
-# `AutoConcrete` has probabilities for each missing answer. They are independent of each
-# other: if one of two answers was yes and the other no, but it is unknown which, the
-# guide has to settle on one possibility. Training with the ELBO then fits the
+# `AutoConcrete` has probabilities for each missing answer, as if the answers were
+# independent: if one of two answers was yes and the other no, but it is unknown which,
+# the guide has to settle on one possibility. Training with the ELBO then fits the
 # regression to the possibilities that the guide settled on, and the slopes are biased.
-# `IWAE` draws ten samples of each row,
-# and weights them by how well they explain it, which corrects much of this.
+# `IWAE` draws ten samples of each row, and weights them by how well they explain it,
+# which corrects much of this.
 
 # %%
 arguments = jnp.asarray(answers), jnp.asarray(is_known), jnp.asarray(outcome)
