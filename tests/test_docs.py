@@ -308,7 +308,11 @@ def test_the_page_on_the_paper_says_what_the_cells_show():
         (row,) = (x for x in rows if tuple(x[n] for n in names) == cell)
         return -float(row["nats"])
 
-    one, two = "200H~784V", "200H~200H~784V"
+    linear, one, two = "200H-784V", "200H~784V", "200H~200H~784V"
+    assert abs(bound(linear, "concrete", "1") - 107.3) < 0.1
+    gain = bound(linear, "discrete", "1") - bound(linear, "concrete", "1")
+    assert round(gain, 1) == 1.9
+    assert abs(bound(one, "discrete", "1") - bound(one, "concrete", "1")) < 0.2
     assert round(bound(two, "discrete", "1") - 87.9, 1) == 1.0
     assert round(bound(one, "discrete", "1") - 92.1, 1) == 2.3
     found = bound("392V-240H-240H-392V", "concrete", "1", "100")
@@ -324,9 +328,9 @@ def test_the_page_on_the_paper_says_what_the_cells_show():
     assert round(bound(one, "concrete", "1") - concrete, 1) == 1.7
     by_elbo = [
         bound(net, "concrete", "1", "1") - bound(net, "discrete", "1", "1")
-        for net in (two, one)
+        for net in (linear, two, one)
     ]
-    assert [round(x) for x in by_elbo] == [4, 7]
+    assert [round(x) for x in by_elbo] == [9, 4, 7]
 
 
 def test_the_page_on_when_to_relax_says_what_the_gallery_found():
