@@ -323,7 +323,8 @@ def test_the_page_on_the_paper_says_what_the_cells_show():
     vimco = bound(one, "score", "50")
     assert round(discrete - concrete, 1) == 0.4
     assert round(vimco - concrete, 1) == 2.0
-    assert round(vimco - discrete, 1) == 1.6
+    nvil = bound(one, "score", "1")
+    assert round(nvil - bound(one, "concrete", "1"), 1) == 6.7
     assert round(bound(one, "discrete", "1") - discrete, 1) == 1.2
     assert round(bound(one, "concrete", "1") - concrete, 1) == 1.7
     by_elbo = [
