@@ -295,6 +295,11 @@ def test_the_page_on_gpus_states_the_card_and_the_versions():
     assert "| jax | 0.11.2 |" in report
     counts = re.findall(r"\| (?:num)?pyro \| (\d+) \| 0 \|", report)
     assert f"{sum(map(int, counts))} of the 756 tests" in page
+    earlier = (
+        ROOT / "benchmarks" / "results" / "gpu_tests_numpyro_0_21.md"
+    ).read_text()
+    assert "FAILED: 20 of 695 tests" in earlier
+    assert "an earlier run of 695 tests with NumPyro 0.21.0, 20 failed" in page
 
 
 def test_the_page_on_the_paper_says_what_the_cells_show():
