@@ -9,11 +9,12 @@ Counterpart: ``numpyro_concrete.internals``.
 
 import contextlib
 import copy
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
+from pyro.distributions.distribution import COERCIONS
 from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK, default_process_message
@@ -250,3 +251,20 @@ def with_parameters(
     replaced._batch_shape = torch.Size(batch_shape)
     replaced._validate_args = False
     return replaced
+
+
+# --- distributions --------------------------------------------------------------------
+
+
+def intercept_construction(
+    constructor: Callable[[type, tuple, dict[str, Any]], Any],
+) -> None:
+    """Let a function construct Pyro's distributions, or return None where Pyro shall.
+
+    Pyro's metaclass asks the functions of this list, which its handler for funsor
+    changes as well; a subclass of each distribution would have another type.
+
+    Args:
+        constructor: Function of a class, positional and keyword arguments.
+    """
+    COERCIONS.insert(0, constructor)

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pyro_concrete import AutoConcrete, relax
 from pyro_concrete.soft_index import SoftIndex, plain, soft_index
+from pyro_concrete.soft_index.parameters import with_known_parameters
 
 K, N = 3, 3
 _WEIGHTS = np.random.default_rng(0).dirichlet(np.ones(K), N).T
@@ -745,3 +746,22 @@ def test_every_value_can_be_shown():
             assert text
     assert "SoftIndex(site='z', shape=(3,), support=(3,))" in f"z = {z}"
     assert isinstance(z.clone(), SoftIndex)
+
+
+def test_probabilities_of_a_distribution_are_validated_as_averages():
+    rows = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
+    z = soft([[0.25], [0.75]])[0]
+    fn = dist.Categorical(rows[z])
+    # A site has those of the mixture: 0.25 * 0.2 + 0.75 * 0.6.
+    site = with_known_parameters(fn)
+    assert_exact(site.log_prob(torch.tensor(0)), math.log(0.5))
+    # A program that reads the probabilities still finds the values behind them.
+    assert_exact(plain(torch.where(fn.probs[0] > 0.5, 1.0, 0.0)), 0.75)
+    with pytest.raises(ValueError, match="Expected parameter probs"):
+        dist.Bernoulli(4 * rows[z, 0], validate_args=True)
+
+
+def test_probabilities_are_normalized_for_each_value():
+    z = soft([[0.25], [0.75]])[0]
+    probs = dist.Categorical(torch.tensor([[1.0, 1.0], [3.0, 1.0]])[z]).probs
+    assert_exact(plain(probs), [0.25 * 0.5 + 0.75 * 0.75, 0.25 * 0.5 + 0.75 * 0.25])

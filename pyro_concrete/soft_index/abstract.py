@@ -52,8 +52,10 @@ class Call(NamedTuple):
 
     def run(self, transform: Callable) -> Any:
         """Call the function on transformed arguments."""
-        args, kwargs = map_leaves(transform, self.operands)
-        return self.func(*args, **kwargs)
+        args = map_leaves(transform, self.args)
+        if not self.kwargs:
+            return self.func(*args)
+        return self.func(*args, **map_leaves(transform, self.kwargs))
 
     def with_arguments(self, transform: Callable) -> "Call":
         """Return the call with transformed arguments."""

@@ -16,10 +16,12 @@ import torch
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Transform
+from torch.distributions import Distribution, Transform, constraints
 from torch.distributions.constraints import Constraint
+from torch.distributions.utils import lazy_property
 
-from pyro_concrete.internals import Shape, with_parameters
+from pyro_concrete.internals import Shape, intercept_construction, with_parameters
+from pyro_concrete.ops.precision import can_be_read
 from pyro_concrete.relaxation.finite_support import finite_values, log_probs
 from pyro_concrete.soft_index.abstract import AbstractSoft, is_soft
 from pyro_concrete.soft_index.algebra import Draw, aligned_states, expectation, union
@@ -28,6 +30,70 @@ from pyro_concrete.soft_index.trees import Argument, Tree
 from pyro_concrete.soft_index.value import SoftIndex, SoftReal, exact_or_none, plain
 
 _NESTED = (Distribution, Transform, list, tuple)
+
+
+def _with_averaged_probabilities(
+    cls: Any, args: tuple, kwargs: dict[str, Any]
+) -> Any | None:
+    """Construct a distribution at the averages of its soft probabilities.
+
+    A constructor normalizes and validates probabilities: a dozen operations, which
+    would be applied to every value. Where those of each value are normalized, the
+    averages are as well. The soft values are put back afterward, for programs that
+    read them. Other parameters are left to the constructor, as it may transform them:
+    the average of the inverses is not the inverse of the average.
+
+    Args:
+        cls: Class of the distribution.
+        args: Positional arguments of its constructor.
+        kwargs: Keyword arguments.
+
+    Returns:
+        The distribution, or None if it has to be constructed from what is given.
+    """
+    if not any(type(x) is SoftReal for x in (*args, *kwargs.values())):
+        return None
+    constraint = _constraint_of_probabilities(cls)
+    if constraint is None:
+        return None
+    arguments = dict(zip(cls.__signature__.parameters, args, strict=False)) | kwargs
+    probs = arguments.get("probs")
+    if type(probs) is not SoftReal:
+        return None
+    if constraint is constraints.simplex and not _is_normalized(probs):
+        return None
+    fn = cls(**arguments | {"probs": probs.number})
+    fn.probs = probs
+    return fn
+
+
+def _constraint_of_probabilities(cls: Any) -> Constraint | None:
+    """Return the constraint of the probabilities that a class of Pyro has, or None.
+
+    Some classes compute theirs when they are read, from a distribution inside.
+    """
+    if not cls.__module__.startswith("pyro.distributions"):
+        return None
+    constraints_of = getattr(cls, "arg_constraints", None)
+    # Of some classes they depend on the instance.
+    if not isinstance(constraints_of, dict):
+        return None
+    constraint = constraints_of.get("probs")
+    is_of_probabilities = constraint in (constraints.simplex, constraints.unit_interval)
+    is_attribute = isinstance(getattr(cls, "probs", None), lazy_property)
+    return constraint if is_of_probabilities and is_attribute else None
+
+
+def _is_normalized(probs: SoftReal) -> bool:
+    """Whether the probabilities of each value are known to add up to one."""
+    exact = exact_or_none(probs)
+    if exact is None or not can_be_read(exact.states):
+        return False
+    error = (exact.states.detach().sum(-1) - 1).abs()
+    return bool((error <= 4 * torch.finfo(error.dtype).eps).all())
+
+
+intercept_construction(_with_averaged_probabilities)
 
 
 def is_soft_parameter(fn: Any) -> bool:

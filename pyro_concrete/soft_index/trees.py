@@ -3,7 +3,7 @@
 Counterpart: none; JAX traces a program once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
@@ -16,6 +16,9 @@ Tree: TypeAlias = Any
 # A tensor, soft or plain, a number, or anything else that a function takes.
 Argument: TypeAlias = Any
 
+# A tuple, as Python finds out more quickly about one of its classes than of a union.
+_CONTAINERS = (tuple, list, dict)
+
 
 def joint_shape(*shapes: Shape) -> Any:
     """Return the shape that shapes broadcast to."""
@@ -26,25 +29,34 @@ def joint_shape(*shapes: Shape) -> Any:
     return torch.broadcast_shapes(*shapes)
 
 
-def leaves(tree: Tree) -> Iterator[Argument]:
+def leaves(tree: Tree) -> list[Argument]:
     """Return what is in nested tuples, lists and dictionaries, as arguments are."""
     # torch's own pytrees do this ten times slower, at every operation.
     if isinstance(tree, dict):
         tree = tree.values()
-    elif not isinstance(tree, tuple | list):
-        yield tree
-        return
+    elif not isinstance(tree, _CONTAINERS):
+        return [tree]
+    found: list[Argument] = []
     for x in tree:
-        yield from leaves(x)
+        if isinstance(x, _CONTAINERS):
+            found += leaves(x)
+        else:
+            found.append(x)
+    return found
 
 
 def map_leaves(transform: Callable, tree: Tree) -> Tree:
     """Return nested tuples, lists and dictionaries with their leaves transformed."""
     if isinstance(tree, dict):
         return {key: map_leaves(transform, x) for key, x in tree.items()}
-    if isinstance(tree, tuple | list) and not isinstance(tree, torch.Size):
-        return type(tree)([map_leaves(transform, x) for x in tree])
-    return transform(tree)
+    if not isinstance(tree, _CONTAINERS) or isinstance(tree, torch.Size):
+        return transform(tree)
+    return type(tree)(
+        [
+            map_leaves(transform, x) if isinstance(x, _CONTAINERS) else transform(x)
+            for x in tree
+        ]
+    )
 
 
 def over_support(func: Callable) -> Callable:
