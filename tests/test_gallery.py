@@ -8,7 +8,7 @@ from scipy import optimize, stats
 
 from benchmarks import variance_of_local_expectations
 from benchmarks.gallery import summary
-from benchmarks.gallery.__main__ import RESULTS
+from benchmarks.gallery.__main__ import MOST_EVALUATIONS, RESULTS, evaluations_in_time
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.methods import METHODS, applies
 from benchmarks.gallery.phases import plan_training
@@ -85,6 +85,21 @@ def test_the_page_says_how_close_the_recipe_and_the_default_are():
     page = " ".join(page.split())
     assert "on 12 of the 15 models, and within 0.35 nats on all of them" in page
     assert "comes within 1 % or 0.05 nats on 8, and ends 1.0 nats away on" in page
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "expected"),
+    [(2.0, 500), (0.5, 2000), (1e-6, 1000 * MOST_EVALUATIONS), (1e6, 50)],
+)
+def test_in_equal_time_a_slower_method_has_fewer_evaluations(milliseconds, expected):
+    class Backend:
+        @staticmethod
+        def milliseconds(entry, method, data, num_evaluations):
+            return 1.0 if method.name == "discrete 0.2" else milliseconds
+
+    method = METHODS["RLOO 8"]
+    found = evaluations_in_time(Backend, ENTRIES["iris_mixture"], method, {}, 1000)
+    assert found == expected
 
 
 def test_methods_are_for_the_models_that_they_can_train():

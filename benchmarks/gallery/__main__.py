@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from benchmarks.gallery.entries import ENTRIES, Entry
 from benchmarks.gallery.methods import METHODS, Method, applies
@@ -38,7 +40,7 @@ HEADER = (
 )
 # What all methods have the same amount of, and the method whose time the others have.
 BUDGETS = ("evaluations", "time")
-TIMED_METHOD = "concrete 1/2, 2/3"
+TIMED_METHOD = "discrete 0.2"
 # Of equal time a method has at most this many times the evaluations, or a share of one.
 MOST_EVALUATIONS = 20
 RESULTS = Path(__file__).parent / "results"
@@ -88,8 +90,7 @@ def _run(
     start = time.perf_counter()
     try:
         if args.budget == "time":
-            rows = read_dicts(path)
-            evaluations = _evaluations_in_time(rows, entry, method, evaluations)
+            evaluations = evaluations_in_time(backend, entry, method, data, evaluations)
         results = backend.outcomes(entry, method, data, seeds, evaluations)
     except (NotImplementedError, ValueError, TypeError) as error:
         reason = str(error).split(". ")[0].replace("\n", " ")[:120]
@@ -101,18 +102,19 @@ def _run(
     print(f"{entry.name}, {method.name}: {elbos} ({seconds:.0f} s)", flush=True)
 
 
-def _evaluations_in_time(
-    rows: list[Row], entry: Entry, method: Method, num_evaluations: int
+def evaluations_in_time(
+    backend: ModuleType,
+    entry: Entry,
+    method: Method,
+    data: dict[str, Any],
+    num_evaluations: int,
 ) -> int:
     """Return the evaluations of a method in the time that `TIMED_METHOD` takes."""
-    milliseconds = {
-        row["method"]: float(row["ms_per_evaluation"])
-        for row in rows
-        if (row["model"], row["budget"]) == (entry.name, "evaluations")
-    }
-    if not {TIMED_METHOD, method.name} <= milliseconds.keys():
-        raise ValueError("its times are unknown: run it with --budget evaluations")
-    ratio = milliseconds[TIMED_METHOD] / milliseconds[method.name]
+    of_reference, of_method = (
+        backend.milliseconds(entry, x, data, num_evaluations)
+        for x in (METHODS[TIMED_METHOD], method)
+    )
+    ratio = of_reference / of_method
     ratio = min(max(ratio, 1 / MOST_EVALUATIONS), MOST_EVALUATIONS)
     return round(num_evaluations * ratio)
 
