@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from benchmarks.gallery.entries import ENTRIES, Entry
@@ -103,7 +102,7 @@ def _run(
 
 
 def evaluations_in_time(
-    backend: ModuleType,
+    backend: Any,
     entry: Entry,
     method: Method,
     data: dict[str, Any],
