@@ -46,8 +46,11 @@ NAMES ?=
 notebooks: $(STAMP)-run $(STAMP)-tutorials ## Execute the tutorials as notebooks
 	$(PY) tutorials/execute.py $(NAMES)
 
-# A test compiles a program to run it once or twice.
-COMPILE_FAST = JAX_DISABLE_MOST_OPTIMIZATIONS=1
+# A test compiles a program to run it once or twice. Other tests, in another process or
+# in another run, find what was compiled in a folder.
+COMPILE_FAST = JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+  JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/jax \
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 test: $(STAMP)-run $(STAMP)-test $(STAMP)-tutorials ## Run the fast tests
 	$(ONE_THREAD) $(COMPILE_FAST) $(PY) -m pytest -n $(WORKERS) -m "not slow" \
 	  $(PYTEST_ARGS) tests
