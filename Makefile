@@ -110,8 +110,8 @@ fuzz: $(STAMP)-run $(STAMP)-test ## Compare many random programs with their rela
 
 # Minutes for Pyro, and half an hour for NumPyro, where each call is compiled.
 api-table: $(STAMP)-run $(STAMP)-test ## Make the tables of supported functions anew
-	$(ONE_THREAD) PYTHONPATH=tests/support:. $(PY) -m api_sweep pyro
-	$(ONE_THREAD) PYTHONPATH=tests/support:. $(PY) -m api_sweep numpyro
+	$(ONE_THREAD) $(COMPILE_FAST_PINNED) PYTHONPATH=tests/support:. $(PY) -m api_sweep pyro
+	$(ONE_THREAD) $(COMPILE_FAST_PINNED) PYTHONPATH=tests/support:. $(PY) -m api_sweep numpyro
 
 # Tests that take a device run on the CPU and, where there is one, on the GPU; --device
 # keeps to one. This target expects a CUDA build of
