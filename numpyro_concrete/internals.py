@@ -9,6 +9,8 @@ Counterpart: ``pyro_concrete.internals``.
 
 import contextlib
 import copy
+import functools
+import inspect
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -79,6 +81,36 @@ def current_trace() -> Trace:
         True
     """
     return trace_ctx.trace
+
+
+def captured_tracers(function: WrappedFunction) -> Generator[Tracer]:
+    """Return the tracers that a function with derivatives of its own has captured.
+
+    They are among the variables that it closes over, and its arguments that have no
+    derivative (`nondiff_argnums`), which JAX keeps in the transformations around it.
+    JAX does not tell which they are before it runs the function.
+    """
+    pending: list[Any] = [function.f, function.transforms]
+    seen: set[int] = set()
+    while pending:
+        x = pending.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, Tracer):
+            yield x
+        elif isinstance(x, tuple | list):
+            pending += x
+        elif isinstance(x, dict):
+            pending += x.values()
+        elif isinstance(x, functools.partial):
+            pending += [x.func, *x.args, *x.keywords.values()]
+        elif inspect.isfunction(x):
+            for cell in x.__closure__ or ():
+                with contextlib.suppress(ValueError):  # where it is still empty
+                    pending.append(cell.cell_contents)
+        elif hasattr(x, "val"):  # JAX's own wrapper of such arguments
+            pending.append(x.val)
 
 
 # --- handlers -------------------------------------------------------------------------

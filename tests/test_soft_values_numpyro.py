@@ -4,6 +4,7 @@ The expected value is the mean of the discrete results over every joint value of
 elements, which are independent; at one-hot probabilities it is the discrete result.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -498,3 +499,72 @@ def test_what_other_operands_decide_the_type_of_stays_so(backend, jnp, function)
     np.testing.assert_array_equal(
         np.asarray(result, "float32"), np.asarray(expected, "float32")
     )
+
+
+# Products of matrices of truths are truths: whether any term is true.
+OF_TRUTHS = {
+    "inner": lambda n, z: z @ (z == 0),
+    "with data": lambda n, z: z @ n.array([True, True]),
+    "data with it": lambda n, z: n.array([[True, False], [True, True]]) @ z,
+    "outer": lambda n, z: n.outer(z, ~z),
+    "batched": lambda n, z: n.einsum("ni,ni->n", n.stack([z, ~z]), n.stack([z, z])),
+    "counted": lambda n, z: n.dot(z, n.ones(N, int)),
+}
+
+
+@pytest.mark.parametrize("function", OF_TRUTHS.values(), ids=OF_TRUTHS)
+def test_products_of_truths_are_truths(jnp, function):
+    def of_sites(z):
+        return 1.0 * function(jnp, z > 0)
+
+    expected = sum(
+        np.prod([_WEIGHTS[value, i] for i, value in enumerate(values)])
+        * np.asarray(of_sites(jnp.array(values)))
+        for values in _VALUES
+    )
+    assert_exact(run(of_sites, _WEIGHTS), expected)
+
+
+def _with_a_slope(j, z):
+    @j.custom_jvp
+    def scaled(x):
+        return x * z
+
+    scaled.defjvp(lambda primals, tangents: (scaled(*primals), 2 * tangents[0]))
+    return scaled
+
+
+def _with_a_gradient(j, z):
+    @j.custom_vjp
+    def selected(x):
+        return j.numpy.where(z == 1, x, -x)
+
+    selected.defvjp(lambda x: (selected(x), None), lambda _, slope: (slope,))
+    return selected
+
+
+def _with_an_index(j, z):
+    @functools.partial(j.custom_jvp, nondiff_argnums=(0,))
+    def power(n, x):
+        return x**n
+
+    power.defjvp(lambda n, primals, tangents: (power(n, *primals), tangents[0]))
+    return functools.partial(power, z)
+
+
+@pytest.mark.parametrize("make", [_with_a_slope, _with_a_gradient, _with_an_index])
+@pytest.mark.parametrize("jit", [False, True])
+def test_functions_with_derivatives_close_over_soft_values(backend, jnp, make, jit):
+    def of_sites(z):
+        return make(backend.jax, z)(jnp.array([2.0, 3.0]))
+
+    expected = sum(
+        np.prod([_WEIGHTS[value, i] for i, value in enumerate(values)])
+        * np.asarray(of_sites(jnp.array(values)))
+        for values in _VALUES
+    )
+
+    def at(weights):
+        return run(of_sites, weights)
+
+    assert_exact((backend.jax.jit(at) if jit else at)(jnp.array(_WEIGHTS)), expected)

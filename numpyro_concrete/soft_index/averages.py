@@ -22,6 +22,7 @@ from numpyro_concrete.soft_index.registry import (
     Primitive,
     Result,
     apply_primitive,
+    interpret,
     rule,
 )
 from numpyro_concrete.soft_index.sharing import require_no_shared_draws
@@ -243,6 +244,9 @@ def _gather_floats(table: Array, indices: Array, params: Params) -> Array:
 @rule(NETWORKS)
 def _network(primitive: Primitive, operands: list[Operand], params: Params) -> Result:
     """Let a network see the mean: plain if it is one of floats."""
+    if primitive.name == "dot_general" and _of_truths(operands, params):
+        numbers = params["dimension_numbers"]
+        return interpret(lambda *x: _multiply_truths(*x, numbers), *operands)
     float_types = [typed(x).dtype for x in operands if is_inexact(x)]
     if float_types and sum(map(is_soft, operands)) == 1:
         dtype = jnp.result_type(*float_types)
@@ -250,6 +254,33 @@ def _network(primitive: Primitive, operands: list[Operand], params: Params) -> R
         return primitive.bind(*means, **params)
     averages = [_as_average(x) if is_soft(x) else x for x in operands]
     return with_averages(primitive, averages, params)
+
+
+def _of_truths(operands: list[Operand], params: Params) -> bool:
+    """Whether the result of a product of matrices is true or false, and not a count."""
+    dtypes = [typed(x).dtype for x in operands]
+    dtypes.append(params["preferred_element_type"] or jnp.bool_)
+    return all(dtype == jnp.bool_ for dtype in dtypes)
+
+
+def _multiply_truths(
+    first: Array, second: Array, dimension_numbers: lax.DotDimensionNumbers
+) -> Array:
+    """Return whether both factors are true anywhere along the contracted dimensions."""
+    (contracted, batched) = dimension_numbers
+    num_contracted, num_batched = len(contracted[0]), len(batched[0])
+    factors = []
+    for x, ends, starts in zip((first, second), contracted, batched, strict=True):
+        free = [d for d in range(x.ndim) if d not in (*ends, *starts)]
+        factors.append(x.transpose(*starts, *free, *ends))
+    first, second = factors
+    num_free = [x.ndim - num_contracted - num_batched for x in factors]
+    first = jnp.expand_dims(
+        first, [num_batched + num_free[0] + i for i in range(num_free[1])]
+    )
+    second = jnp.expand_dims(second, [num_batched + i for i in range(num_free[0])])
+    together = first & second
+    return together.any([together.ndim - 1 - i for i in range(num_contracted)])
 
 
 def _as_average(soft: SoftIndex) -> AbstractAverage:
@@ -321,14 +352,16 @@ def _multiply_integer_means(
     primitive: Primitive, operands: list[Operand], params: Params
 ) -> AbstractAverage:
     """Return a product of integers of different draws, whose mean is that of theirs."""
+    dtype = typed(operands[0]).dtype
     if primitive.name == "dot_general" and not any(map(is_inexact, operands)):
         require_no_shared_draws(operands)
         mean = _multiply_matrices(*operands, params["dimension_numbers"])
+        dtype = params["preferred_element_type"] or dtype
     elif primitive.name in _PRODUCTS_OF_INTEGERS:
         mean = _apply_to_integer_means(primitive, operands, params)
     else:
         raise TypeError(refusal(named(*operands), primitive.name))
-    return average_of(mean, operands, typed(operands[0]).dtype, None)
+    return average_of(mean, operands, dtype, None)
 
 
 def _multiply_matrices(

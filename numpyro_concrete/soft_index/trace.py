@@ -321,10 +321,11 @@ class SoftTrace(internals.QuaxTrace):
         operands: list[Operand],
         params: Params,
     ) -> Result:
-        if any(map(is_soft, operands)):
-            if functions[0].__name__ in ELEMENTWISE_FUNCTIONS:
-                with internals.set_current_trace(self.parent_trace):
-                    return self.wrap(_call_elementwise(functions[0], operands))
+        has_soft_operands = any(map(is_soft, operands))
+        if has_soft_operands and functions[0].__name__ in ELEMENTWISE_FUNCTIONS:
+            with internals.set_current_trace(self.parent_trace):
+                return self.wrap(_call_elementwise(functions[0], operands))
+        if has_soft_operands or _captures_soft_values(functions[0]):
             # The function of the support's values, which have no derivative.
             with internals.set_current_trace(self):
                 return functions[0].call_wrapped(*self.wrap(operands))
@@ -413,6 +414,12 @@ def _call_on_values(
     if jointly is None:
         raise TypeError(refusal(named(*values), name))
     return on_each_value(primitive, jointly, params)
+
+
+def _captures_soft_values(function: internals.WrappedFunction) -> bool:
+    """Tell whether a function with derivatives of its own closes over soft values."""
+    captured = internals.captured_tracers(function)
+    return any(isinstance(x, SoftTracer) for x in captured)
 
 
 def _call_elementwise(

@@ -26,6 +26,7 @@ class NumPyroHost:
     name = "numpyro"
     kinds = tuple(DTYPES)
     calls_per_function = 2  # each of them is compiled
+    compiles = True
 
     def __init__(self):
         self.spelling = {"axis": "axis", "keep": "keepdims", "float": "jnp.float64"}
@@ -69,7 +70,7 @@ class NumPyroHost:
     def plain(self, values, kind):
         return {name: jnp.asarray(x, DTYPES[kind]) for name, x in values.items()}
 
-    def run_on_plain_values(self, cases, kind):
+    def run_on_plain_values(self, cases, kind, *, compiled=True):
         """Fill in what each case gives at every value of its arguments.
 
         Cases with the same arguments are compiled together.
@@ -85,12 +86,13 @@ class NumPyroHost:
                 kinds[:] = [found for _, found in both]
                 return [leaves for leaves, _ in both]
 
-            compiled = jax.jit(traced)
+            run = jax.jit(traced)
             for case in group:
                 case.results = []
             for assignment in assignments(kind, arguments):
                 values = values_at(kind, arguments, assignment)
-                results = jax.device_get(compiled(self.plain(values, kind)))
+                with jax.disable_jit(not compiled):
+                    results = jax.device_get(run(self.plain(values, kind)))
                 for case, leaves, found in zip(group, results, kinds, strict=True):
                     pairs = zip(leaves, found, strict=True)
                     case.results.append(

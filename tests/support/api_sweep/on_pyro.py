@@ -27,6 +27,7 @@ class PyroHost:
     name = "pyro"
     kinds = KINDS
     calls_per_function = 3
+    compiles = False
 
     def __init__(self):
         self.spelling = {"axis": "dim", "keep": "keepdim", "float": "torch.float64"}
