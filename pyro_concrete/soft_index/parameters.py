@@ -51,7 +51,8 @@ def _with_averaged_probabilities(
     Returns:
         The distribution, or None if it has to be constructed from what is given.
     """
-    if not any(type(x) is SoftReal for x in (*args, *kwargs.values())):
+    # Asked at each distribution of a program, and at those inside of it.
+    if SoftReal not in map(type, args) and SoftReal not in map(type, kwargs.values()):
         return None
     constraint = _constraint_of_probabilities(cls)
     if constraint is None:
