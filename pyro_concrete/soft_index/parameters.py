@@ -12,13 +12,13 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Transform, constraints
+from torch.distributions import Distribution, Transform
 from torch.distributions.constraints import Constraint
-from torch.distributions.utils import lazy_property
 
 from pyro_concrete.internals import Shape, intercept_construction, with_parameters
 from pyro_concrete.ops.precision import can_be_read
@@ -30,18 +30,31 @@ from pyro_concrete.soft_index.trees import Argument, Tree
 from pyro_concrete.soft_index.value import SoftIndex, SoftReal, exact_or_none, plain
 
 _NESTED = (Distribution, Transform, list, tuple)
+# The parameters that a constructor keeps as they are given, but for broadcasting.
+# Others are transformed, and the inverse of an average is not the average inverse.
+# Probabilities of a Categorical are kept where they are normalized.
+_KEPT_PARAMETERS: dict[type, tuple[str, ...]] = {
+    dist.Bernoulli: ("probs", "logits"),
+    dist.Binomial: ("probs", "logits"),
+    dist.Categorical: ("probs",),
+    dist.Exponential: ("rate",),
+    dist.Gamma: ("concentration", "rate"),
+    dist.Geometric: ("probs", "logits"),
+    dist.Laplace: ("loc", "scale"),
+    dist.Normal: ("loc", "scale"),
+    dist.Poisson: ("rate",),
+}
 
 
-def _with_averaged_probabilities(
+def _at_averaged_parameters(
     cls: Any, args: tuple, kwargs: dict[str, Any]
 ) -> Any | None:
-    """Construct a distribution at the averages of its soft probabilities.
+    """Construct a distribution at the averages of its soft parameters.
 
-    A constructor normalizes and validates probabilities: a dozen operations, which
-    would be applied to every value. Where those of each value are normalized, the
-    averages are as well. The soft values are put back afterward, for programs that
-    read them. Other parameters are left to the constructor, as it may transform them:
-    the average of the inverses is not the inverse of the average.
+    A constructor validates parameters, and normalizes probabilities: up to a dozen
+    operations, which would be applied to every value. Where the parameters of each
+    value are valid, the averages are as well. The soft values are put back afterward,
+    for programs that read them.
 
     Args:
         cls: Class of the distribution.
@@ -54,35 +67,16 @@ def _with_averaged_probabilities(
     # Asked at each distribution of a program, and at those inside of it.
     if SoftReal not in map(type, args) and SoftReal not in map(type, kwargs.values()):
         return None
-    constraint = _constraint_of_probabilities(cls)
-    if constraint is None:
-        return None
+    kept = _KEPT_PARAMETERS.get(cls, ())
     arguments = dict(zip(cls.__signature__.parameters, args, strict=False)) | kwargs
-    probs = arguments.get("probs")
-    if type(probs) is not SoftReal:
+    softs = {x: arguments[x] for x in kept if type(arguments.get(x)) is SoftReal}
+    if not softs or (cls is dist.Categorical and not _is_normalized(softs["probs"])):
         return None
-    if constraint is constraints.simplex and not _is_normalized(probs):
-        return None
-    fn = cls(**arguments | {"probs": probs.number})
-    fn.probs = probs
+    averages = {name: soft.number for name, soft in softs.items()}
+    fn = cls(**arguments | averages)
+    for name, soft in softs.items():
+        setattr(fn, name, soft.expand(getattr(fn, name).shape))
     return fn
-
-
-def _constraint_of_probabilities(cls: Any) -> Constraint | None:
-    """Return the constraint of the probabilities that a class of Pyro has, or None.
-
-    Some classes compute theirs when they are read, from a distribution inside.
-    """
-    if not cls.__module__.startswith("pyro.distributions"):
-        return None
-    constraints_of = getattr(cls, "arg_constraints", None)
-    # Of some classes they depend on the instance.
-    if not isinstance(constraints_of, dict):
-        return None
-    constraint = constraints_of.get("probs")
-    is_of_probabilities = constraint in (constraints.simplex, constraints.unit_interval)
-    is_attribute = isinstance(getattr(cls, "probs", None), lazy_property)
-    return constraint if is_of_probabilities and is_attribute else None
 
 
 def _is_normalized(probs: SoftReal) -> bool:
@@ -94,7 +88,7 @@ def _is_normalized(probs: SoftReal) -> bool:
     return bool((error <= 4 * torch.finfo(error.dtype).eps).all())
 
 
-intercept_construction(_with_averaged_probabilities)
+intercept_construction(_at_averaged_parameters)
 
 
 def is_soft_parameter(fn: Any) -> bool:
