@@ -10,7 +10,6 @@ Counterpart: ``pyro_concrete.internals``.
 import contextlib
 import copy
 import functools
-import inspect
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -94,23 +93,28 @@ def captured_tracers(function: WrappedFunction) -> Generator[Tracer]:
     seen: set[int] = set()
     while pending:
         x = pending.pop()
-        if id(x) in seen:
-            continue
-        seen.add(id(x))
         if isinstance(x, Tracer):
             yield x
-        elif isinstance(x, tuple | list):
-            pending += x
-        elif isinstance(x, dict):
-            pending += x.values()
-        elif isinstance(x, functools.partial):
-            pending += [x.func, *x.args, *x.keywords.values()]
-        elif inspect.isfunction(x):
-            for cell in x.__closure__ or ():
-                with contextlib.suppress(ValueError):  # where it is still empty
-                    pending.append(cell.cell_contents)
-        elif hasattr(x, "val"):  # JAX's own wrapper of such arguments
-            pending.append(x.val)
+        elif id(x) not in seen:
+            seen.add(id(x))
+            pending += _held_by(x)
+
+
+def _held_by(x: Any) -> list[Any]:
+    """Return what a container, a function or a wrapper of an argument holds."""
+    if isinstance(x, tuple | list):
+        return list(x)
+    if isinstance(x, dict):
+        return list(x.values())
+    if isinstance(x, functools.partial):
+        return [x.func, *x.args, *x.keywords.values()]
+    if hasattr(x, "val"):  # JAX's own wrapper of arguments without a derivative
+        return [x.val]
+    held = []
+    for cell in getattr(x, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # where it is still empty
+            held.append(cell.cell_contents)
+    return held
 
 
 # --- handlers -------------------------------------------------------------------------
