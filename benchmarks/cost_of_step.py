@@ -9,7 +9,8 @@ or NumPyro, with the same optimizer (`plain`). Argument validation is off. The s
 two versions take turns; a ratio is the median over pairs of blocks, with quartiles.
 `relax` relative to `by_hand` is the overhead of this library, and `by_hand` relative to
 `plain` is the overhead of the backend. `relax_jit` is `relax` under Pyro's
-`JitTrace_ELBO`, which traces the loss once; NumPyro compiles every step.
+`JitTrace_ELBO`, which traces the loss once; `relax_compiled` is the loss under
+`torch.compile`, after its compilations. NumPyro compiles every step.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ PAIRS = (
     ("relax", "plain"),
     ("relax_jit", "relax"),
     ("relax_jit", "plain"),
+    ("relax_compiled", "relax"),
+    ("relax_compiled", "plain"),
 )
 BATCH, KINDS, VALUES, STROKES, HIDDEN = 64, 20, 4, 100, 200
 LEVELS, PIXELS, NET_PIXELS = 16, 64, 784

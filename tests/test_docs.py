@@ -249,6 +249,12 @@ def test_the_benchmarks_page_quotes_the_committed_causes():
         if (row["step"], row["over"]) == ("by_hand", "plain")
     ]
     assert f"{' and '.join(found)} times as long" in " ".join(page.split())
+    compiled = [
+        row["ratio"]
+        for row in committed("cost_of_step_pyro")
+        if (row["step"], row["over"]) == ("relax_compiled", "relax")
+    ]
+    assert f"{' and '.join(compiled)} times as long as the uncompiled" in page
     shares = [x for x in committed("where_time_goes_pyro") if x["way"] == "relax"]
     for part, words in (
         ("pyro", "{} % and {} % of a relaxed step"),
