@@ -25,7 +25,7 @@ from pyro_concrete.ops.precision import can_be_read
 from pyro_concrete.relaxation.finite_support import finite_values, log_probs
 from pyro_concrete.soft_index.abstract import AbstractSoft, is_soft
 from pyro_concrete.soft_index.algebra import Draw, aligned_states, expectation, union
-from pyro_concrete.soft_index.refusals import refusal
+from pyro_concrete.soft_index.refusals import SharedDrawsError, refusal
 from pyro_concrete.soft_index.trees import Argument, Tree
 from pyro_concrete.soft_index.value import SoftIndex, SoftReal, exact_or_none, plain
 
@@ -81,10 +81,13 @@ def _at_averaged_parameters(
 
 def _is_normalized(probs: SoftReal) -> bool:
     """Whether the probabilities of each value are known to add up to one."""
-    exact = exact_or_none(probs)
+    try:
+        exact = exact_or_none(probs)
+    except SharedDrawsError:
+        return False
     if exact is None or not can_be_read(exact.states):
         return False
-    error = (exact.states.detach().sum(-1) - 1).abs()
+    error = (exact.states.detach().to(probs.dtype).sum(-1) - 1).abs()
     return bool((error <= 4 * torch.finfo(error.dtype).eps).all())
 
 
