@@ -340,6 +340,7 @@ def test_the_page_on_the_paper_says_what_the_cells_show():
         (one, "50", "5000", 2.0),
         (linear, "5", "5000", -1.0),
         (linear, "50", "5000", -3.4),
+        (conditional, "1", "100", 5.6),
         (conditional, "5", "100", 5.4),
     ]
     page = (ROOT / "docs" / "paper.md").read_text()
