@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from concrete_core.types import Temperature
+
 # What scores a relaxed site: its density, or the discrete log-probabilities averaged
 # with the probabilities of the soft sample.
 SCORINGS = ("concrete", "discrete")
@@ -14,12 +16,12 @@ class AbstractEstimatorSettings:
 
     Attributes:
         scorings: What may score a site, the default first.
-        default_temperature: Temperature of sites that are given none, > 0.
+        default_temperature: Temperature of sites that are given none, > 0, or schedule.
         num_noise_draws: Draws of noise that one discrete sample takes, >= 1.
     """
 
     scorings: ClassVar[tuple[str, ...]]
-    default_temperature: ClassVar[float]
+    default_temperature: ClassVar[Temperature]
     num_noise_draws: ClassVar[int] = 1
 
 

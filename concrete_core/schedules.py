@@ -7,7 +7,7 @@ jax.numpy. A backend's class turns the step into an array and calls its formula.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 # An array of torch or JAX; arithmetic is all that the formulas need.
 Array = Any
@@ -130,6 +130,24 @@ class AbstractPiecewiseConstant:
         for start, value in later:
             temperature = xp.where(step >= start, value, temperature)
         return temperature
+
+
+@dataclass(frozen=True)
+class AbstractDefault:
+    """The parameter of a temperature that nobody has chosen.
+
+    Attributes:
+        value: Temperature outside of a warmup, > 0.
+        warmup_start: Temperature at the first step of a warmup.
+        warmup_end: Temperature at its last step.
+    """
+
+    value: Number
+    warmup_start: ClassVar[Number] = 0.5
+    warmup_end: ClassVar[Number] = 0.1
+
+    def __post_init__(self) -> None:
+        validate_positive(value=self.value)
 
 
 @dataclass(frozen=True)

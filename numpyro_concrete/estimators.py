@@ -43,6 +43,7 @@ from numpyro_concrete.distributions import (
     LogitBinaryConcrete,
     LogitBinaryConcreteMass,
 )
+from numpyro_concrete.schedules import Default
 
 # What scores a soft sample, by the scoring.
 _SOFT_FAMILIES = {
@@ -115,7 +116,7 @@ class Relaxed(AbstractEstimator):
     """
 
     scorings: ClassVar = ("discrete", "concrete")
-    default_temperature: ClassVar = 0.2
+    default_temperature: ClassVar = Default(0.2)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from jax.example_libraries.optimizers import Optimizer
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.optim import Minimize, optax_to_numpyro
+from numpyro.primitives import Messenger
 
 from concrete_core.schedules import (
     AbstractConstant,
+    AbstractDefault,
     AbstractExponential,
     AbstractLearned,
     AbstractLinear,
@@ -30,7 +32,7 @@ from concrete_core.schedules import (
     no_count_message,
 )
 from concrete_core.types import Params, Temperature
-from numpyro_concrete.internals import NumPyroOptim
+from numpyro_concrete.internals import NumPyroOptim, active_handlers
 
 # A step of training, and whatever the optimizer keeps.
 OptimState = Any
@@ -160,6 +162,47 @@ class Learned(AbstractLearned):
         return jnp.asarray(value)
 
 
+class Default(AbstractDefault):
+    """The temperature of soft samples that are given none.
+
+    It is `value`, but falls from 1/2 to 0.1 over the relaxed steps of `RelaxedWarmup`,
+    by a constant factor at every step, since the objective knows how many there are.
+
+    Args:
+        value: Temperature outside of a warmup, > 0.
+
+    Raises:
+        ValueError: If it is not positive.
+
+    Example:
+        >>> Default(0.2)(1000)
+        0.2
+
+    Counterpart: :class:`pyro_concrete.schedules.Default`.
+    """
+
+    def __call__(self, _: ArrayLike) -> Temperature:
+        """Return the temperature, which the objective sets in a warmup."""
+        for handler in reversed(active_handlers()):
+            if isinstance(handler, WarmupMessenger):
+                return handler.temperature
+        return self.value
+
+
+class WarmupMessenger(Messenger):
+    """Set the temperature of `Default` schedules, at a step of a warmup.
+
+    Args:
+        step: Number of the step.
+        num_steps: Number of steps of the warmup, >= 1.
+    """
+
+    def __init__(self, step: Array, num_steps: int) -> None:
+        super().__init__()
+        anneal = Exponential(Default.warmup_start, Default.warmup_end, num_steps)
+        self.temperature = anneal(step)
+
+
 @dataclass(frozen=True)
 class ResolvedSchedule:
     """A schedule that is fixed at the current step, as needed inside of a scan."""
@@ -259,7 +302,7 @@ def current_temperature(temperature: Temperature) -> Temperature:
     """
     if not is_schedule(temperature):
         return temperature
-    if isinstance(temperature, Learned | ResolvedSchedule):
+    if isinstance(temperature, Default | Learned | ResolvedSchedule):
         return temperature(0)
     # Before training it is this Python number, which an optimizer makes an array.
     count: Any = numpyro.param(STEP_PARAM, 0.0)

@@ -40,6 +40,7 @@ from pyro_concrete.distributions import (
     LogitBinaryConcrete,
     LogitBinaryConcreteMass,
 )
+from pyro_concrete.schedules import Default
 
 # What scores a soft sample, by the scoring.
 _SOFT_FAMILIES = {
@@ -116,7 +117,7 @@ class Relaxed(AbstractEstimator):
     """
 
     scorings: ClassVar = ("discrete", "concrete")
-    default_temperature: ClassVar = 0.2
+    default_temperature: ClassVar = Default(0.2)
 
 
 @dataclass(frozen=True)

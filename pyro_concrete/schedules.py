@@ -17,10 +17,12 @@ import pyro
 import torch
 from pyro.distributions import constraints
 from pyro.optim import PyroOptim
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from concrete_core.schedules import (
     AbstractConstant,
+    AbstractDefault,
     AbstractExponential,
     AbstractLearned,
     AbstractLinear,
@@ -158,6 +160,47 @@ class Learned(AbstractLearned):
         return pyro.param(self.name, start, constraint=constraints.positive)
 
 
+class Default(AbstractDefault):
+    """The temperature of soft samples that are given none.
+
+    It is `value`, but falls from 1/2 to 0.1 over the relaxed steps of `RelaxedWarmup`,
+    by a constant factor at every step, since the objective knows how many there are.
+
+    Args:
+        value: Temperature outside of a warmup, > 0.
+
+    Raises:
+        ValueError: If it is not positive.
+
+    Example:
+        >>> Default(0.2)(1000)
+        0.2
+
+    Counterpart: :class:`numpyro_concrete.schedules.Default`.
+    """
+
+    def __call__(self, _: Tensor | int | float) -> Temperature:
+        """Return the temperature, which the objective sets in a warmup."""
+        for handler in reversed(active_handlers()):
+            if isinstance(handler, WarmupMessenger):
+                return handler.temperature
+        return self.value
+
+
+class WarmupMessenger(Messenger):
+    """Set the temperature of `Default` schedules, at a step of a warmup.
+
+    Args:
+        step: Number of the step.
+        num_steps: Number of steps of the warmup, >= 1.
+    """
+
+    def __init__(self, step: Tensor, num_steps: int) -> None:
+        super().__init__()
+        anneal = Exponential(Default.warmup_start, Default.warmup_end, num_steps)
+        self.temperature = anneal(step)
+
+
 class CountingOptim(PyroOptim):
     """The optimizer that `count_steps` returns."""
 
@@ -244,7 +287,7 @@ def current_temperature(temperature: Temperature) -> Temperature:
     """
     if not is_schedule(temperature):
         return temperature
-    if isinstance(temperature, Learned):
+    if isinstance(temperature, Default | Learned):
         return temperature(0)
     return temperature(
         current_step(f"the temperature follows the schedule {temperature!r}")

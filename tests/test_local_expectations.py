@@ -146,12 +146,15 @@ def count_run(backend, runs, value):
 
 
 def number_of_runs(backend, programs, params):
-    """Number of runs that one gradient of these programs takes."""
+    """Number of runs that one gradient takes, which `count_runs` knows in advance."""
     runs = []
     model, guide = programs(lambda value: count_run(backend, runs, value))
     gradients(backend, objective(backend), (model, guide), params)
     if backend.name == "numpyro":
         backend.jax.effects_barrier()
+    discrete = [backend.with_params(x, params) for x in programs(lambda _: None)]
+    first = (backend.jax.random.key(0), {}) if backend.name == "numpyro" else ()
+    assert objective(backend).count_runs(*first, *discrete) == len(runs)
     return len(runs)
 
 

@@ -46,9 +46,8 @@ def test_the_loss_changes_at_the_step(backend, programs, step):
     relaxed = [package.relax(p, 0.5, scoring="discrete") for p in programs]
     is_warming_up = step < 3
     warmup = package.RelaxedWarmup(3, package.RLOO(4), backend.elbo("Trace", 2))
-    count = np.array(float(step)) if backend.name == "pyro" else np.array([step], float)
     params = {"a": np.array([0.1, -0.3, 0.2])}
-    counted = params | {package.schedules.STEP_PARAM: count}
+    counted = at_step(backend, params, step)
     loss, grads = backend.evaluated(warmup, *relaxed)(counted, 0)
     part = backend.elbo("Trace", 2) if is_warming_up else package.RLOO(4)
     of_part = relaxed if is_warming_up else programs
@@ -57,13 +56,82 @@ def test_the_loss_changes_at_the_step(backend, programs, step):
     assert_exact(grads["a"], expected_grads["a"])
 
 
+def at_step(backend, params, step):
+    """Parameters with the count of steps that an optimizer adds to them."""
+    count = float(step) if backend.name == "pyro" else [float(step)]
+    return params | {backend.package.schedules.STEP_PARAM: np.array(count)}
+
+
+@pytest.mark.parametrize("auto", [False, True], ids=["own guide", "AutoConcrete"])
+@pytest.mark.parametrize("step", [0, 3, 7])
+def test_sites_without_a_temperature_are_annealed(backend, programs, auto, step):
+    package = backend.package
+    warmup = package.RelaxedWarmup(8, package.RLOO(4))
+    params = {"z_auto_logits" if auto else "a": np.array([0.1, -0.3, 0.2])}
+
+    def evaluate(elbo, params, *temperature):
+        relaxed = [package.relax(p, *temperature) for p in programs]
+        if auto:
+            relaxed[1] = package.AutoConcrete(relaxed[0])
+        return backend.evaluated(elbo, *relaxed)(params, 0)
+
+    loss, grads = evaluate(warmup, at_step(backend, params, step))
+    of_step = 0.5 * 0.2 ** (step / 8)
+    expected = evaluate(backend.elbo("Trace", 1), params, of_step)
+    assert_exact(loss, expected[0])
+    for name in params:
+        assert_exact(grads[name], expected[1][name])
+    # Outside of a warmup, as in an evaluation, the temperature is constant.
+    loss, _ = evaluate(backend.elbo("Trace", 1), params)
+    assert_exact(loss, evaluate(backend.elbo("Trace", 1), params, 0.2)[0])
+
+
+def test_a_temperature_that_is_given_is_kept_in_a_warmup(backend, programs):
+    package = backend.package
+    relaxed = [package.relax(p, 0.3) for p in programs]
+    params = {"a": np.array([0.1, -0.3, 0.2])}
+    warmup = backend.evaluated(package.RelaxedWarmup(8), *relaxed)
+    loss, _ = warmup(at_step(backend, params, 4), 0)
+    expected, _ = backend.evaluated(backend.elbo("Trace", 1), *relaxed)(params, 0)
+    assert_exact(loss, expected)
+
+
+@pytest.mark.parametrize("num_bits", [9, 10])
+def test_local_expectations_end_the_training_where_they_are_cheap(backend, num_bits):
+    """Bits that share a likelihood take a run each, and one for the draw."""
+    package, dist = backend.package, backend.dist
+    one = backend.array(1.0)
+
+    def model():
+        bits = dist.Bernoulli(probs=0.3 * one).expand([num_bits]).to_event(1)
+        z = backend.site("z", bits)
+        backend.site("x", dist.Normal(z.sum(-1), one), obs=2 * one)
+
+    def guide():
+        bits = dist.Bernoulli(logits=backend.param("a")).to_event(1)
+        backend.site("z", bits)
+
+    params = {"a": np.linspace(-1.0, 1.0, num_bits)}
+    relaxed = [package.relax(p) for p in (model, guide)]
+    warmup = backend.evaluated(package.RelaxedWarmup(0), *relaxed)
+    _, grads = warmup(at_step(backend, params, 5), 0)
+    objective = package.LocalExpectations() if num_bits < 10 else package.RLOO(8)
+    _, expected = backend.evaluated(objective, model, guide)(params, 0)
+    if backend.name == "numpyro":
+        assert_exact(grads["a"], expected["a"])
+        return
+    # In Pyro, the run that counts took random numbers.
+    _, again = warmup(at_step(backend, params, 5), 0)
+    assert_exact(again["a"], expected["a"])
+
+
 @pytest.mark.parametrize("auto", [False, True], ids=["own guide", "AutoConcrete"])
 def test_training_ends_at_the_discrete_optimum(backend, programs, auto):
     package = backend.package
     model, guide = [package.relax(p, 0.5) for p in programs]
     if auto:
         guide = package.AutoConcrete(model)
-    elbo = package.RelaxedWarmup(100, package.LocalExpectations())
+    elbo = package.RelaxedWarmup(100)
     losses, _ = backend.train(elbo, model, guide, steps=400, lr=0.05, counted=True)
     # The guide is nearly exact then, and all draws have nearly the same loss.
     assert abs(losses[-50:] + best_elbo()).max() < 0.1

@@ -171,18 +171,3 @@ def validate_leave_one_out_particles(num_particles: int) -> None:
             "RLOO compares particles with each other and needs num_particles >= 2, "
             f"not {num_particles}"
         )
-
-
-def validate_warmup(num_steps: int) -> None:
-    """Raise an error if a warmup has a negative number of steps.
-
-    Raises:
-        ValueError: If it has.
-
-    Example:
-        >>> validate_warmup(0)
-    """
-    if not num_steps >= 0:
-        raise ValueError(
-            f"num_steps of the warmup must be at least 0, but is {num_steps!r}"
-        )

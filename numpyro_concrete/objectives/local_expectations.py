@@ -11,8 +11,8 @@ Counterpart: ``pyro_concrete.objectives.local_expectations``.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,13 @@ from jax import Array, lax
 from jax.nn import sigmoid, softmax
 
 from concrete_core.objectives.chunks import even_chunks, validate_chunks
-from concrete_core.objectives.programs import Frame
+from concrete_core.objectives.programs import Frame, Programs
+from concrete_core.types import Params, Program
 from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
 from numpyro_concrete.objectives.coupled_runs import CoupledRuns
 from numpyro_concrete.objectives.elbo_terms import ElboTerms
 from numpyro_concrete.objectives.guide_draws import (
+    ParticleKeys,
     append_event_dims,
     class_of_scores,
     relaxable_site,
@@ -107,11 +109,37 @@ class LocalExpectations(AbstractUnbiased):
         super().__init__(num_particles, vectorize_particles)
         self.chunk_size = chunk_size
 
+    def count_runs(
+        self,
+        rng_key: Array,
+        param_map: Params,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        **kwargs: Any,
+    ) -> int:
+        """Return the number of runs of the model and the guide that a particle takes.
+
+        Nothing is computed: the programs are traced once. The arguments are those of
+        `loss`.
+
+        Raises:
+            NotImplementedError: As for `loss`.
+        """
+        programs = Programs(model, guide, args, kwargs)
+        numbers = []
+
+        def count(key: Array) -> None:
+            runs = CoupledRuns(ParticleKeys(key, key), param_map, programs)
+            numbers.append(1 + sum(x.num_changes for x in _elements_of_sites(runs)))
+
+        jax.eval_shape(count, rng_key)
+        return numbers[0]
+
     def _estimate_of_particle(self, runs: CoupledRuns) -> Estimate:
         elbo = runs.elbo_terms.total()
         surrogate = elbo
-        for name in runs.draws:
-            elements = _elements_of_site(name, runs)
+        for elements in _elements_of_sites(runs):
             if elements.num_changes > 0:
                 surrogate += self._sum_over_values(elements, runs)
         return Estimate(elbo=elbo, surrogate=surrogate)
@@ -235,6 +263,11 @@ class _Elements(NamedTuple):
         # Two axes stand for one axis of the elements, and one of the two has size one.
         axes = [i for axis in range(1, num_axes + 1) for i in (axis, axis + num_axes)]
         return elbos.transpose(0, *axes).reshape(-1, *self.classes.shape)
+
+
+def _elements_of_sites(runs: CoupledRuns) -> Iterator[_Elements]:
+    """Iterate over the elements of the discrete sites that the guide has drawn."""
+    return (_elements_of_site(name, runs) for name in runs.draws)
 
 
 def _elements_of_site(name: str, runs: CoupledRuns) -> _Elements:

@@ -10,11 +10,13 @@ from jax import Array, lax
 from numpyro.infer import Trace_ELBO
 from numpyro.infer.elbo import ELBO
 
-from concrete_core.objectives.checks import validate_warmup
+from concrete_core.objectives.programs import Programs
+from concrete_core.objectives.warmup import MOST_LOCAL_RUNS, validate_warmup
 from concrete_core.types import Elbo, Params, Program
+from numpyro_concrete.objectives.local_expectations import LocalExpectations
 from numpyro_concrete.objectives.rloo import RLOO
 from numpyro_concrete.relaxation.programs import harden
-from numpyro_concrete.schedules import current_step
+from numpyro_concrete.schedules import WarmupMessenger, current_step
 
 
 class RelaxedWarmup(ELBO):
@@ -26,14 +28,19 @@ class RelaxedWarmup(ELBO):
     the same parameters. The relaxation finds the right region with a gradient of low
     variance and some bias; the second part removes the bias.
 
-    **Give the warmup half of the steps** where nothing is known of a model. There is no
-    need for an annealed temperature. It works with `AutoConcrete` and with a relaxed
-    guide of your own.
+    Soft samples that are given no temperature are annealed from 1/2 to 0.1 over the
+    warmup (`schedules.Default`). It works with `AutoConcrete` and with a relaxed guide
+    of your own.
+
+    **Give the warmup half of the model evaluations** where local expectations are the
+    unbiased part, and all of the steps where they would be expensive. A step of them
+    takes as many model evaluations as `LocalExpectations.count_runs` says.
 
     Args:
         num_steps: Number of steps of the warmup, >= 0.
-        unbiased: Objective after it, such as `RLOO`, `LocalExpectations` or `DisARM`;
-            by default ``RLOO(8)``. `REBAR` takes no hardened guide.
+        unbiased: Objective after it, such as `RLOO` or `DisARM`; by default
+            `LocalExpectations`, where a step takes at most ten model evaluations, and
+            elsewhere ``RLOO(8)``. `REBAR` takes no hardened guide.
         relaxed: Objective of the warmup; by default ``Trace_ELBO()``.
 
     Raises:
@@ -43,7 +50,7 @@ class RelaxedWarmup(ELBO):
     Example:
         >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
         >>> from numpyro_concrete import AutoConcrete, relax, schedules
-        >>> @relax(temperature=0.5)
+        >>> @relax
         ... def model():
         ...     z = numpyro.sample("z", dist.Categorical(jnp.ones(3) / 3))
         ...     numpyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=0.2)
@@ -66,7 +73,7 @@ class RelaxedWarmup(ELBO):
         validate_warmup(num_steps)
         super().__init__()
         self.num_steps = num_steps
-        self.unbiased = RLOO(8) if unbiased is None else unbiased
+        self.unbiased = unbiased
         self.relaxed = Trace_ELBO() if relaxed is None else relaxed
 
     def loss(
@@ -79,13 +86,37 @@ class RelaxedWarmup(ELBO):
         **kwargs: Any,
     ) -> Array:
         """Return the loss of the part of training that the optimizer is in."""
+        step = current_step(param_map, "RelaxedWarmup changes the loss at a step")
+        hardened = Programs(harden(model), harden(guide), args, kwargs)
+        unbiased = self.unbiased
+        if unbiased is None:
+            unbiased = default_objective(rng_key, param_map, hardened)
 
         def loss_of(elbo: Elbo, model: Program, guide: Program) -> Callable:
             return lambda params: elbo.loss(
                 rng_key, params, model, guide, *args, **kwargs
             )
 
-        relaxed_loss = loss_of(self.relaxed, model, guide)
-        unbiased_loss = loss_of(self.unbiased, harden(model), harden(guide))
-        step = current_step(param_map, "RelaxedWarmup changes the loss at a step")
+        def relaxed_loss(params: Params) -> Array:
+            with WarmupMessenger(step, max(self.num_steps, 1)):
+                return loss_of(self.relaxed, model, guide)(params)
+
+        unbiased_loss = loss_of(unbiased, hardened.model, hardened.guide)
         return lax.cond(step < self.num_steps, relaxed_loss, unbiased_loss, param_map)
+
+
+def default_objective(rng_key: Array, params: Params, programs: Programs) -> Elbo:
+    """Return the objective that ends a training: local expectations where cheap.
+
+    Args:
+        rng_key: Key of a run.
+        params: Parameters.
+        programs: The discrete model and guide, and their arguments.
+    """
+    local = LocalExpectations()
+    model, guide, args, kwargs = programs
+    try:
+        num_runs = local.count_runs(rng_key, params, model, guide, *args, **kwargs)
+    except NotImplementedError:  # at a site that they cannot take
+        return RLOO(8)
+    return local if num_runs <= MOST_LOCAL_RUNS else RLOO(8)

@@ -11,14 +11,15 @@ Counterpart: ``numpyro_concrete.objectives.local_expectations``.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
 from torch import Tensor
 
 from concrete_core.objectives.chunks import even_chunks, validate_chunks
-from concrete_core.objectives.programs import Frame
+from concrete_core.objectives.programs import Frame, Programs
+from concrete_core.types import Program
 from pyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
 from pyro_concrete.objectives.coupled_runs import CoupledRuns
 from pyro_concrete.objectives.elbo_terms import ElboTerms
@@ -30,6 +31,7 @@ from pyro_concrete.objectives.guide_draws import (
 )
 from pyro_concrete.objectives.traces import scored_sites
 from pyro_concrete.relaxation.site import Site
+from pyro_concrete.relaxation.surroundings import GradientMessenger
 
 # The name of the plate around the model and the guide when runs are vectorized.
 _PLATE = "local_expectations_vectorized"
@@ -118,11 +120,24 @@ class LocalExpectations(AbstractUnbiased):
         )
         self.chunk_size = chunk_size
 
+    def count_runs(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> int:
+        """Return the number of runs of the model and the guide that a particle takes.
+
+        The programs run once to find it. The arguments are those of `loss`.
+
+        Raises:
+            NotImplementedError: As for `loss`.
+        """
+        with GradientMessenger():
+            runs = next(self._run_particles(Programs(model, guide, args, kwargs)))
+            return 1 + sum(x.num_changes for x in _elements_of_sites(runs))
+
     def _estimate_of_particle(self, runs: CoupledRuns) -> Estimate:
         elbo = runs.elbo_terms.total()
         surrogate = elbo
-        for name in runs.draws:
-            elements = _elements_of_site(name, runs)
+        for elements in _elements_of_sites(runs):
             if elements.num_changes > 0:
                 surrogate = surrogate + self._sum_over_values(elements, runs)
         return Estimate(elbo=elbo, surrogate=surrogate)
@@ -234,6 +249,11 @@ class _Elements(NamedTuple):
         # Two dims stand for one dim of the elements, and one of the two has size one.
         dims = [i for dim in range(1, num_dims + 1) for i in (dim, dim + num_dims)]
         return elbos.permute(0, *dims).reshape(-1, *self.classes.shape)
+
+
+def _elements_of_sites(runs: CoupledRuns) -> Iterator[_Elements]:
+    """Iterate over the elements of the discrete sites that the guide has drawn."""
+    return (_elements_of_site(name, runs) for name in runs.draws)
 
 
 def _elements_of_site(name: str, runs: CoupledRuns) -> _Elements:

@@ -3,6 +3,7 @@
 Counterpart: ``numpyro_concrete.objectives.warmup``.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from pyro.infer import Trace_ELBO
@@ -10,11 +11,13 @@ from pyro.infer.elbo import ELBO
 from pyro.poutine import Trace
 from torch import Tensor
 
-from concrete_core.objectives.checks import validate_warmup
+from concrete_core.objectives.programs import Programs
+from concrete_core.objectives.warmup import MOST_LOCAL_RUNS, validate_warmup
 from concrete_core.types import Elbo, Program
+from pyro_concrete.objectives.local_expectations import LocalExpectations
 from pyro_concrete.objectives.rloo import RLOO
 from pyro_concrete.relaxation.programs import harden
-from pyro_concrete.schedules import current_step
+from pyro_concrete.schedules import WarmupMessenger, current_step
 
 
 class _Part(NamedTuple):
@@ -22,13 +25,19 @@ class _Part(NamedTuple):
 
     Attributes:
         elbo: Its objective.
-        model: The model that is trained, relaxed or hardened.
-        guide: The guide that is trained, relaxed or hardened.
+        programs: What is trained, relaxed or hardened.
+        messenger: Handler around the programs.
     """
 
     elbo: Elbo
-    model: Program
-    guide: Program
+    programs: Programs
+    messenger: AbstractContextManager
+
+    def call(self, name: str) -> Any:
+        """Call a method of the objective."""
+        model, guide, args, kwargs = self.programs
+        with self.messenger:
+            return getattr(self.elbo, name)(model, guide, *args, **kwargs)
 
 
 class RelaxedWarmup(ELBO):
@@ -40,14 +49,19 @@ class RelaxedWarmup(ELBO):
     the same parameters. The relaxation finds the right region with a gradient of low
     variance and some bias; the second part removes the bias.
 
-    **Give the warmup half of the steps** where nothing is known of a model. There is no
-    need for an annealed temperature. It works with `AutoConcrete` and with a relaxed
-    guide of your own.
+    Soft samples that are given no temperature are annealed from 1/2 to 0.1 over the
+    warmup (`schedules.Default`). It works with `AutoConcrete` and with a relaxed guide
+    of your own.
+
+    **Give the warmup half of the model evaluations** where local expectations are the
+    unbiased part, and all of the steps where they would be expensive. A step of them
+    takes as many model evaluations as `LocalExpectations.count_runs` says.
 
     Args:
         num_steps: Number of steps of the warmup, >= 0.
-        unbiased: Objective after it, such as `RLOO`, `LocalExpectations` or `DisARM`;
-            by default ``RLOO(8)``. `REBAR` takes no hardened guide.
+        unbiased: Objective after it, such as `RLOO` or `DisARM`; by default
+            `LocalExpectations`, where a step takes at most ten model evaluations, and
+            elsewhere ``RLOO(8)``. `REBAR` takes no hardened guide.
         relaxed: Objective of the warmup; by default ``Trace_ELBO()``.
 
     Raises:
@@ -57,7 +71,7 @@ class RelaxedWarmup(ELBO):
     Example:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from pyro_concrete import AutoConcrete, relax, schedules
-        >>> @relax(temperature=0.5)
+        >>> @relax
         ... def model():
         ...     z = pyro.sample("z", dist.Categorical(torch.ones(3)))
         ...     pyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=torch.tensor(0.2))
@@ -78,38 +92,62 @@ class RelaxedWarmup(ELBO):
         validate_warmup(num_steps)
         super().__init__()
         self.num_steps = num_steps
-        self.unbiased = RLOO(8) if unbiased is None else unbiased
+        self.unbiased = unbiased
         self.relaxed = Trace_ELBO() if relaxed is None else relaxed
 
     def loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor | float:
         """Return the loss of the part of training that the optimizer is in."""
-        part = self._current_part(model, guide)
-        return part.elbo.loss(part.model, part.guide, *args, **kwargs)
+        return self._current_part(model, guide, args, kwargs).call("loss")
 
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return the loss with a graph for the gradient."""
-        part = self._current_part(model, guide)
-        return part.elbo.differentiable_loss(part.model, part.guide, *args, **kwargs)
+        return self._current_part(model, guide, args, kwargs).call(
+            "differentiable_loss"
+        )
 
     def loss_and_grads(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor | float:
         """Return the loss, and add the gradients to those of the parameters."""
-        part = self._current_part(model, guide)
-        return part.elbo.loss_and_grads(part.model, part.guide, *args, **kwargs)
+        return self._current_part(model, guide, args, kwargs).call("loss_and_grads")
 
-    def _current_part(self, model: Program, guide: Program) -> "_Part":
+    def _current_part(
+        self, model: Program, guide: Program, args: Any, kwargs: Any
+    ) -> _Part:
         step = current_step("RelaxedWarmup changes the loss at a step")
         if step < self.num_steps:
-            return _Part(self.relaxed, model, guide)
-        return _Part(self.unbiased, harden(model), harden(guide))
+            programs = Programs(model, guide, args, kwargs)
+            messenger = WarmupMessenger(step, self.num_steps)
+            return _Part(self.relaxed, programs, messenger)
+        programs = Programs(harden(model), harden(guide), args, kwargs)
+        if self.unbiased is None:
+            self.unbiased = default_objective(programs)
+        return _Part(self.unbiased, programs, nullcontext())
 
     def _get_trace(
         self, model: Program, guide: Program, args: Any, kwargs: Any
     ) -> tuple[Trace, Trace]:
-        part = self._current_part(model, guide)
-        return part.elbo._get_trace(part.model, part.guide, args, kwargs)
+        part = self._current_part(model, guide, args, kwargs)
+        with part.messenger:
+            return part.elbo._get_trace(
+                part.programs.model, part.programs.guide, args, kwargs
+            )
+
+
+def default_objective(programs: Programs) -> Elbo:
+    """Return the objective that ends a training: local expectations where cheap.
+
+    Args:
+        programs: The discrete model and guide, and their arguments.
+    """
+    local = LocalExpectations()
+    model, guide, args, kwargs = programs
+    try:
+        num_runs = local.count_runs(model, guide, *args, **kwargs)
+    except NotImplementedError:  # at a site that they cannot take
+        return RLOO(8)
+    return local if num_runs <= MOST_LOCAL_RUNS else RLOO(8)
