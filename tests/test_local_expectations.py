@@ -152,7 +152,8 @@ def number_of_runs(backend, programs, params):
     gradients(backend, objective(backend), (model, guide), params)
     if backend.name == "numpyro":
         backend.jax.effects_barrier()
-    discrete = [backend.with_params(x, params) for x in programs(lambda _: None)]
+    values = {name: backend.array(x) for name, x in params.items()}
+    discrete = [backend.with_params(x, values) for x in programs(lambda _: None)]
     first = (backend.jax.random.key(0), {}) if backend.name == "numpyro" else ()
     assert objective(backend).count_runs(*first, *discrete) == len(runs)
     return len(runs)

@@ -31,7 +31,6 @@ from numpyro.infer.inspect import get_model_relations
 
 from numpyro_concrete import (
     AutoConcrete,
-    LocalExpectations,
     RelaxedWarmup,
     StraightThrough,
     harden,
@@ -207,12 +206,11 @@ print(mixtures.table([exact, by_default], species))
 #
 # ## Closer
 #
-# The bias disappears after some unbiased steps. `LocalExpectations` trains the discrete
-# model and the hardened guide, with an exact sum over the values of each `kind` in
-# turn. The flowers are independent, so that the sums of all of them take two more runs
-# of the model. `RelaxedWarmup` is a loss that trains relaxed for some of the steps, and
-# then with an unbiased objective such as this one or `RLOO`. `count_steps` counts the
-# steps for it.
+# The bias disappears after some unbiased steps. `RelaxedWarmup` is a loss that trains
+# relaxed for some of the steps, and anneals the temperature over them. Then it trains
+# the discrete model and the hardened guide, here by `LocalExpectations`: an exact sum
+# over the values of each `kind` in turn. The flowers are independent, so that the sums
+# of all of them take two more runs of the model. `count_steps` counts the steps.
 #
 # For comparison, the first lines below train with the objective of the paper,
 # `scoring="concrete"`. It scores the sites by their Concrete densities, and is a bound
@@ -228,7 +226,7 @@ by_density = result("... scored by density", guide, params)
 
 guide = AutoConcrete(relaxed, init_loc_fn=init_to_median)
 optim = schedules.count_steps(optax.adam(RATE))
-elbo = RelaxedWarmup(STEPS // 2, LocalExpectations())
+elbo = RelaxedWarmup(STEPS // 2)
 params = train(relaxed, guide, elbo, optim, steps=3 * STEPS)
 closer = result("... then unbiased", guide, params)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.gallery.entries import Entry
+from concrete_core.objectives.warmup import MOST_LOCAL_RUNS
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ _RLOO_2 = Objective("RLOO", 2, 2)
 _RLOO_8 = Objective("RLOO", 8, 8)
 _LOCAL = Objective("LocalExpectations", 1, None)
 _ANNEALED = {"scoring": "discrete", "temperature": Temperature(1.0, 0.2)}
+# What `RelaxedWarmup` does, and what `relax` does without it.
 _COOLED = {"scoring": "discrete", "temperature": Temperature(0.5, 0.1)}
-# What `relax` does without further arguments.
 _DEFAULT = {"scoring": "discrete", "temperature": Temperature(0.2)}
 _REINMAX = {"estimator": ("ReinMax",), "temperature": Temperature(1.0)}
 
@@ -125,12 +126,12 @@ METHODS = {
 }
 
 
-# The largest number of model evaluations of a step that ends a training.
-MOST_LOCAL_RUNS = 10
-
-
 def recipe_for(entry: Entry) -> str:
-    """The method that the documentation recommends for a model."""
+    """The method that the documentation recommends: `RelaxedWarmup` by default.
+
+    Where local expectations are cheap, they have the second half of the evaluations;
+    elsewhere, the warmup has all.
+    """
     if entry.local_runs <= MOST_LOCAL_RUNS:
         return "discrete 1/2 to 0.1, then local"
     return "discrete 1/2 to 0.1"

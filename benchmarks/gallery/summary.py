@@ -100,10 +100,18 @@ def best_by_model(rows: Sequence[Row], column: str) -> dict[str, float]:
     return dict(best)
 
 
-def standings(rows: Sequence[Row], column: str = "elbo") -> list[Standing]:
-    """All methods and the recipe, those that are close on the most models first."""
-    rows = with_recipe(rows)
-    best, means = best_by_model(rows, column), mean_by_case(rows, column)
+def standings(
+    rows: Sequence[Row], column: str = "elbo", known: Sequence[Row] = ()
+) -> list[Standing]:
+    """All methods and the recipe, those that are close on the most models first.
+
+    Args:
+        rows: Results.
+        column: The result that is compared.
+        known: Other results, which the best value may be of, too.
+    """
+    best = best_by_model([*rows, *known], column)
+    means = mean_by_case(with_recipe(rows), column)
     gaps = defaultdict(dict)
     for (model, method), value in means.items():
         if not math.isnan(value) and method != "enumeration":
@@ -129,12 +137,15 @@ def standings(rows: Sequence[Row], column: str = "elbo") -> list[Standing]:
     return sorted(result, key=lambda standing: (-standing.close, standing.worst_gap))
 
 
-def elbo_by_model(rows: Sequence[Row], shown: Sequence[str] = SHOWN) -> list[list[str]]:
+def elbo_by_model(
+    rows: Sequence[Row], shown: Sequence[str] = SHOWN, known: Sequence[Row] = ()
+) -> list[list[str]]:
     """A table of the mean and standard error over seeds, by model and method.
 
     Args:
         rows: Results.
         shown: The methods to show, where they have results.
+        known: Other results, which the best value may be of, too.
 
     Returns:
         The header, and a row by model.
@@ -142,10 +153,11 @@ def elbo_by_model(rows: Sequence[Row], shown: Sequence[str] = SHOWN) -> list[lis
     values = defaultdict(list)
     for row in with_recipe(rows):
         values[row["model"], row["method"]].append(float(row["elbo"]))
-    best = best_by_model(rows, "elbo")
+    best = best_by_model([*rows, *known], "elbo")
     methods = [m for m in shown if any(method == m for _, method in values)]
     lines = [["model", "data points", "best", *methods]]
-    for name in (name for name in ENTRIES if name in best):
+    results = {name for name, _ in values}
+    for name in (name for name in ENTRIES if name in results):
         cells = [_mean_and_stderr(values[name, method]) for method in methods]
         entry = ENTRIES[name]
         lines.append([entry.title, str(entry.num_points), f"{best[name]:.2f}", *cells])

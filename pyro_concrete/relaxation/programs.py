@@ -72,8 +72,9 @@ def relax(
     ``z == 1``, ``torch.where(z > 2, a, b)``.
 
     Relax the model and the guide, and train them with any ELBO. The defaults, discrete
-    scoring at temperature 0.2, have no parameter to tune and come close to the discrete
-    optimum on most of the models that we tried ("Choosing" in the documentation). The
+    scoring at temperature 0.2, have no parameter to tune. `RelaxedWarmup` anneals the
+    temperature where none is given, and comes closer to the discrete optimum on most of
+    the models that we tried ("Choosing" in the documentation). The
     paper's objective is ``scoring="concrete"``, with a temperature for each of the two:
     with `Trace_ELBO` it is a lower bound of the evidence of the relaxed model (eq. 20).
     Compare neither with a discrete ELBO, such as that of ``harden(guide)``.
@@ -103,10 +104,10 @@ def relax(
         temperature: Relaxation temperature, > 0, a schedule from
             `pyro_concrete.schedules` (or any callable from the step to the
             temperature), or a mapping of these by site. By default that of the
-            estimator: 0.2 for soft samples, 2/3 for `StraightThrough`, 1/2 for
-            `GumbelRao`, 1 for `ReinMax`. The paper's (model, guide) pairs for concrete
-            scoring are (1/2, 2/3) for two values, (2/3, 1) for four, (2/5, 2/3) for
-            eight.
+            estimator: `schedules.Default(0.2)` for soft samples, 2/3 for
+            `StraightThrough`, 1/2 for `GumbelRao`, 1 for `ReinMax`. The paper's (model,
+            guide) pairs for concrete scoring are (1/2, 2/3) for two values, (2/3, 1)
+            for four, (2/5, 2/3) for eight.
         sites: Names of the sites to relax, or a predicate on Pyro's site messages;
             by default every site that can be relaxed.
         truncate: For sites with an unbounded support, such as a Poisson: the largest
