@@ -183,22 +183,20 @@ class Default(AbstractDefault):
         """Return the temperature, which the objective sets in a warmup."""
         for handler in reversed(active_handlers()):
             if isinstance(handler, WarmupMessenger):
-                return handler.temperature
+                return current_temperature(handler.temperature)
         return self.value
 
 
 class WarmupMessenger(Messenger):
-    """Set the temperature of `Default` schedules, at a step of a warmup.
+    """Set the temperature of `Default` schedules, in the steps of a warmup.
 
     Args:
-        step: Number of the step.
-        num_steps: Number of steps of the warmup, >= 1.
+        temperature: Temperature, or a schedule.
     """
 
-    def __init__(self, step: Tensor, num_steps: int) -> None:
+    def __init__(self, temperature: Temperature) -> None:
         super().__init__()
-        anneal = Exponential(Default.warmup_start, Default.warmup_end, num_steps)
-        self.temperature = anneal(step)
+        self.temperature = temperature
 
 
 class CountingOptim(PyroOptim):

@@ -193,3 +193,31 @@ def test_a_step_after_the_warmup_runs_the_model_once_by_particle(backend):
     runs.clear()
     svi.step()
     assert len(runs) == 3
+
+
+def test_a_compiled_warmup_is_annealed(backend):
+    """At each step by its own temperature, as without compilation."""
+    pyro, dist, package = backend.pyro, backend.dist, backend.package
+
+    def model():
+        z = backend.site("z", dist.Categorical(logits=backend.array([0.0, 0.3])))
+        backend.site("x", dist.Normal(z, backend.array(1.0)), obs=backend.array(0.7))
+
+    relaxed = package.relax(model)
+    guide = package.AutoConcrete(relaxed)
+    optimizer = package.schedules.count_steps(pyro.optim.Adam({"lr": 0.01}))
+    compiled = backend.elbo("JitTrace", 1, ignore_jit_warnings=True)
+    losses = {}
+    for name, elbo in {"compiled": compiled, "plain": backend.elbo("Trace", 1)}.items():
+        pyro.clear_param_store()
+        guide()
+        warmup = package.RelaxedWarmup(10, relaxed=elbo)
+        optimizer([])
+        warmup.loss_and_grads(relaxed, guide)  # the call that compiles draws more
+        losses[name] = []
+        for _ in range(8):
+            pyro.set_rng_seed(3)
+            losses[name].append(warmup.loss_and_grads(relaxed, guide))
+            optimizer([])
+    assert_exact(losses["compiled"], losses["plain"])
+    assert len(set(losses["plain"])) == 8

@@ -16,7 +16,12 @@ from concrete_core.types import Elbo, Params, Program
 from numpyro_concrete.objectives.local_expectations import LocalExpectations
 from numpyro_concrete.objectives.rloo import RLOO
 from numpyro_concrete.relaxation.programs import harden
-from numpyro_concrete.schedules import WarmupMessenger, current_step
+from numpyro_concrete.schedules import (
+    Default,
+    Exponential,
+    WarmupMessenger,
+    current_step,
+)
 
 
 class RelaxedWarmup(ELBO):
@@ -98,11 +103,22 @@ class RelaxedWarmup(ELBO):
             )
 
         def relaxed_loss(params: Params) -> Array:
-            with WarmupMessenger(step, max(self.num_steps, 1)):
+            # Inside of a scan the step is unknown.
+            temperature = annealing(max(self.num_steps, 1))(step)
+            with WarmupMessenger(temperature):
                 return loss_of(self.relaxed, model, guide)(params)
 
         unbiased_loss = loss_of(unbiased, hardened.model, hardened.guide)
         return lax.cond(step < self.num_steps, relaxed_loss, unbiased_loss, param_map)
+
+
+def annealing(num_steps: int) -> Exponential:
+    """Return the temperatures of a warmup where none are given.
+
+    Args:
+        num_steps: Number of its steps, >= 1.
+    """
+    return Exponential(Default.warmup_start, Default.warmup_end, num_steps)
 
 
 def default_objective(rng_key: Array, params: Params, programs: Programs) -> Elbo:

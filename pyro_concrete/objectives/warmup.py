@@ -17,7 +17,12 @@ from concrete_core.types import Elbo, Program
 from pyro_concrete.objectives.local_expectations import LocalExpectations
 from pyro_concrete.objectives.rloo import RLOO
 from pyro_concrete.relaxation.programs import harden
-from pyro_concrete.schedules import WarmupMessenger, current_step
+from pyro_concrete.schedules import (
+    Default,
+    Exponential,
+    WarmupMessenger,
+    current_step,
+)
 
 
 class _Part(NamedTuple):
@@ -121,7 +126,8 @@ class RelaxedWarmup(ELBO):
         step = current_step("RelaxedWarmup changes the loss at a step")
         if step < self.num_steps:
             programs = Programs(model, guide, args, kwargs)
-            messenger = WarmupMessenger(step, self.num_steps)
+            # A program that is compiled reads the step at each call.
+            messenger = WarmupMessenger(annealing(self.num_steps))
             return _Part(self.relaxed, programs, messenger)
         programs = Programs(harden(model), harden(guide), args, kwargs)
         if self.unbiased is None:
@@ -136,6 +142,15 @@ class RelaxedWarmup(ELBO):
             return part.elbo._get_trace(
                 part.programs.model, part.programs.guide, args, kwargs
             )
+
+
+def annealing(num_steps: int) -> Exponential:
+    """Return the temperatures of a warmup where none are given.
+
+    Args:
+        num_steps: Number of its steps, >= 1.
+    """
+    return Exponential(Default.warmup_start, Default.warmup_end, num_steps)
 
 
 def default_objective(programs: Programs) -> Elbo:
