@@ -14,6 +14,7 @@ QUESTIONS = (
     "cost_of_term",
     "share_of_bandwidth",
     "cost_of_step",
+    "cost_of_iwae",
     "where_time_goes",
     "cost_of_kl",
     "how_close_to_enumeration",

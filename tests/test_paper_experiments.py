@@ -176,3 +176,14 @@ def test_both_backends_have_the_same_networks(tmp_path, network, arity):
 
 def _backend(name):
     return importlib.import_module(f"benchmarks.paper.on_{name}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("estimator", ["concrete", "score"])
+def test_the_formulas_of_the_benchmark_train_the_same_network(backend, estimator):
+    module = importlib.import_module(f"benchmarks.on_{backend}.cost_of_iwae")
+    steps = module.steps(estimator, 5)
+    losses = {name: [steps[name]() for _ in range(12)] for name in ("IWAE", "plain")}
+    # Of 64 images; it starts at some 38,000 and falls by a few hundred each step.
+    np.testing.assert_allclose(losses["IWAE"], losses["plain"], rtol=0.01)
+    assert losses["plain"][-1] < 0.96 * losses["plain"][0]
