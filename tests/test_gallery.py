@@ -102,10 +102,10 @@ def test_the_page_says_how_close_the_recipe_and_the_default_are():
     [(2.0, 500), (0.5, 2000), (1e-6, 1000 * MOST_EVALUATIONS), (1e6, 50)],
 )
 def test_in_equal_time_a_slower_method_has_fewer_evaluations(milliseconds, expected):
-    def time_of_evaluation(_, method, *__):
-        return 1.0 if method.name == "discrete 0.2" else milliseconds
+    def timer(_, method, *__):
+        return lambda: 1.0 if method.name == "discrete 0.2" else milliseconds
 
-    backend = SimpleNamespace(milliseconds=time_of_evaluation)
+    backend = SimpleNamespace(timer=timer)
     method = METHODS["RLOO 8"]
     found = evaluations_in_time(backend, ENTRIES["iris_mixture"], method, {}, 1000)
     assert found == expected

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.gallery.entries import ENTRIES, Entry
@@ -42,6 +43,7 @@ BUDGETS = ("evaluations", "time")
 TIMED_METHOD = "discrete 0.2"
 # Of equal time a method has at most this many times the evaluations, or a share of one.
 MOST_EVALUATIONS = 20
+TIMED_ROUNDS = 9
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -113,10 +115,11 @@ def evaluations_in_time(
     if method.name == TIMED_METHOD:
         return num_evaluations
     of_reference, of_method = (
-        backend.milliseconds(entry, x, data, num_evaluations)
+        backend.timer(entry, x, data, num_evaluations)
         for x in (METHODS[TIMED_METHOD], method)
     )
-    ratio = of_reference / of_method
+    # In turn, so that both meet the same machine.
+    ratio = median(of_reference() / of_method() for _ in range(TIMED_ROUNDS))
     ratio = min(max(ratio, 1 / MOST_EVALUATIONS), MOST_EVALUATIONS)
     return round(num_evaluations * ratio)
 

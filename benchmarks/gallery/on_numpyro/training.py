@@ -35,8 +35,7 @@ from numpyro_concrete.schedules import STEP_PARAM, count_steps
 
 NUM_DRAWS = 2000
 NUM_PARTICLES = 1000
-TIMED_STEPS = 50
-TIMED_RUNS = 3
+TIMED_STEPS = 200
 FINAL_RATE = 0.05
 BACKEND = Backend(package, infer, models, config_enumerate)
 
@@ -81,20 +80,28 @@ def outcomes(
     return results
 
 
-def milliseconds(
+def timer(
     entry: Entry, method: Method, data: dict[str, Any], num_evaluations: int
-) -> float:
-    """Return the processor time of a model evaluation, over the phases of training."""
+) -> Callable[[], float]:
+    """Return a measurement: the processor's milliseconds of a model evaluation.
+
+    It is the mean over the phases of a training.
+    """
     data = {name: jnp.asarray(x) for name, x in data.items()}
     plan = plan_training(BACKEND, entry, method, num_evaluations)
     call = {**data, **entry.batch}
+    timers = []
     with validation_enabled(False):
-        steps = [_steps_of(x, entry, call, i) for i, x in enumerate(plan.phases)]
-        total = sum(
-            _time_of_step(step, svi.init(random.key(0), **call)) * phase.num_steps
-            for (svi, step), phase in zip(steps, plan.phases, strict=True)
-        )
-    return total / plan.num_evaluations
+        for number, phase in enumerate(plan.phases):
+            svi, step = _steps_of(phase, entry, call, number)
+            state = svi.init(random.key(0), **call)
+            timers.append((phase.num_steps, _timer_of_step(step, state)))
+
+    def measure() -> float:
+        total = sum(num_steps * time_of_step() for num_steps, time_of_step in timers)
+        return total / plan.num_evaluations
+
+    return measure
 
 
 def train(
@@ -110,7 +117,7 @@ def train(
             start = None if params is None else _of_seed(params, i)
             key = random.fold_in(key, number)
             states.append(svi.init(key, init_params=start, **call))
-        total += _time_of_step(step, states[0]) * phase.num_steps
+        total += _timer_of_step(step, states[0])() * phase.num_steps
         states = jax.tree.map(lambda *x: jnp.stack(x), *states)
         params = jax.vmap(svi.get_params)(_run(step, states, phase.num_steps))
     return params, total
@@ -134,19 +141,17 @@ def _run(step: Callable, states: Any, num_steps: int) -> Any:
     return jax.jit(jax.vmap(lambda s: lax.scan(step, s, length=num_steps)[0]))(states)
 
 
-def _time_of_step(step: Callable, state: Any) -> float:
-    """Milliseconds of the processor in a step, once it is compiled.
-
-    That of the fastest of several runs, which a busy machine disturbs least.
-    """
+def _timer_of_step(step: Callable, state: Any) -> Callable[[], float]:
+    """Return a measurement: the processor's milliseconds of a compiled step."""
     run = jax.jit(lambda state: lax.scan(step, state, length=TIMED_STEPS)[0])
     jax.block_until_ready(run(state))
-    seconds = []
-    for _ in range(TIMED_RUNS):
+
+    def measure() -> float:
         start = time.process_time()
         jax.block_until_ready(run(state))
-        seconds.append(time.process_time() - start)
-    return 1000 * min(seconds) / TIMED_STEPS
+        return 1000 * (time.process_time() - start) / TIMED_STEPS
+
+    return measure
 
 
 def _of_seed(params: Any, i: int) -> Any:
