@@ -183,6 +183,8 @@ class Default(AbstractDefault):
         """Return the temperature, which the objective sets in a warmup."""
         for handler in reversed(active_handlers()):
             if isinstance(handler, WarmupMessenger):
+                if handler.temperature is None:
+                    break
                 return current_temperature(handler.temperature)
         return self.value
 
@@ -191,10 +193,10 @@ class WarmupMessenger(Messenger):
     """Set the temperature of `Default` schedules, in the steps of a warmup.
 
     Args:
-        temperature: Temperature, or a schedule.
+        temperature: Temperature, or a schedule; None for that outside of a warmup.
     """
 
-    def __init__(self, temperature: Temperature) -> None:
+    def __init__(self, temperature: Temperature | None) -> None:
         super().__init__()
         self.temperature = temperature
 

@@ -47,6 +47,7 @@ ONLY_NUMPYRO = {
     "DiscreteMessenger": "Pyro needs no interpreter to leave out",
     "keep_discrete": "in Pyro a method of RelaxMessenger",
     "ResolvedSchedule": "torch has no loops of its own, where a count cannot be read",
+    "sum_by_element": "in Pyro, every dim of a batch has a plate",
     "resolve_schedules": "torch has no loops of its own, where a count cannot be read",
     "KeyMessenger": "Pyro draws subsamples by a handler, NumPyro by keys",
     "ParticleKeys": "Pyro draws subsamples by a handler, NumPyro by keys",

@@ -107,3 +107,66 @@ def test_unbiased_objectives_are_compiled_once(backend):
     svi = numpyro.infer.SVI(model, rebar.with_learned_settings(guide), optimizer, rebar)
     svi.run(jax.random.key(0), 30, progress_bar=False)
     assert len(runs) == 3  # to set up, discrete, relaxed
+
+
+WEIGHTS = np.array([0.4, -0.7, 1.1])
+ROW_WEIGHTS = np.array([[0.5, -0.3], [0.9, 0.2]])
+
+
+def without_plates(backend):
+    """Bits of a batch without a plate, and others of which one axis has a plate."""
+    dist = backend.dist
+
+    def model():
+        z = backend.site("z", dist.Bernoulli(logits=jnp.zeros(3)))
+        with backend.plate("rows", 2):
+            w = backend.site("w", dist.Bernoulli(logits=jnp.zeros((2, 2))))
+            loc = (w * ROW_WEIGHTS).sum(0) + (z * WEIGHTS).sum()
+            backend.site("x", dist.Normal(loc, 1.0), obs=jnp.array([1.0, -0.5]))
+
+    def guide():
+        logits = backend.param("a", jnp.zeros(3))
+        backend.site("z", dist.Bernoulli(logits=logits))
+        with backend.plate("rows", 2):
+            logits = backend.param("b", jnp.zeros((2, 2)))
+            backend.site("w", dist.Bernoulli(logits=logits))
+
+    return model, guide
+
+
+def enumerated_elbo(params):
+    """The ELBO of `without_plates`, a sum over the values of all bits."""
+    logits = jnp.concatenate([params["a"], params["b"].ravel()])
+    bits = jnp.array([*np.ndindex(*[2] * 7)], float)
+    log_q = (bits * logits - jnp.logaddexp(0, logits)).sum(-1)
+    w = bits[:, 3:].reshape(-1, 2, 2)
+    loc = (w * ROW_WEIGHTS).sum(1) + (bits[:, :3] @ WEIGHTS)[:, None]
+    residuals = jnp.array([1.0, -0.5]) - loc
+    log_p = (-0.5 * residuals**2 - 0.5 * np.log(2 * np.pi)).sum(-1) - 7 * np.log(2)
+    return (jnp.exp(log_q) * (log_p - log_q)).sum()
+
+
+# Two and three particles have the sizes of the axes, with which they could be mixed up.
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        *(("RLOO", (k,)) for k in (2, 3, 4)),
+        *(("REBAR", (k,)) for k in (1, 2, 3)),
+        *(("DisARM", ()), ("LocalExpectations", ())),
+    ],
+)
+def test_elements_need_no_plate(backend, name, args):
+    model, guide = without_plates(backend)
+    elbo = getattr(backend.package, name)(*args)
+    params = {"a": jnp.array([0.4, -0.8, 0.2]), "b": jnp.full((2, 2), 0.3)}
+    with backend.double_precision():
+        params = {k: jnp.asarray(v, float) for k, v in params.items()}
+        gradient = jax.grad(lambda p, key: elbo.loss(key, p, model, guide))
+        keys = jax.random.split(jax.random.key(0), 20_000)
+        found = jax.jit(jax.vmap(gradient, (None, 0)))(params, keys)
+        exact = jax.grad(enumerated_elbo)(params)
+        for param, draws in found.items():
+            stderr = draws.std(0) / len(keys) ** 0.5
+            error = np.abs(draws.mean(0) + exact[param])
+            assert (error < 4.5 * stderr + 1e-9).all(), (param, error / stderr)
+            assert stderr.max() < 0.05

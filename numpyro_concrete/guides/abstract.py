@@ -56,7 +56,7 @@ from numpyro_concrete.relaxation.handlers import (
 )
 from numpyro_concrete.relaxation.messages import relaxed_name
 from numpyro_concrete.relaxation.settings import Temperature, setting_for_site
-from numpyro_concrete.schedules import current_temperature
+from numpyro_concrete.schedules import WarmupMessenger, current_temperature
 
 _ARRAY_TYPES = (Array, np.ndarray)
 
@@ -206,9 +206,11 @@ class AbstractFactorGuide(AutoNormal):
         """The parameter with the temperature of each element of a site's factor."""
         logits = self._initial_logits[relaxed_name(site.name)]
         shape = logits.shape[: logits.ndim - site.leaf._class_dims]
+        with WarmupMessenger(None):  # whatever objective is the first to call
+            start = self._temperature_of(site)
         temperature = numpyro.param(
             f"{site.name}_{self.prefix}_temperature",
-            jnp.broadcast_to(self._temperature_of(site), shape),
+            jnp.broadcast_to(start, shape),
             constraint=constraints.positive,
             event_dim=site.num_event_batch_dims,
         )

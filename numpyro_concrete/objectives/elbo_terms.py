@@ -123,6 +123,21 @@ def elbo_terms(model_trace: Messages, guide_trace: Messages) -> ElboTerms:
     return terms
 
 
+def sum_by_element(term: Array, frames: Iterable[Frame]) -> Array:
+    """Return the sum of a term for each element of the plates of its site.
+
+    In NumPyro, a batch may have axes without a plate.
+
+    Args:
+        term: Term, of the batch shape of the site.
+        frames: Plates that the site is in.
+
+    Shapes:
+        result: sizes of the plates, at their axes, as that of `ElboTerms.by_element`.
+    """
+    return _sum_over_other_axes(term, _plates_with_axes(frames))
+
+
 def _sum_of_terms(terms: list[Array]) -> Array:
     """Sum terms of one shape.
 

@@ -12,7 +12,7 @@ from concrete_core.objectives.checks import validate_leave_one_out_particles
 from concrete_core.objectives.programs import Programs
 from concrete_core.types import Messages, Params
 from numpyro_concrete.objectives.abstract import AbstractUnbiased, Estimate
-from numpyro_concrete.objectives.elbo_terms import elbo_terms
+from numpyro_concrete.objectives.elbo_terms import elbo_terms, sum_by_element
 from numpyro_concrete.objectives.guide_draws import ParticleKeys, importance_traces
 from numpyro_concrete.objectives.learning_signals import leave_one_out_signals
 from numpyro_concrete.objectives.traces import (
@@ -28,7 +28,7 @@ class _ScoredDraw(NamedTuple):
 
     Attributes:
         elbo: ELBO of each element of the plates of its site.
-        log_prob: Log-probability that the guide drew it, unmasked.
+        log_prob: Log-probability that the guide drew it, unmasked, of each element.
     """
 
     elbo: Array
@@ -128,7 +128,9 @@ def _scored_run(model_trace: Messages, guide_trace: Messages) -> _Run:
     draws = {
         name: _ScoredDraw(
             elbo=terms.by_element(site["cond_indep_stack"]),
-            log_prob=unmasked_log_prob(site["fn"], site["value"]),
+            log_prob=sum_by_element(
+                unmasked_log_prob(site["fn"], site["value"]), site["cond_indep_stack"]
+            ),
         )
         for name, site in scored_sites(guide_trace).items()
         if needs_score_function(site)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from jax import Array, lax
-from numpyro.infer import Trace_ELBO
+from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
 from numpyro.infer.elbo import ELBO
 
-from concrete_core.objectives.programs import Programs
 from concrete_core.objectives.warmup import MOST_LOCAL_RUNS, validate_warmup
 from concrete_core.types import Elbo, Params, Program
 from numpyro_concrete.objectives.local_expectations import LocalExpectations
@@ -44,13 +43,16 @@ class RelaxedWarmup(ELBO):
     Args:
         num_steps: Number of steps of the warmup, >= 0.
         unbiased: Objective after it, such as `RLOO` or `DisARM`; by default
-            `LocalExpectations`, where a step takes at most ten model evaluations, and
-            elsewhere ``RLOO(8)``. `REBAR` takes no hardened guide.
-        relaxed: Objective of the warmup; by default ``Trace_ELBO()``.
+            `TraceEnum_ELBO` if `relaxed` is one, and else `LocalExpectations` where a
+            step takes at most ten model evaluations, and ``RLOO(8)`` elsewhere. `REBAR`
+            takes no hardened guide.
+        relaxed: Objective of the warmup; by default ``Trace_ELBO()``. Beside enumerated
+            sites, ``TraceEnum_ELBO(...)``.
 
     Raises:
-        ValueError: If `num_steps` is negative. When it is used: if no optimizer counts
-            the steps.
+        TypeError: If `num_steps` is no number.
+        ValueError: If it is negative or not finite. When it is used: if no optimizer
+            counts the steps.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
@@ -78,8 +80,11 @@ class RelaxedWarmup(ELBO):
         validate_warmup(num_steps)
         super().__init__()
         self.num_steps = num_steps
-        self.unbiased = unbiased
         self.relaxed = Trace_ELBO() if relaxed is None else relaxed
+        if unbiased is None:
+            is_enumerated = isinstance(relaxed, TraceEnum_ELBO)
+            unbiased = self.relaxed if is_enumerated else CheapUnbiased()
+        self.unbiased = unbiased
 
     def loss(
         self,
@@ -92,10 +97,7 @@ class RelaxedWarmup(ELBO):
     ) -> Array:
         """Return the loss of the part of training that the optimizer is in."""
         step = current_step(param_map, "RelaxedWarmup changes the loss at a step")
-        hardened = Programs(harden(model), harden(guide), args, kwargs)
-        unbiased = self.unbiased
-        if unbiased is None:
-            unbiased = default_objective(rng_key, param_map, hardened)
+        hardened = harden(model), harden(guide)
 
         def loss_of(elbo: Elbo, model: Program, guide: Program) -> Callable:
             return lambda params: elbo.loss(
@@ -108,7 +110,7 @@ class RelaxedWarmup(ELBO):
             with WarmupMessenger(temperature):
                 return loss_of(self.relaxed, model, guide)(params)
 
-        unbiased_loss = loss_of(unbiased, hardened.model, hardened.guide)
+        unbiased_loss = loss_of(self.unbiased, *hardened)
         return lax.cond(step < self.num_steps, relaxed_loss, unbiased_loss, param_map)
 
 
@@ -121,18 +123,29 @@ def annealing(num_steps: int) -> Exponential:
     return Exponential(Default.warmup_start, Default.warmup_end, num_steps)
 
 
-def default_objective(rng_key: Array, params: Params, programs: Programs) -> Elbo:
-    """Return the objective that ends a training: local expectations where cheap.
+class CheapUnbiased(ELBO):
+    """`LocalExpectations` where a step takes at most ten runs, elsewhere ``RLOO(8)``.
 
-    Args:
-        rng_key: Key of a run.
-        params: Parameters.
-        programs: The discrete model and guide, and their arguments.
+    It is chosen when the loss is compiled.
     """
-    local = LocalExpectations()
-    model, guide, args, kwargs = programs
-    try:
-        num_runs = local.count_runs(rng_key, params, model, guide, *args, **kwargs)
-    except NotImplementedError:  # at a site that they cannot take
-        return RLOO(8)
-    return local if num_runs <= MOST_LOCAL_RUNS else RLOO(8)
+
+    can_infer_discrete = True
+
+    def loss(
+        self,
+        rng_key: Array,
+        param_map: Params,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Array:
+        """Return the loss, whose gradient is unbiased."""
+        call = rng_key, param_map, model, guide, *args
+        local = LocalExpectations()
+        try:
+            is_cheap = local.count_runs(*call, **kwargs) <= MOST_LOCAL_RUNS
+        except NotImplementedError:  # at a site that local expectations cannot take
+            is_cheap = False
+        elbo = local if is_cheap else RLOO(8)
+        return elbo.loss(*call, **kwargs)

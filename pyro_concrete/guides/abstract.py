@@ -61,7 +61,7 @@ from pyro_concrete.relaxation.handlers import (
 )
 from pyro_concrete.relaxation.settings import Temperature, setting_for_site
 from pyro_concrete.relaxation.site import is_discrete
-from pyro_concrete.schedules import current_temperature
+from pyro_concrete.schedules import WarmupMessenger, current_temperature
 
 
 class AbstractFactorGuide(AutoNormal):
@@ -194,10 +194,11 @@ class AbstractFactorGuide(AutoNormal):
 
     def _create_temperatures(self) -> None:
         """Make a parameter of the temperature of each element, at its present value."""
-        initial = {
-            site.name: torch.as_tensor(self._temperature_of(site))
-            for site in self._relaxed_sites.values()
-        }
+        with WarmupMessenger(None):  # whatever objective is the first to call
+            initial = {
+                site.name: torch.as_tensor(self._temperature_of(site))
+                for site in self._relaxed_sites.values()
+            }
         self.learned_temperatures = PyroModule()
         for site in self._relaxed_sites.values():
             logits = self._logits_of(site).detach()

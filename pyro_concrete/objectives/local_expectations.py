@@ -132,7 +132,11 @@ class LocalExpectations(AbstractUnbiased):
         """
         with GradientMessenger():
             runs = next(self._run_particles(Programs(model, guide, args, kwargs)))
-            return 1 + sum(x.num_changes for x in _elements_of_sites(runs))
+            return self._num_runs_of_particle(runs)
+
+    def _num_runs_of_particle(self, runs: CoupledRuns) -> int:
+        """Number of runs of a particle: one for the draw, and one for each change."""
+        return 1 + sum(x.num_changes for x in _elements_of_sites(runs))
 
     def _estimate_of_particle(self, runs: CoupledRuns) -> Estimate:
         elbo = runs.elbo_terms.total()

@@ -6,7 +6,7 @@ Counterpart: ``numpyro_concrete.objectives.warmup``.
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from pyro.infer import Trace_ELBO
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.poutine import Trace
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from concrete_core.objectives.programs import Programs
 from concrete_core.objectives.warmup import MOST_LOCAL_RUNS, validate_warmup
 from concrete_core.types import Elbo, Program
+from pyro_concrete.objectives.abstract import Estimate
 from pyro_concrete.objectives.local_expectations import LocalExpectations
 from pyro_concrete.objectives.rloo import RLOO
 from pyro_concrete.relaxation.programs import harden
@@ -65,13 +66,16 @@ class RelaxedWarmup(ELBO):
     Args:
         num_steps: Number of steps of the warmup, >= 0.
         unbiased: Objective after it, such as `RLOO` or `DisARM`; by default
-            `LocalExpectations`, where a step takes at most ten model evaluations, and
-            elsewhere ``RLOO(8)``. `REBAR` takes no hardened guide.
-        relaxed: Objective of the warmup; by default ``Trace_ELBO()``.
+            `TraceEnum_ELBO` if `relaxed` is one, and else `LocalExpectations` where a
+            step takes at most ten model evaluations, and ``RLOO(8)`` elsewhere. `REBAR`
+            takes no hardened guide.
+        relaxed: Objective of the warmup; by default ``Trace_ELBO()``. Beside enumerated
+            sites, ``TraceEnum_ELBO(...)``.
 
     Raises:
-        ValueError: If `num_steps` is negative. When it is used: if no optimizer counts
-            the steps.
+        TypeError: If `num_steps` is no number.
+        ValueError: If it is negative or not finite. When it is used: if no optimizer
+            counts the steps.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
@@ -97,8 +101,11 @@ class RelaxedWarmup(ELBO):
         validate_warmup(num_steps)
         super().__init__()
         self.num_steps = num_steps
-        self.unbiased = unbiased
         self.relaxed = Trace_ELBO() if relaxed is None else relaxed
+        if unbiased is None:
+            is_enumerated = isinstance(relaxed, TraceEnum_ELBO)
+            unbiased = self.relaxed if is_enumerated else CheapUnbiased()
+        self.unbiased = unbiased
 
     def loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
@@ -130,8 +137,6 @@ class RelaxedWarmup(ELBO):
             messenger = WarmupMessenger(annealing(self.num_steps))
             return _Part(self.relaxed, programs, messenger)
         programs = Programs(harden(model), harden(guide), args, kwargs)
-        if self.unbiased is None:
-            self.unbiased = default_objective(programs)
         return _Part(self.unbiased, programs, nullcontext())
 
     def _get_trace(
@@ -153,16 +158,21 @@ def annealing(num_steps: int) -> Exponential:
     return Exponential(Default.warmup_start, Default.warmup_end, num_steps)
 
 
-def default_objective(programs: Programs) -> Elbo:
-    """Return the objective that ends a training: local expectations where cheap.
+class CheapUnbiased(LocalExpectations):
+    """`LocalExpectations` where a step takes at most ten runs, elsewhere ``RLOO(8)``.
 
-    Args:
-        programs: The discrete model and guide, and their arguments.
+    It is chosen at each step, since sites can grow with the data.
     """
-    local = LocalExpectations()
-    model, guide, args, kwargs = programs
-    try:
-        num_runs = local.count_runs(model, guide, *args, **kwargs)
-    except NotImplementedError:  # at a site that they cannot take
-        return RLOO(8)
-    return local if num_runs <= MOST_LOCAL_RUNS else RLOO(8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._otherwise = RLOO(8)
+
+    def _estimate(self, programs: Programs) -> Estimate:
+        try:
+            runs = next(self._run_particles(programs))
+            if self._num_runs_of_particle(runs) <= MOST_LOCAL_RUNS:
+                return self._estimate_of_particle(runs)
+        except NotImplementedError:  # at a site that local expectations cannot take
+            pass
+        return self._otherwise._estimate(programs)
