@@ -9,7 +9,12 @@ from scipy import optimize, stats
 
 from benchmarks import variance_of_local_expectations
 from benchmarks.gallery import summary
-from benchmarks.gallery.__main__ import MOST_EVALUATIONS, RESULTS, evaluations_in_time
+from benchmarks.gallery.__main__ import (
+    MOST_EVALUATIONS,
+    RESULTS,
+    evaluations_in_time,
+    rows_at_equal,
+)
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.methods import METHODS, applies
 from benchmarks.gallery.phases import plan_training
@@ -84,7 +89,7 @@ def test_the_recipe_has_the_results_of_the_method_that_it_names():
 
 def test_the_page_says_how_close_the_recipe_and_the_default_are():
     rows = read_dicts(RESULTS / "runs_numpyro.csv")
-    equal = [row for row in rows if row["budget"] == "evaluations"]
+    equal = rows_at_equal("evaluations", rows)
     by_method = {x.method: x for x in summary.standings(equal, known=rows)}
     recipe, default = by_method[summary.RECIPE], by_method["discrete 0.2"]
     assert (round(15 * recipe.close), recipe.num_models) == (12, 15)
@@ -109,6 +114,20 @@ def test_in_equal_time_a_slower_method_has_fewer_evaluations(milliseconds, expec
     method = METHODS["RLOO 8"]
     found = evaluations_in_time(backend, ENTRIES["iris_mixture"], method, {}, 1000)
     assert found == expected
+
+
+def test_at_equal_time_the_reference_has_its_own_runs():
+    def timed(model, method, budget):
+        return row(model, method, 0, -1.0) | {"budget": budget}
+
+    rows = [
+        timed("iris_mixture", "RLOO 8", "time"),
+        timed("iris_mixture", "RLOO 8", "evaluations"),
+        timed("iris_mixture", "discrete 0.2", "evaluations"),
+        timed("topics", "discrete 0.2", "evaluations"),
+    ]
+    assert rows_at_equal("time", rows) == [rows[0], rows[2]]
+    assert rows_at_equal("evaluations", rows) == rows[1:]
 
 
 def test_methods_are_for_the_models_that_they_can_train():

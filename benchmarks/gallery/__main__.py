@@ -61,7 +61,7 @@ def main() -> None:
 def write_summary(rows: list[Row], folder: Path, backend: str) -> None:
     """Print and write how the methods did, and how the chosen ones did by model."""
     for budget in BUDGETS:
-        rows_of_budget = [row for row in rows if row["budget"] == budget]
+        rows_of_budget = rows_at_equal(budget, rows)
         if not rows_of_budget:
             continue
         for column in ("elbo", "log_evidence"):
@@ -77,6 +77,20 @@ def write_summary(rows: list[Row], folder: Path, backend: str) -> None:
             head, *lines = elbo_by_model(rows_of_budget, methods, known=rows)
             table(f"Discrete ELBO, {name}, at equal {budget}", head, lines)
             write_csv(folder / f"{name}_{budget}_{backend}.csv", backend, head, lines)
+
+
+def rows_at_equal(budget: str, rows: list[Row]) -> list[Row]:
+    """Results of a budget; `TIMED_METHOD` is the same run at equal time."""
+    found = [row for row in rows if row["budget"] == budget]
+    if budget == "time":
+        models = {row["model"] for row in found}
+        found += [
+            row
+            for row in rows
+            if row["method"] == TIMED_METHOD and row["model"] in models
+            if row["budget"] == "evaluations"
+        ]
+    return found
 
 
 def _run(
