@@ -6,7 +6,7 @@ network as a discrete model and guide; its peer is formulas on plain arrays, wit
 same optimizer. Argument validation is off. The steps of the two take turns; a ratio is
 the median over pairs of blocks, with quartiles. In Pyro, a step of the relaxed network
 with `Trace_ELBO` and as many vectorized particles is measured against the same formulas
-(`elbo`): most of it is Pyro's own.
+(`elbo`), to tell what `IWAE` itself adds.
 """
 
 from collections.abc import Sequence

@@ -241,6 +241,24 @@ def test_the_benchmarks_page_quotes_the_committed_ratios(backend_name):
         assert f"is {max(row['ratio'] for row in models)}," in page
 
 
+@pytest.mark.parametrize("backend_name", ["pyro", "numpyro"])
+@pytest.mark.parametrize("estimator", ["concrete", "score"])
+def test_the_benchmarks_page_quotes_the_steps_of_iwae(backend_name, estimator):
+    found = [
+        row["ratio"]
+        for row in committed(f"cost_of_iwae_{backend_name}")
+        if (row["estimator"], row["step"]) == (estimator, "IWAE")
+    ]
+    assert f"| {', '.join(found)} |" in benchmarks_page()
+
+
+def test_the_benchmarks_page_says_what_iwae_adds():
+    rows = committed("cost_of_iwae_pyro")
+    *first, last = [row["ratio"] for row in rows if row["step"] == "elbo"]
+    page = " ".join(benchmarks_page().split())
+    assert f"the ratios are {', '.join(first)} and {last}." in page
+
+
 def test_the_benchmarks_page_quotes_the_committed_causes():
     page = benchmarks_page()
     found = [
