@@ -21,6 +21,7 @@ BACKENDS = ("pyro", "numpyro")
 INTERNAL = {
     "CountingOptim",
     "ResolvedSchedule",
+    "WarmupMessenger",
     "current_step",
     "current_temperature",
     "is_schedule",

@@ -47,6 +47,7 @@ def assert_equal(case, name, found, expected):
         ("auto", "amortised"),
         pytest.param(
             (
+                "auto",
                 "auto_in_minibatches",
                 "straight_through",
                 "amortised_in_minibatches",
@@ -76,6 +77,10 @@ def test_two_processes_of_pyro_end_where_one_ends(cases, tmp_path):
             assert [len(half) for half in halves] == [len(expected) / 2] * 2
             assert_equal(case, name, np.concatenate(halves), expected)
     assert {key.partition("/")[0] for key in whole} == set(cases)
+    for case in ("auto", "amortised"):
+        if f"{case}/losses" in whole and f"{case}_in_minibatches/losses" in whole:
+            losses = whole[f"{case}/losses"], whole[f"{case}_in_minibatches/losses"]
+            assert not np.allclose(*losses)
 
 
 @pytest.mark.parametrize(

@@ -38,20 +38,21 @@ numpyro.enable_x64()  # differences are then rounding, and look it
 #
 # Each image is of one of twenty kinds, and each kind has a share of ink for every
 # pixel. `ink` is one for all images; `kind` is an integer for each image. The model
-# does not depend on the devices.
+# does not depend on the devices. With a size of minibatches, its plate takes a
+# subsample in each step.
 
 # %%
 KINDS = 20
 
 
-def model(images):
+def model(images, batch=None):
     """Images of a few kinds; a pixel counts dark points."""
     center = dist.Normal(-1.0, 1.5).expand([KINDS, digits.PIXELS])
     ink = numpyro.sample("ink", center.to_event(2))
-    with numpyro.plate("images", len(images)):
+    with numpyro.plate("images", len(images), subsample_size=batch) as rows:
         kind = numpyro.sample("kind", dist.Categorical(jnp.ones(KINDS) / KINDS))
         pixel = dist.Binomial(digits.LEVELS, logits=ink[kind])
-        numpyro.sample("pixels", pixel.to_event(1), obs=images)
+        numpyro.sample("pixels", pixel.to_event(1), obs=images[rows])
 
 
 # %% [markdown]
@@ -102,10 +103,10 @@ def placed(state, rows, copies, local=LOCAL):
 # part of the state.
 
 # %%
-STEPS = 300
+STEPS, BATCH = 300, 400
 
 
-def train(images, steps, num_devices=1):
+def train(images, steps, num_devices=1, batch=None):
     """Train on some devices; return the guide and the result of SVI."""
     rows, copies = shardings(num_devices)
     images = jax.device_put(images, rows)
@@ -116,7 +117,7 @@ def train(images, steps, num_devices=1):
     )
     guide = AutoConcrete(relaxed, init_loc_fn=init_to_sample)
     optim = schedules.count_steps(optax.adam(0.05))
-    svi = SVI(relaxed, guide, optim, Trace_ELBO())
+    svi = SVI(relaxed, guide, optim, Trace_ELBO(), batch=batch)
     state = placed(svi.init(random.key(0), images), rows, copies)
     key = random.key(1)  # of no use: the state has one
     return guide, svi.run(key, steps, images, init_state=state, progress_bar=False)
@@ -129,10 +130,10 @@ def train(images, steps, num_devices=1):
 PARTICLES = 20
 
 
-def results(images, steps, num_devices=1):
+def results(images, steps, num_devices=1, batch=None):
     """Train, and return what came of it."""
     start = time.perf_counter()
-    guide, result = train(images, steps, num_devices)
+    guide, result = train(images, steps, num_devices, batch)
     losses, params = jax.block_until_ready((result.losses, result.params))
     seconds = time.perf_counter() - start  # with those of compiling
     rows, _ = shardings(num_devices)
@@ -157,6 +158,9 @@ if __name__ == "__main__":
     steps = 5 if page.options().short else STEPS
     runs = {size: results(devices.load(), steps, size) for size in (1, 2)}
     print(devices.table(runs, "devices"))
+    print("\nIn minibatches:\n")
+    in_batches = {n: results(devices.load(), steps, n, BATCH) for n in (1, 2)}
+    print(devices.table(in_batches, "devices"))
     page.show(devices.draw(runs, "devices"), "past_one_device_numpyro")
 
 # %% [markdown]
@@ -164,14 +168,18 @@ if __name__ == "__main__":
 # here are threads on the cores of one machine, and share its resources, so this need
 # not be faster. On two GPUs, each does half of the work.
 #
-# ## An amortized guide, and minibatches
+# In minibatches, the plate draws `subsample_size` of all rows, and AutoConcrete looks
+# up their logits. The result is the same for any sharding, but a device may need rows
+# of another one, which the compiler then transfers.
+#
+# ## An amortized guide, and several GPUs
 #
 # A guide that computes its logits from the image by a network has no local parameters:
 # put the whole state on all devices, and each batch by rows. Nothing else changes.
 #
-# With AutoConcrete and a subsampled plate, `subsample_size` draws from all rows. The
-# results are correct with any sharding, but a device may need rows of another one,
-# which the compiler then transfers. It is cheaper to use all rows in every step.
+# On several GPUs, leave out `jax_num_cpu_devices`: `jax.devices()` are the GPUs. Each
+# holds its rows of logits and of Adam's moments, and a copy of `ink`, whose gradients
+# the compiler adds up over the GPUs.
 #
 # `jax.distributed.initialize()` at the start makes the devices of several machines one
 # mesh, where `jax.make_array_from_process_local_data` takes the place of `device_put`

@@ -43,20 +43,26 @@ torch.set_default_dtype(torch.float64)  # differences are then rounding, and loo
 #
 # Each image is of one of twenty kinds, and each kind has a share of ink for every
 # pixel. `ink` is one for all images; `kind` is an integer for each image. The model
-# does not depend on the processes: its argument is a batch of images.
+# does not depend on the processes: its arguments are images, and for a minibatch the
+# rows of some of them.
 
 # %%
 KINDS = 20
 
 
-def model(images):
+def plate(images, rows=None):
+    """The plate of all images, or of the rows of a minibatch."""
+    return pyro.plate("images", len(images), subsample=rows)
+
+
+def model(images, rows=None):
     """Images of a few kinds; a pixel counts dark points."""
     center = dist.Normal(-1.0, 1.5).expand([KINDS, digits.PIXELS])
     ink = pyro.sample("ink", center.to_event(2))
-    with pyro.plate("images", len(images)):
+    with plate(images, rows) as rows:
         kind = pyro.sample("kind", dist.Categorical(torch.ones(KINDS) / KINDS))
         pixel = dist.Binomial(digits.LEVELS, logits=ink[kind])
-        pyro.sample("pixels", pixel.to_event(1), obs=images)
+        pyro.sample("pixels", pixel.to_event(1), obs=images[rows])
 
 
 # %% [markdown]
@@ -165,6 +171,31 @@ class OwnNoise(Messenger):
 
 
 # %% [markdown]
+# ## Minibatches
+#
+# Each process takes some of its own images in a step, and gives their rows to the
+# plate, which gives them the weight of all of its images. `AutoConcrete` takes the
+# plate from `create_plates` and looks up the logits of its rows: only they have a
+# gradient. (Without `create_plates`, Pyro's guides take all rows, and the model follows
+# them.) Two halves have a minibatch each, so that one process can take the same images
+# as two.
+
+
+# %%
+def rows_of(batch, images, steps, rank, size):
+    """The rows of this process in each step; without a size of minibatches, all."""
+    generator = torch.Generator().manual_seed(3)
+    half = len(images) // 2
+    for _ in range(steps):
+        if batch is None:
+            yield None
+            continue
+        halves = [torch.randperm(half, generator=generator)[: batch // 2] for _ in "12"]
+        both = torch.cat([halves[0], halves[1] + half])
+        yield both if size == 1 else halves[rank]
+
+
+# %% [markdown]
 # ## Training
 #
 # The rest is the usual training: relaxed model, guide, an annealed temperature, and
@@ -172,10 +203,10 @@ class OwnNoise(Messenger):
 # Each process runs `train`. With one process, it is the same as ordinary training.
 
 # %%
-STEPS = 300
+STEPS, BATCH = 300, 400
 
 
-def train(images, steps, rank=0, size=1):
+def train(images, steps, rank=0, size=1, batch=None):
     """Train on this process's part of the images; return guide, images and losses."""
     pyro.clear_param_store()
     mine = torch.as_tensor(images, dtype=torch.get_default_dtype()).chunk(size)[rank]
@@ -184,7 +215,7 @@ def train(images, steps, rank=0, size=1):
         schedules.Exponential(1.0, 0.4, num_steps=steps),
         scoring="concrete",
     )
-    guide = AutoConcrete(relaxed, init_loc_fn=init_to_sample)
+    guide = AutoConcrete(relaxed, init_loc_fn=init_to_sample, create_plates=plate)
     optim = PyroOptim(torch.optim.Adam, {"lr": 0.05})
     programs = relaxed, guide
     pyro.set_rng_seed(0)
@@ -196,7 +227,9 @@ def train(images, steps, rank=0, size=1):
     pyro.set_rng_seed(1)
     svi = SVI(*programs, schedules.count_steps(optim), Trace_ELBO())
     with pyro.validation_enabled(False):
-        losses = [svi.step(mine) for _ in range(steps)]
+        losses = [
+            svi.step(mine, rows) for rows in rows_of(batch, images, steps, rank, size)
+        ]
     return guide, mine, torch.tensor(losses)
 
 
@@ -216,10 +249,10 @@ def discrete_loss(guide, mine, rank, size):
     return torch.tensor(Trace_ELBO(PARTICLES).loss(*programs, mine))
 
 
-def results(images, steps, rank=0, size=1):
+def results(images, steps, rank=0, size=1, batch=None):
     """Train, and return what came of it: the same in each process."""
     start = time.perf_counter()
-    guide, mine, losses = train(images, steps, rank, size)
+    guide, mine, losses = train(images, steps, rank, size, batch)
     seconds = time.perf_counter() - start
     loss = discrete_loss(guide, mine, rank, size)
     own = guide.logits.kind.detach()
@@ -250,17 +283,17 @@ def results(images, steps, rank=0, size=1):
 
 
 # %%
-def work(steps, out):
+def work(steps, batch, out):
     """Be one of the processes."""
     distributed.init_process_group("gloo")
     rank, size = distributed.get_rank(), distributed.get_world_size()
-    found = results(devices.load(), steps, rank, size)
+    found = results(devices.load(), steps, rank, size, batch)
     if rank == 0:
         np.savez(out, **found)
     distributed.destroy_process_group()
 
 
-def launch(steps, size):
+def launch(steps, size, batch=None):
     """Run this page in several processes, and return what they found."""
     script = Path(page.__file__).with_name("past_one_device_pyro.py")
     with tempfile.TemporaryDirectory() as folder:
@@ -268,7 +301,7 @@ def launch(steps, size):
         result = subprocess.run(
             [sys.executable, "-m", *command, script],
             env={**os.environ, "OMP_NUM_THREADS": "1", "STEPS": str(steps)}
-            | {"OUT": f"{folder}/found.npz"},
+            | {"BATCH": str(batch or ""), "OUT": f"{folder}/found.npz"},
             stderr=subprocess.PIPE,
             text=True,
             check=False,
@@ -284,11 +317,18 @@ def launch(steps, size):
 # %%
 if __name__ == "__main__":
     if "LOCAL_RANK" in os.environ:  # launched by torchrun
-        work(int(os.environ["STEPS"]), os.environ["OUT"])
+        batch = int(os.environ["BATCH"] or 0) or None
+        work(int(os.environ["STEPS"]), batch, os.environ["OUT"])
     else:
         steps = 5 if page.options().short else STEPS
         runs = {1: results(devices.load(), steps), 2: launch(steps, 2)}
         print(devices.table(runs, "processes"))
+        print("\nIn minibatches:\n")
+        in_batches = {
+            1: results(devices.load(), steps, batch=BATCH),
+            2: launch(steps, 2, BATCH),
+        }
+        print(devices.table(in_batches, "processes"))
         page.show(devices.draw(runs, "processes"), "past_one_device_pyro")
 
 # %% [markdown]
@@ -296,15 +336,18 @@ if __name__ == "__main__":
 # ELBO is an estimate from other draws. Steps do not take half of the time on so small
 # a model: a step of Pyro has a fixed cost of a few milliseconds.
 #
-# ## An amortized guide, and minibatches
+# Minibatches are noisier, and the steps of both runs see the same ones: the difference
+# is that of rounding there, too.
+#
+# ## An amortized guide, and several GPUs
 #
 # A guide that computes its logits from the image by a network has no local parameters:
 # leave `local` empty. Nothing else changes.
 #
-# For minibatches, let every process take some of its own images, and pass their
-# indices to the plate, `pyro.plate("images", len(images), subsample=rows)`: Pyro
-# gives the rows the weight of all. With AutoConcrete, the rows of logits are looked
-# up by `rows`.
+# On several GPUs, start a process for each: `nccl` takes the place of `gloo`, and
+# `torch.set_default_device(rank)` puts the process's parameters on its own GPU. The
+# rows of logits never leave it. What travels in a step are the gradients of `ink`,
+# whatever the number of images.
 #
 # PyTorch's `DistributedDataParallel` does for modules what `Summed` does here, for
 # parameters that all processes share. It uses the mean instead of the sum: give the

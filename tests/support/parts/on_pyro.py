@@ -31,9 +31,13 @@ LOCAL = tuple(
 SGD = {"lr": 0.02, "momentum": 0.9}
 
 
+def plate(data, rows=None):
+    return pyro.plate("rows", len(data), subsample=rows)
+
+
 def model(data, rows=None):
     locs = pyro.sample("locs", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
-    with pyro.plate("rows", len(data), subsample=rows) as rows:
+    with plate(data, rows) as rows:
         z = pyro.sample("z", dist.Categorical(logits=torch.as_tensor(PRIOR)))
         bit = pyro.sample("bit", dist.Bernoulli(torch.tensor(0.4)))
         shift = pyro.sample("shift", dist.Normal(0.3, 0.5))
@@ -46,7 +50,7 @@ def guide(data, rows=None):
     slopes = pyro.param("slopes", torch.tensor([0.5, -0.4, 0.1, 0.3, -0.2]))
     centre = pyro.param("centre", torch.tensor([-1.0, 0.2, 1.1]))
     pyro.sample("locs", dist.Normal(centre, 0.3).to_event(1))
-    with pyro.plate("rows", len(data), subsample=rows) as rows:
+    with plate(data, rows) as rows:
         along = slopes * data[rows].unsqueeze(-1)
         pyro.sample("z", dist.Categorical(logits=along[..., :3]))
         pyro.sample("bit", dist.Bernoulli(logits=along[..., 3]))
@@ -55,7 +59,7 @@ def guide(data, rows=None):
 
 def auto(temperature=SCHEDULE, **options):
     relaxed = relax(model, temperature, **options)
-    return relaxed, AutoConcrete(relaxed), Trace_ELBO()
+    return relaxed, AutoConcrete(relaxed, create_plates=plate), Trace_ELBO()
 
 
 def amortised(particles=1):
