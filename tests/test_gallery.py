@@ -117,6 +117,22 @@ def test_the_page_says_how_close_the_recipe_is(budget, limits, words):
     assert "comes within 1 % or 0.05 nats on 8, and ends 1.0 nats away on" in page
 
 
+def test_the_pages_count_the_models_on_which_one_method_is_better():
+    rows = rows_at_equal("evaluations", read_dicts(RESULTS / "runs_numpyro.csv"))
+    means = summary.mean_by_case(summary.with_recipe(rows), "elbo")
+
+    def better(method, other):
+        models = {model for model, name in means if name == method}
+        return [means[m, method] > means[m, other] for m in models]
+
+    finished = better("discrete 0.2, then RLOO 8", "discrete 0.2")
+    assert (sum(finished), len(finished)) == (4, 11)
+    page = (RESULTS.parents[2] / "docs" / "choosing.md").read_text()
+    assert "steps on 4 of 11 models" in page
+    # The docstring of relax says most models.
+    assert sum(better(summary.RECIPE, "discrete 0.2")) > 15 / 2
+
+
 def leads_of_score_functions(backend, budget):
     """By how much TraceGraph_ELBO is ahead of the recipe: nats, and standard errors."""
     rows = read_dicts(RESULTS / f"runs_{backend}.csv")

@@ -190,9 +190,11 @@ def rows_of(batch, images, steps, rank, size):
         if batch is None:
             yield None
             continue
-        halves = [torch.randperm(half, generator=generator)[: batch // 2] for _ in "12"]
-        both = torch.cat([halves[0], halves[1] + half])
-        yield both if size == 1 else halves[rank]
+        first, second = (
+            torch.randperm(half, generator=generator)[: batch // 2] for _ in range(2)
+        )
+        both = torch.cat([first, second + half])
+        yield both if size == 1 else (first, second)[rank]
 
 
 # %% [markdown]

@@ -87,9 +87,9 @@ def relax(
     Relax the model and the guide, and train them with any ELBO. The defaults, discrete
     scoring at temperature 0.2, have no parameter to tune. `RelaxedWarmup` anneals the
     temperature where none is given, and comes closer to the discrete optimum on most of
-    the models that we tried ("Choosing" in the documentation). The
-    paper's objective is ``scoring="concrete"``, with a temperature for each of the two:
-    with `Trace_ELBO` it is a lower bound of the evidence of the relaxed model (eq. 20).
+    the models that we tried ("Choosing" in the documentation). The paper's objective is
+    ``scoring="concrete"``, with a temperature for each of the two: with `Trace_ELBO` it
+    is a lower bound of the evidence of the relaxed model (eq. 20).
     Compare neither with a discrete ELBO, such as that of ``harden(guide)``.
 
     Settings of one site go into ``infer={"relax": {"temperature": 0.5}}`` at the site,
